@@ -1,0 +1,119 @@
+"""The whole job: an Identity and a Speech become a video, one segment after the other."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .config import (
+    AUDIO_LAYERS,
+    AUDIO_WINDOW,
+    LATENT_FRAMES,
+    MOTION_FRAMES,
+    NEW_FRAMES,
+    SEGMENT_FRAMES,
+)
+from .model import Hallo3
+from .noise import Noise
+from .portrait import Identity
+from .sampling import SAMPLERS, Schedule, guided, sample
+from .segments import motion_latents, segment_windows
+from .speech import Speech
+from .transformer import Conditions
+from .vae import decode
+
+STEPS = 50
+GUIDANCE = 3.5
+SAMPLER = "sde-dpm++2m"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One finished piece of the video.
+
+    `latents` (1, 16, 13, height / 8, width / 8), float32; `frames` (frames, height, width, 3) in
+    [0, 1], the new ones, without the canvas around a square picture; `motion_frames`
+    (1, 3, 2, canvas height, canvas width) in [-1, 1], the last ones, which the next segment
+    continues.
+    """
+
+    index: int
+    latents: Tensor
+    frames: Tensor
+    motion_frames: Tensor
+
+
+@torch.no_grad()
+def animate(
+    model: Hallo3,
+    identity: Identity,
+    speech: Speech,
+    noise: Noise,
+    *,
+    text: Tensor | None = None,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    sampler: str = SAMPLER,
+    on_step: Callable[[], None] = lambda: None,
+) -> Iterator[Segment]:
+    """Yield the segments of the video as they are ready.
+
+    `text` (1, tokens, width) is the encoded prompt, or none; `on_step` is called after every
+    sampling step. What is constant over the video or over a segment is computed once for it.
+    Segment i draws from the streams `motion` i, `initial` i and `steps` i of `noise`.
+    """
+    config, denoiser = model.config, model.denoiser
+    options = {"device": model.device, "dtype": model.dtype}
+    schedule = Schedule.published(steps)
+    latents_shape = (
+        1,
+        config.latent_channels,
+        LATENT_FRAMES,
+        config.latent_height,
+        config.latent_width,
+    )
+
+    no_text = torch.zeros(1, config.text_tokens, config.text_width, **options)
+    text = no_text if text is None else text.to(**options)
+    silence = torch.zeros(
+        1, SEGMENT_FRAMES, AUDIO_WINDOW, AUDIO_LAYERS, config.audio_channels, **options
+    )
+    no_audio = denoiser.audio_keys_values(model.audio_projector(silence))
+    face = denoiser.face_keys_values(identity.face.to(**options))
+    reference = denoiser.reference_keys_values([f.to(**options) for f in identity.features])
+
+    motion_frames = identity.portrait[:, :, None].expand(-1, -1, MOTION_FRAMES, -1, -1)
+    for index in range(speech.segments):
+        windows = segment_windows(speech.features, index).to(**options)
+        audio = denoiser.audio_keys_values(model.audio_projector(windows))
+        motion = motion_latents(
+            model.vae, identity.portrait, motion_frames, noise.stream("motion", index)
+        ).to(**options)
+        predict = guided(
+            partial(predict_v, model, Conditions(no_text, motion, reference, face, no_audio)),
+            partial(predict_v, model, Conditions(text, motion, reference, face, audio)),
+            guidance,
+        )
+        initial = noise.stream("initial", index).normal(*latents_shape)
+        draw = partial(noise.stream("steps", index).normal, *latents_shape)
+        for estimate in sample(predict, initial, schedule, SAMPLERS[sampler], draw):
+            latents = estimate
+            on_step()
+
+        frames = torch.cat([image(pixels) for pixels in decode(model.vae, latents)])
+        motion_frames = frames[-MOTION_FRAMES:].permute(3, 0, 1, 2)[None] * 2 - 1
+        new = frames[MOTION_FRAMES : speech.frames - index * NEW_FRAMES + MOTION_FRAMES]
+        yield Segment(index, latents, new[:, :, identity.columns], motion_frames)
+
+
+def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor) -> Tensor:
+    """The denoiser's prediction for latents and a scalar timestep, float32 to float32."""
+    timesteps = timestep.to(model.device).expand(len(x))
+    return model.denoiser(x.to(model.dtype), timesteps, conditions).float()
+
+
+def image(pixels: Tensor) -> Tensor:
+    """(1, 3, frames, height, width) in [-1, 1] to (frames, height, width, 3) in [0, 1]."""
+    return (pixels[0].permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1)

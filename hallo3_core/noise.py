@@ -1,0 +1,64 @@
+"""Where random numbers come from, and in which order.
+
+All numbers of a video come from one seed through independent streams, drawn on the CPU in
+float32, so that they are the same on every device and a segment can be redone without those
+before it:
+
+| stream         | seeded with                      | draws, in order                          |
+|----------------|----------------------------------|------------------------------------------|
+| reference      | hash of seed                     | posterior noise of the reference latents |
+| motion, i      | hash of seed + i                 | pixel mask (uniform), posterior noise    |
+| initial, i     | seed + i                         | initial latents                          |
+| steps, i       | hash of seed + i                 | one per step but the last (SDE sampler)  |
+
+i is the segment. `initial` is what `torch.manual_seed(seed + i)` and ComfyUI's RandomNoise give.
+"""
+
+from hashlib import sha256
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Purpose = Literal["reference", "motion", "initial", "steps"]
+
+
+class Stream(Protocol):
+    """A sequence of random numbers, float32."""
+
+    def normal(self, *shape: int) -> Tensor: ...
+
+    def uniform(self, *shape: int) -> Tensor: ...
+
+
+class Noise(Protocol):
+    """The random numbers of a video."""
+
+    def stream(self, purpose: Purpose, segment: int = 0) -> Stream: ...
+
+
+class SeededStream:
+    def __init__(self, seed: int, device: torch.device | str = "cpu"):
+        self.generator = torch.Generator().manual_seed(seed)
+        self.device = device
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.generator).to(self.device)
+
+
+class SeededNoise:
+    """The random numbers that belong to `seed`, delivered on `device`."""
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu"):
+        self.seed = seed
+        self.device = device
+
+    def stream(self, purpose: Purpose, segment: int = 0) -> SeededStream:
+        seed = self.seed + segment
+        if purpose != "initial":
+            # the CPU generator looks at 32 bits of its seed only
+            seed = int.from_bytes(sha256(f"{purpose} {seed}".encode()).digest()[:4], "little")
+        return SeededStream(seed, self.device)

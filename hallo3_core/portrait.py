@@ -1,0 +1,160 @@
+"""The portrait: read, masked to the face, fitted to the canvas, encoded as an Identity.
+
+Images are (3, height, width) in [0, 1]; on the canvas, (1, 3, height, width) in [-1, 1].
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLCogVideoX
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import InputError
+from .noise import Noise
+from .transformer import ReferenceNetwork
+from .vae import encode
+
+SMALLEST_SIDE = 16
+FACE_BOX_GROWTH = 1.2
+FACE_EMBEDDING = 512
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who is animated.
+
+    `portrait` (1, 3, height, width) is the canvas portrait, `face` (1, 512) the face embedding,
+    `features` the reference network's tokens, one (1, tokens, width) for each layer, and `columns`
+    the columns of the canvas that the picture itself covers.
+    """
+
+    portrait: Tensor
+    face: Tensor
+    features: list[Tensor]
+    columns: slice
+
+
+def read_image(path: Path) -> Tensor:
+    """Any picture that Pillow reads, upright, on black where it is transparent."""
+    try:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            image = ImageOps.exif_transpose(Image.open(path))
+            image.load()
+    except FileNotFoundError:
+        raise InputError(f"There is no picture {path}: check the path.") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = Image.MAX_IMAGE_PIXELS / 1e6
+        raise InputError(f"{path} has more than {limit:.0f} megapixels: make it smaller.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(
+            f"{path} is no picture that can be read ({error}): save it as PNG or JPEG."
+        ) from error
+    if min(image.size) < SMALLEST_SIDE:
+        raise InputError(
+            f"{path} has {image.width} x {image.height} pixels: "
+            f"use a picture of at least {SMALLEST_SIDE} a side."
+        )
+    return torch.from_numpy(_to_rgb(image)).permute(2, 0, 1)
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        grey = np.asarray(image, dtype=np.float32)
+        return np.repeat(grey[..., None] / 65535, 3, axis=2).clip(0, 1)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
+    """A black and white picture of `size` (height, width) as a mask (height, width)."""
+    mask = read_image(path).mean(0)
+    if mask.shape != size:
+        found, wanted = (f"{width} x {height}" for height, width in (mask.shape, size))
+        raise InputError(
+            f"The face mask {path} has {found} pixels and the portrait {wanted}: "
+            "draw it on the portrait itself."
+        )
+    if not (mask > 0.5).any():
+        raise InputError(f"The face mask {path} has no white in it: paint the face white.")
+    return mask
+
+
+def face_region(mask: Tensor, growth: float = FACE_BOX_GROWTH) -> Tensor:
+    """The box around a mask (height, width), grown about its centre and filled with 1.
+
+    A box that has grown past the edge is shifted back inside the picture.
+    """
+    region = torch.zeros_like(mask)
+    box = []
+    for axis, length in enumerate(mask.shape):
+        inside = (mask > 0.5).any(dim=1 - axis).nonzero()
+        first, last = inside.min().item(), inside.max().item() + 1
+        size = min(round((last - first) * growth), length)
+        start = round((first + last - size) / 2)
+        start = min(max(start, 0), length - size)
+        box.append(slice(start, start + size))
+    region[tuple(box)] = 1
+    return region
+
+
+def fit(image: Tensor, canvas: tuple[int, int]) -> Tensor:
+    """`image` on a canvas of (height, width).
+
+    A square one is resized to the canvas height and padded left and right with black; any other
+    is resized to cover the canvas and cropped around its centre.
+    """
+    height, width = canvas
+    image = image[None]
+    if image.shape[2] == image.shape[3]:
+        image = F.interpolate(image, (height, height), mode="bilinear", antialias=True)
+        left = (width - height) // 2
+        image = F.pad(image, (left, width - height - left)).clamp(0, 1)
+    else:
+        tall, wide = image.shape[2:]
+        size = (
+            (height, wide * height // tall)
+            if wide * height > width * tall
+            else (tall * width // wide, width)
+        )
+        image = F.interpolate(image, size, mode="bicubic", antialias=True)
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        image = image[:, :, top : top + height, left : left + width]
+    return image * 2 - 1
+
+
+def picture_columns(image: Tensor, canvas: tuple[int, int]) -> slice:
+    """The columns of the canvas that `image` covers: the middle for a square, else all."""
+    height, width = canvas
+    if image.shape[1] != image.shape[2]:
+        return slice(0, width)
+    left = (width - height) // 2
+    return slice(left, left + height)
+
+
+def encode_identity(
+    vae: AutoencoderKLCogVideoX,
+    reference_network: ReferenceNetwork,
+    portrait: Tensor,
+    reference: Tensor,
+    face: Tensor,
+    noise: Noise,
+    columns: slice,
+) -> Identity:
+    """Identity from canvas portrait, canvas reference image (portrait * mask) and face embedding.
+
+    Draws the posterior noise of the reference latents from the `reference` stream.
+    """
+    height, width = portrait.shape[-2:]
+    shape = (1, vae.config.latent_channels, 1, height // 8, width // 8)
+    draw = noise.stream("reference").normal(*shape)
+    latents = encode(vae, reference[:, :, None], draw)
+    dtype = reference_network.embed.position.dtype
+    features, _ = reference_network(latents.to(dtype))
+    return Identity(portrait, face, features, columns)

@@ -1,0 +1,61 @@
+"""Speech features: wav2vec2 hidden states at the frame rate of the video."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor
+from transformers import Wav2Vec2Model
+
+from .config import AUDIO_LAYERS, FPS, SAMPLE_RATE, SEGMENT_FRAMES, frame_count, segment_count
+
+FRAME_SAMPLES = SAMPLE_RATE // FPS
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What the denoiser hears.
+
+    `features` (padded frames, 12, channels) are hidden states of the speech encoder, one row for
+    each video frame and for the silence that fills the last clip of 49; `frames` is how many of
+    them the video has.
+    """
+
+    features: Tensor
+    frames: int
+
+    @property
+    def segments(self) -> int:
+        return segment_count(self.frames)
+
+
+def prepare_waveform(waveform: Tensor, rate: int) -> Tensor:
+    """(channels, samples) at `rate` Hz to (samples,) at 16 kHz, mono, float32."""
+    return torchaudio.functional.resample(waveform.float().mean(0), rate, SAMPLE_RATE)
+
+
+def encode_speech(encoder: Wav2Vec2Model, waveform: Tensor) -> Speech:
+    """Features of a waveform (samples,) at 16 kHz."""
+    frames = frame_count(len(waveform), SAMPLE_RATE)
+    missing = -frames % SEGMENT_FRAMES
+    waveform = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
+    waveform = F.pad(waveform, (0, missing * FRAME_SAMPLES))
+    return Speech(hidden_states(encoder, waveform, frames + missing), frames)
+
+
+def hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tensor:
+    """The encoder's 12 hidden states after the embedding, (steps, 12, channels), float32.
+
+    The convolutional features are interpolated to `steps` before the encoder sees them.
+    """
+
+    def resize(module, inputs, features: Tensor) -> Tensor:
+        return F.interpolate(features, size=steps, mode="linear", align_corners=True)
+
+    handle = encoder.feature_extractor.register_forward_hook(resize)
+    try:
+        out = encoder(waveform[None].to(encoder.device, encoder.dtype), output_hidden_states=True)
+    finally:
+        handle.remove()
+    return torch.stack(out.hidden_states[-AUDIO_LAYERS:], dim=2)[0].float()

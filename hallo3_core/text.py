@@ -1,0 +1,28 @@
+"""The prompt: 226 T5 tokens, padded, without an attention mask."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    tokenizer: PreTrainedTokenizerBase
+    encoder: T5EncoderModel
+
+    @classmethod
+    def from_folder(cls, folder: Path, dtype: torch.dtype) -> "TextEncoder":
+        """A T5 encoder and its tokenizer as transformers saves them."""
+        encoder = T5EncoderModel.from_pretrained(folder, local_files_only=True).to(dtype)
+        return cls(AutoTokenizer.from_pretrained(folder, local_files_only=True), encoder.eval())
+
+    def __call__(self, prompt: str, tokens: int) -> Tensor:
+        """The prompt cut or padded to `tokens`: (1, tokens, text width), float32."""
+        ids = self.tokenizer(
+            prompt, max_length=tokens, padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        with torch.inference_mode():
+            return self.encoder(ids.to(self.encoder.device)).last_hidden_state.float()

@@ -1,0 +1,295 @@
+"""The two video transformers: the denoiser, and the reference network that gives identity.
+
+Latents are (batch, channels, frames, height, width). Text and image tokens are carried side by
+side as two tensors (batch, tokens, width); they meet only in self-attention.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .conditioning import FaceProjector
+from .config import LATENT_FRAMES, PATCH, Hallo3Config
+from .layers import (
+    MLP,
+    Attention,
+    CrossAttention,
+    KeyValue,
+    Modulation,
+    Operations,
+    Rotary,
+    attention,
+    merge_heads,
+    rotary_table,
+    split_heads,
+    timestep_embedding,
+)
+
+
+class Embed(nn.Module):
+    """Latents, text and timestep to tokens and a time vector."""
+
+    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+        super().__init__()
+        rows = config.text_tokens + LATENT_FRAMES * config.frame_tokens
+        self.width = config.width
+        self.patch = operations.Conv2d(
+            2 * config.latent_channels, config.width, PATCH, stride=PATCH, **factory
+        )
+        self.text = operations.Linear(config.text_width, config.width, **factory)
+        self.position = nn.Parameter(torch.zeros(1, rows, config.width, **factory))
+        self.time_in = operations.Linear(config.width, config.time_width, **factory)
+        self.time_out = operations.Linear(config.time_width, config.time_width, **factory)
+
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, text: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Text tokens, image tokens, and the activated time vector (batch, 1, time width)."""
+        batch, frames = latents.shape[0], latents.shape[2]
+        patches = self.patch(latents.transpose(1, 2).flatten(0, 1))
+        image = patches.flatten(2).transpose(1, 2).unflatten(0, (batch, frames)).flatten(1, 2)
+        time = timestep_embedding(timesteps, self.width).to(image.dtype)
+        time = F.silu(self.time_out(F.silu(self.time_in(time))))
+        position = self.position.to(image)
+        text_position, image_position = position.tensor_split([text.shape[1]], dim=1)
+        return (
+            self.text(text) + text_position,
+            image + image_position[:, : image.shape[1]],
+            time[:, None],
+        )
+
+
+class Head(nn.Module):
+    """Image tokens to latents."""
+
+    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+        super().__init__()
+        self.grid = config.grid
+        self.norm_in = operations.LayerNorm(config.width, eps=1e-5, **factory)
+        self.norm_out = operations.LayerNorm(config.width, eps=1e-6, **factory)
+        self.modulation = operations.Linear(config.time_width, 2 * config.width, **factory)
+        self.linear = operations.Linear(config.width, config.latent_channels * PATCH**2, **factory)
+
+    def forward(self, image: Tensor, time: Tensor) -> Tensor:
+        shift, scale = self.modulation(time).chunk(2, dim=-1)
+        image = self.norm_out(self.norm_in(image))
+        image = self.linear(torch.addcmul(shift, image, 1 + scale))
+        patches = image.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, (-1, *self.grid))
+        # (batch, frames, rows, columns, channels, p, q), p going with rows and q with columns
+        return patches.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+
+
+class Layer(nn.Module):
+    """A CogVideoX layer: joint self-attention and an MLP, both between adaptive norms and gates."""
+
+    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+        super().__init__()
+        width = config.width
+        self.heads = config.heads
+        self.modulation = operations.Linear(config.time_width, 12 * width, **factory)
+        self.attention_norm = operations.LayerNorm(width, eps=1e-5, **factory)
+        self.query_key_value = operations.Linear(width, 3 * width, **factory)
+        self.query_norm = operations.LayerNorm(config.head_width, eps=1e-6, **factory)
+        self.key_norm = operations.LayerNorm(config.head_width, eps=1e-6, **factory)
+        self.attention_out = operations.Linear(width, width, **factory)
+        self.mlp_norm = operations.LayerNorm(width, eps=1e-5, **factory)
+        self.mlp = MLP(width, operations, **factory)
+
+    def modulations(self, time: Tensor) -> list[Modulation]:
+        """Of image before attention and before the MLP, then of text before each."""
+        vectors = self.modulation(time).chunk(12, dim=-1)
+        return [Modulation(*vectors[i : i + 3]) for i in range(0, 12, 3)]
+
+    def project(self, x: Tensor, rotary: Rotary | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed queries and keys, and values, of modulated tokens."""
+        query, key, value = self.query_key_value(x).chunk(3, dim=-1)
+        query = self.query_norm(split_heads(query, self.heads))
+        key = self.key_norm(split_heads(key, self.heads))
+        if rotary is not None:
+            query, key = rotary(query), rotary(key)
+        return query, key, split_heads(value, self.heads)
+
+    def self_attention(
+        self,
+        text: Tensor,
+        image: Tensor,
+        rotary: Rotary,
+        attend: Attention,
+        *reference: KeyValue,
+    ) -> tuple[Tensor, Tensor]:
+        """Attention of modulated text and image over themselves and the reference tokens."""
+        text_query, *text_key_value = self.project(text)
+        image_query, *image_key_value = self.project(image, rotary)
+        query = torch.cat([text_query, image_query], dim=2)
+        sources = zip(text_key_value, image_key_value, *reference, strict=True)
+        key, value = (torch.cat(parts, dim=2) for parts in sources)
+        out = merge_heads(attend(query, key, value))
+        text_out, image_out = out.tensor_split([text.shape[1]], dim=1)
+        return self.attention_out(text_out), self.attention_out(image_out)
+
+    def feed_forward(self, x: Tensor, modulation: Modulation) -> Tensor:
+        return x + modulation.gate * self.mlp(modulation(self.mlp_norm(x)))
+
+
+class ReferenceLayer(Layer):
+    def forward(
+        self, text: Tensor, image: Tensor, time: Tensor, rotary: Rotary, attend: Attention
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Text and image after the layer, and the image tokens that entered its attention."""
+        image_first, image_second, text_first, text_second = self.modulations(time)
+        entering = image_first(self.attention_norm(image))
+        text_in = text_first(self.attention_norm(text))
+        text_out, image_out = self.self_attention(text_in, entering, rotary, attend)
+        text = self.feed_forward(text + text_first.gate * text_out, text_second)
+        image = self.feed_forward(image + image_first.gate * image_out, image_second)
+        return text, image, entering
+
+
+class DenoiserLayer(Layer):
+    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+        super().__init__(config, operations, **factory)
+        width, heads = config.width, config.heads
+        self.face_norm = operations.LayerNorm(width, eps=1e-5, **factory)
+        self.face_attention = CrossAttention(width, config.face_width, heads, operations, **factory)
+        self.audio_norm = operations.LayerNorm(width, eps=1e-5, **factory)
+        self.audio_attention = CrossAttention(
+            width, config.audio_width, heads, operations, **factory
+        )
+
+    def reference_keys_values(self, tokens: Tensor) -> KeyValue:
+        """Of the reference network's tokens (batch, tokens, width); they carry no rotation."""
+        _, key, value = self.project(tokens)
+        return key, value
+
+    def face_keys_values(self, tokens: Tensor) -> KeyValue:
+        """Of face tokens (batch * frames, tokens, face width)."""
+        return self.face_attention.keys_values(tokens, self.key_norm)
+
+    def audio_keys_values(self, tokens: Tensor) -> KeyValue:
+        """Of audio tokens (batch * frames, tokens, audio width)."""
+        return self.audio_attention.keys_values(tokens, self.key_norm)
+
+    def forward(
+        self,
+        text: Tensor,
+        image: Tensor,
+        time: Tensor,
+        rotary: Rotary,
+        attend: Attention,
+        reference: KeyValue,
+        face: KeyValue,
+        audio: KeyValue,
+    ) -> tuple[Tensor, Tensor]:
+        image_first, image_second, text_first, text_second = self.modulations(time)
+        text_in = text_first(self.attention_norm(text))
+        image_in = image_first(self.attention_norm(image))
+        text_out, image_out = self.self_attention(text_in, image_in, rotary, attend, reference)
+        text = text + text_first.gate * text_out
+        image = image + image_first.gate * image_out
+
+        frames = image.unflatten(1, (LATENT_FRAMES, -1)).flatten(0, 1)
+        rotary = rotary.first(frames.shape[1])
+        frames = frames + self.face_attention(
+            self.face_norm(frames), face, self.query_norm, rotary, attend
+        )
+        frames = frames + self.audio_attention(
+            self.audio_norm(frames), audio, self.query_norm, rotary, attend
+        )
+        image = frames.unflatten(0, (-1, LATENT_FRAMES)).flatten(1, 2)
+        return self.feed_forward(text, text_second), self.feed_forward(image, image_second)
+
+
+class ReferenceNetwork(nn.Module):
+    """A CogVideoX transformer that looks at the reference image alone, once per portrait."""
+
+    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+        super().__init__()
+        self.config = config
+        self.embed = Embed(config, operations, **factory)
+        self.layers = nn.ModuleList(
+            ReferenceLayer(config, operations, **factory) for _ in range(config.layers)
+        )
+        self.head = Head(config, operations, **factory)
+
+    def forward(
+        self, latents: Tensor, attend: Attention = attention
+    ) -> tuple[list[Tensor], Tensor]:
+        """Reference tokens of every layer, and the network's own prediction.
+
+        `latents` (batch, 16, 1, height, width) are the scaled latents of the reference image.
+        The tokens, each (batch, frame tokens, width), are all that the denoiser uses.
+        """
+        batch, config = latents.shape[0], self.config
+        text = latents.new_zeros(batch, config.text_tokens, config.text_width)
+        timesteps = latents.new_zeros(batch)
+        text, image, time = self.embed(torch.cat([latents, latents], dim=1), timesteps, text)
+        rotary = rotary_table(1, *config.grid, config.head_width, device=latents.device)
+        features = []
+        for layer in self.layers:
+            text, image, entering = layer(text, image, time, rotary, attend)
+            features.append(entering)
+        return features, self.head(image, time)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What steers the denoiser and stays the same over all steps of a segment.
+
+    Made by the denoiser's methods of the same names; lists have one entry for each layer.
+    """
+
+    text: Tensor
+    motion: Tensor
+    reference: list[KeyValue]
+    face: list[KeyValue]
+    audio: list[KeyValue]
+
+
+class Denoiser(nn.Module):
+    """Predicts v of the noisy latents of one segment."""
+
+    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+        super().__init__()
+        self.config = config
+        self.embed = Embed(config, operations, **factory)
+        self.face_projector = FaceProjector(config, operations, **factory)
+        self.layers = nn.ModuleList(
+            DenoiserLayer(config, operations, **factory) for _ in range(config.layers)
+        )
+        self.head = Head(config, operations, **factory)
+
+    def reference_keys_values(self, features: list[Tensor]) -> list[KeyValue]:
+        """Of the reference network's tokens."""
+        pairs = zip(self.layers, features, strict=True)
+        return [layer.reference_keys_values(tokens) for layer, tokens in pairs]
+
+    def face_keys_values(self, embedding: Tensor) -> list[KeyValue]:
+        """Of a face embedding (batch, 512), the same for every frame."""
+        tokens = self.face_projector(embedding).repeat_interleave(LATENT_FRAMES, dim=0)
+        return [layer.face_keys_values(tokens) for layer in self.layers]
+
+    def audio_keys_values(self, tokens: Tensor) -> list[KeyValue]:
+        """Of the audio projector's tokens (batch, 13, tokens, width)."""
+        return [layer.audio_keys_values(tokens.flatten(0, 1)) for layer in self.layers]
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        conditions: Conditions,
+        attend: Attention = attention,
+    ) -> Tensor:
+        """v of `latents` (batch, 16, 13, height, width) at `timesteps` (batch,) of 0 to 999."""
+        config = self.config
+        text, image, time = self.embed(
+            torch.cat([latents, conditions.motion], dim=1), timesteps, conditions.text
+        )
+        rotary = rotary_table(LATENT_FRAMES, *config.grid, config.head_width, device=image.device)
+        constants = zip(
+            self.layers, conditions.reference, conditions.face, conditions.audio, strict=True
+        )
+        for layer, reference, face, audio in constants:
+            text, image = layer(text, image, time, rotary, attend, reference, face, audio)
+        return self.head(image, time)
