@@ -96,7 +96,7 @@ def animate(
             partial(predict_v, model, Conditions(text, motion, reference, face, audio)),
             guidance,
         )
-        initial = noise.stream("initial", index).normal(*latents_shape)
+        initial = noise.stream("initial", index).normal(*latents_shape).to(model.device)
         draw = partial(noise.stream("steps", index).normal, *latents_shape)
         for estimate in sample(predict, initial, schedule, SAMPLERS[sampler], draw):
             latents = estimate

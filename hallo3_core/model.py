@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from torch import nn
 from transformers import Wav2Vec2Model
 
 from . import checkpoint, vae
@@ -56,7 +57,8 @@ class Hallo3:
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Hallo3":
         """Everything to `device`, and all but the speech encoder to `dtype`."""
         for network in (self.denoiser, self.reference_network, self.audio_projector, self.vae):
-            network.to(device, dtype)
+            # past diffusers' own `to`, which warns of an empty list of exceptions
+            nn.Module.to(network, device, dtype)
         self.speech_encoder.to(device)
         return self
 

@@ -24,7 +24,7 @@ Purpose = Literal["reference", "motion", "initial", "steps"]
 
 
 class Stream(Protocol):
-    """A sequence of random numbers, float32."""
+    """A sequence of random numbers, float32 on the CPU."""
 
     def normal(self, *shape: int) -> Tensor: ...
 
@@ -38,27 +38,25 @@ class Noise(Protocol):
 
 
 class SeededStream:
-    def __init__(self, seed: int, device: torch.device | str = "cpu"):
+    def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
-        self.device = device
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator).to(self.device)
+        return torch.randn(shape, generator=self.generator)
 
     def uniform(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.generator).to(self.device)
+        return torch.rand(shape, generator=self.generator)
 
 
 class SeededNoise:
-    """The random numbers that belong to `seed`, delivered on `device`."""
+    """The random numbers that belong to `seed`."""
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu"):
+    def __init__(self, seed: int):
         self.seed = seed
-        self.device = device
 
     def stream(self, purpose: Purpose, segment: int = 0) -> SeededStream:
         seed = self.seed + segment
         if purpose != "initial":
             # the CPU generator looks at 32 bits of its seed only
             seed = int.from_bytes(sha256(f"{purpose} {seed}".encode()).digest()[:4], "little")
-        return SeededStream(seed, self.device)
+        return SeededStream(seed)

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKLCogVideoX
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from .config import SPACE_COMPRESSION
 from .errors import InputError
 from .noise import Noise
 from .transformer import ReferenceNetwork
@@ -37,6 +38,11 @@ class Identity:
     face: Tensor
     features: list[Tensor]
     columns: slice
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture, which is what the video shows."""
+        return self.portrait[..., self.columns].shape[-2:]
 
 
 def read_image(path: Path) -> Tensor:
@@ -143,18 +149,46 @@ def encode_identity(
     reference_network: ReferenceNetwork,
     portrait: Tensor,
     reference: Tensor,
-    face: Tensor,
     noise: Noise,
-    columns: slice,
+    face: Tensor | None = None,
+    columns: slice = slice(None),
 ) -> Identity:
-    """Identity from canvas portrait, canvas reference image (portrait * mask) and face embedding.
+    """Identity from the canvas portrait, the canvas reference image and the face embedding.
 
-    Draws the posterior noise of the reference latents from the `reference` stream.
+    Draws the posterior noise of the reference latents from the stream `reference`.
     """
-    height, width = portrait.shape[-2:]
-    shape = (1, vae.config.latent_channels, 1, height // 8, width // 8)
-    draw = noise.stream("reference").normal(*shape)
+    height, width = (side // SPACE_COMPRESSION for side in portrait.shape[-2:])
+    draw = noise.stream("reference").normal(1, vae.config.latent_channels, 1, height, width)
     latents = encode(vae, reference[:, :, None], draw)
-    dtype = reference_network.embed.position.dtype
-    features, _ = reference_network(latents.to(dtype))
-    return Identity(portrait, face, features, columns)
+    position = reference_network.embed.position
+    features, _ = reference_network(latents.to(position))
+    if face is None:
+        face = torch.zeros(1, FACE_EMBEDDING)
+    return Identity(portrait.to(vae.device), face, features, columns)
+
+
+@torch.no_grad()
+def encode_portrait(
+    vae: AutoencoderKLCogVideoX,
+    reference_network: ReferenceNetwork,
+    image: Tensor,
+    mask: Tensor | None,
+    noise: Noise,
+    face: Tensor | None = None,
+) -> Identity:
+    """Identity from a picture (3, height, width), a mask of its face and the face embedding.
+
+    Without a mask the whole picture is the face region; without an embedding it is zeros, which
+    is what the published program does when it finds no face.
+    """
+    canvas = reference_network.config.canvas
+    region = torch.ones_like(image[0]) if mask is None else face_region(mask)
+    return encode_identity(
+        vae,
+        reference_network,
+        fit(image, canvas),
+        fit(image * region, canvas),
+        noise,
+        face,
+        picture_columns(image, canvas),
+    )

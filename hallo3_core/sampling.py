@@ -10,6 +10,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from .errors import InputError
+
 TRAINING_STEPS = 1000
 
 
@@ -46,8 +48,8 @@ class Schedule:
     def published(cls, steps: int) -> "Schedule":
         """The published schedule: zero terminal SNR over the selected steps alone."""
         if not 1 <= steps < TRAINING_STEPS:
-            raise ValueError(
-                f"The number of steps must be from 1 to {TRAINING_STEPS - 1}, not {steps}."
+            raise InputError(
+                f"The number of steps is {steps}: choose one from 1 to {TRAINING_STEPS - 1}."
             )
         last = TRAINING_STEPS - 1
         timesteps = torch.tensor([last * (steps - i) // steps for i in range(steps)])
@@ -135,7 +137,7 @@ def sde_dpmpp_2m(step: Step, noise: Callable[[], Tensor]) -> Tensor:
     kept = step.decay**2
     x = (step.next_sigma / step.sigma * step.decay).float() * step.x
     x = x + (step.next_alpha * (1 - kept)).float() * step.extrapolated()
-    return x + (step.next_sigma * (1 - kept).sqrt()).float() * noise()
+    return x + (step.next_sigma * (1 - kept).sqrt()).float() * noise().to(x)
 
 
 def _exponential_step(step: Step, x0: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ def prepare_waveform(waveform: Tensor, rate: int) -> Tensor:
     return torchaudio.functional.resample(waveform.float().mean(0), rate, SAMPLE_RATE)
 
 
+@torch.no_grad()
 def encode_speech(encoder: Wav2Vec2Model, waveform: Tensor) -> Speech:
     """Features of a waveform (samples,) at 16 kHz."""
     frames = frame_count(len(waveform), SAMPLE_RATE)

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
+from .config import Hallo3Config
+
 
 @dataclass(frozen=True)
 class TextEncoder:
     tokenizer: PreTrainedTokenizerBase
     encoder: T5EncoderModel
+    tokens: int = Hallo3Config.text_tokens
 
     @classmethod
     def from_folder(cls, folder: Path, dtype: torch.dtype) -> "TextEncoder":
@@ -19,10 +22,15 @@ class TextEncoder:
         encoder = T5EncoderModel.from_pretrained(folder, local_files_only=True).to(dtype)
         return cls(AutoTokenizer.from_pretrained(folder, local_files_only=True), encoder.eval())
 
-    def __call__(self, prompt: str, tokens: int) -> Tensor:
+    @torch.no_grad()
+    def __call__(self, prompt: str) -> Tensor:
         """The prompt cut or padded to `tokens`: (1, tokens, text width), float32."""
         ids = self.tokenizer(
-            prompt, max_length=tokens, padding="max_length", truncation=True, return_tensors="pt"
+            prompt,
+            max_length=self.tokens,
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
         ).input_ids
-        with torch.inference_mode():
-            return self.encoder(ids.to(self.encoder.device)).last_hidden_state.float()
+
+        return self.encoder(ids.to(self.encoder.device)).last_hidden_state.float()

@@ -16,8 +16,9 @@ INPUT_WEIGHT = "encoder.conv_in.conv.weight"
 
 def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Tensor) -> Tensor:
     """A sample of the posterior of `pixels`, drawn with standard normal `noise` of its shape."""
-    posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
-    return LATENT_SCALE * (posterior.mean.float() + posterior.std.float() * noise)
+    posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+    mean, std = posterior.mean.float(), posterior.std.float()
+    return LATENT_SCALE * (mean + std * noise.to(std))
 
 
 def decode(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:

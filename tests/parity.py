@@ -239,9 +239,8 @@ def recorded_segments(folder: Path, model: Hallo3) -> Iterator[Segment]:
         model.reference_network,
         recorded["in.portrait"],
         recorded["in.reference"],
-        recorded["in.face"],
         noise,
-        slice(None),
+        recorded["in.face"],
     )
     speech = Speech(recorded["in.audio_features"], job["speech_frames"])
     settings = {"steps": job["steps"], "guidance": job["guidance"]}

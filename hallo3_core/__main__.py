@@ -1,0 +1,142 @@
+"""Command line: `python -m hallo3_core animate --portrait P --speech S --output O.mp4`."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from . import builtin
+from .animate import GUIDANCE, SAMPLER, STEPS, animate
+from .errors import InputError
+from .model import Hallo3
+from .noise import SeededNoise
+from .portrait import encode_portrait, read_image, read_mask
+from .sampling import SAMPLERS, Schedule
+from .speech import encode_speech, prepare_waveform
+from .video import VideoWriter, read_speech
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m hallo3_core")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("animate", help="make a portrait speak")
+    command.set_defaults(run=run_animate)
+    add = command.add_argument
+    add("--portrait", type=Path, help="a picture (default: scikit-image's astronaut)")
+    add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
+    add("--output", type=Path, default=Path("hallo3.mp4"), help="the video (%(default)s)")
+    add("--model", type=Path, help="folder of the published model (default: the built-in one)")
+    add("--prompt", help="what the video shows, in words")
+    add("--steps", type=int, default=STEPS, help="sampling steps of each segment (%(default)s)")
+    add("--guidance", type=float, default=GUIDANCE, help="weight of the speech (%(default)s)")
+    add("--seed", type=int, default=0, help="same seed, same video (%(default)s)")
+    add("--sampler", choices=SAMPLERS, default=SAMPLER, help="(%(default)s)")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    add("--dtype", choices=DTYPES, help="(default: float32 on cpu, else bfloat16)")
+    add("--face-mask", type=Path, help="a picture like the portrait, the face white, else black")
+    add("--quiet", action="store_true", help="no progress bars")
+    return parser.parse_args(arguments)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of this name, or the best there is."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"The device {name} cannot be used ({reason}): try cpu.") from error
+
+
+def run_animate(options: argparse.Namespace) -> int:
+    Schedule.published(options.steps)
+    device = choose_device(options.device)
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    dtype = DTYPES.get(options.dtype, dtype)
+    portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
+    mask = read_mask(options.face_mask, portrait.shape[1:]) if options.face_mask else None
+    waveform, rate = read_speech(options.speech)
+
+    model = Hallo3.from_folder(options.model, dtype) if options.model else builtin.load()
+    model.to(device, dtype)
+    noise = SeededNoise(options.seed)
+    text = model.text_encoder()(options.prompt) if options.prompt else None
+    speech = encode_speech(model.speech_encoder, prepare_waveform(waveform, rate))
+    identity = encode_portrait(model.vae, model.reference_network, portrait, mask, noise)
+
+    height, width = identity.size
+    with (
+        VideoWriter(options.output, height, width, options.speech) as video,
+        Progress(speech.segments, options.steps, options.quiet) as progress,
+    ):
+        try:
+            for segment in animate(
+                model,
+                identity,
+                speech,
+                noise,
+                text=text,
+                steps=options.steps,
+                guidance=options.guidance,
+                sampler=options.sampler,
+                on_step=progress.step,
+            ):
+                video.write(segment.frames)
+            interrupted = False
+        except KeyboardInterrupt:
+            interrupted = True
+    saved = f"{options.output}: {video.seconds:.2f} s, {video.frames} frames"
+    if not interrupted:
+        print(saved)
+        return 0
+    print(f"Stopped. {saved}." if video.frames else "Stopped before the first segment was done.")
+    return INTERRUPTED
+
+
+class Progress:
+    """Two bars with the time left: segments of the video, and steps of the segment."""
+
+    def __init__(self, segments: int, steps: int, quiet: bool):
+        layout = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
+        self.segments = tqdm(
+            total=segments, desc="segments", bar_format=layout, position=0, disable=quiet
+        )
+        self.steps = tqdm(total=steps, desc="   steps", position=1, leave=False, disable=quiet)
+
+    def step(self) -> None:
+        if self.steps.n == self.steps.total:
+            self.steps.reset()
+        self.steps.update()
+        self.segments.update(1 / self.steps.total)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.steps.close()
+        self.segments.close()
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options = parse()
+    try:
+        return options.run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("Stopped before the first segment was done.")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

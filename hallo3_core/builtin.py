@@ -1,0 +1,102 @@
+"""The built-in model: the sockets of the released one, small insides, weights from a fixed seed.
+
+It needs no download and runs on a laptop. Its weights are random, so its pictures mean nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import skimage.data
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from torch import Tensor, nn
+from transformers import ByT5Tokenizer, T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
+
+from .conditioning import AudioProjector
+from .config import Hallo3Config
+from .model import Hallo3
+from .text import TextEncoder
+from .transformer import Denoiser, ReferenceNetwork
+
+SEED = 3
+SPEECH = Path(__file__).parent / "example" / "speech.wav"
+
+CONFIG = Hallo3Config(
+    layers=4,
+    heads=2,
+    time_width=64,
+    latent_height=16,
+    latent_width=24,
+    audio_hidden=32,
+    audio_tokens=4,
+    audio_width=32,
+    face_width=32,
+)
+
+
+class SmallSpeechEncoder(Wav2Vec2Model):
+    """A narrow wav2vec2 whose hidden states are widened to the released one's channels."""
+
+    def __init__(self):
+        super().__init__(
+            Wav2Vec2Config(
+                hidden_size=64,
+                num_hidden_layers=12,
+                num_attention_heads=2,
+                intermediate_size=128,
+                conv_dim=(32,) * 7,
+                num_conv_pos_embeddings=16,
+                num_conv_pos_embedding_groups=4,
+            )
+        )
+        self.widen = nn.Linear(64, CONFIG.audio_channels)
+
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.hidden_states = tuple(self.widen(states) for states in out.hidden_states)
+        return out
+
+
+def portrait() -> Tensor:
+    """scikit-image's picture of Eileen Collins (NASA, public domain), (3, 512, 512)."""
+    return torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1) / 255
+
+
+def text_encoder() -> TextEncoder:
+    """A T5 encoder over bytes, which needs no vocabulary file."""
+    with _seeded():
+        encoder = T5EncoderModel(
+            T5Config(
+                vocab_size=384,
+                d_model=CONFIG.text_width,
+                d_kv=16,
+                num_heads=2,
+                d_ff=32,
+                num_layers=1,
+            )
+        )
+    return TextEncoder(ByT5Tokenizer(), encoder.eval())
+
+
+def load() -> Hallo3:
+    """The built-in model in float32 on the CPU."""
+    with _seeded():
+        networks = [network(CONFIG) for network in (Denoiser, ReferenceNetwork, AudioProjector)]
+        vae = AutoencoderKLCogVideoX(
+            block_out_channels=(32, 32, 32, 64),
+            down_block_types=("CogVideoXDownBlock3D",) * 4,
+            up_block_types=("CogVideoXUpBlock3D",) * 4,
+            layers_per_block=1,
+        )
+        speech_encoder = SmallSpeechEncoder()
+    for network in (*networks, vae, speech_encoder):
+        network.eval().requires_grad_(False)
+    return Hallo3(*networks, vae, speech_encoder, text_encoder)
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield

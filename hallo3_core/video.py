@@ -1,0 +1,173 @@
+"""Sound and video files, read and written with PyAV."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.audio.resampler import AudioResampler
+from torch import Tensor
+
+from .config import FPS
+from .errors import InputError
+
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+CRF = "17"
+
+
+def read_speech(path: Path) -> tuple[Tensor, int]:
+    """The first sound track of a sound or video file: mono (1, samples) float32, and its rate.
+
+    Raises `InputError` if there is none, or nothing in it, or numbers that are not finite.
+    """
+    with _open_sound(path) as container:
+        rate = container.streams.audio[0].rate
+        chunks = [chunk.mean(axis=1) for chunk in _decode(container, path, AudioResampler("flt"))]
+    samples = torch.from_numpy(np.concatenate(chunks)) if chunks else torch.zeros(0)
+    if not len(samples):
+        raise InputError(f"The sound in {path} has no length: use a file with speech in it.")
+    broken = (~samples.isfinite()).sum().item()
+    if broken:
+        raise InputError(
+            f"{path} has {broken:,} samples that are no numbers (NaN or infinite): export it again."
+        )
+    return samples[None], rate
+
+
+def _open_sound(path: Path) -> av.container.InputContainer:
+    if not path.is_file():
+        raise InputError(f"There is no sound file {path}: check the path.")
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(
+            f"{path} is no sound or video file that can be read ({error.strerror}): save it as WAV."
+        ) from error
+    if not container.streams.audio:
+        container.close()
+        raise InputError(f"{path} has no sound track: choose a file with speech in it.")
+    return container
+
+
+def _decode(container, path: Path, resampler: AudioResampler) -> Iterator[np.ndarray]:
+    """Chunks of the first sound track as (samples, channels) float32.
+
+    `resampler` must give packed samples: PyAV reads past the end of 8 planes.
+    """
+    try:
+        for frame in container.decode(audio=0):
+            yield from map(_samples, resampler.resample(frame))
+    except av.FFmpegError as error:
+        raise InputError(
+            f"The sound in {path} is damaged ({error.strerror}): save it again."
+        ) from error
+    yield from map(_samples, resampler.resample(None))
+
+
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    return frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+
+
+class VideoWriter:
+    """Writes an MP4 (H.264 yuv420p and AAC, 25 fps) piece by piece, with a sound track.
+
+    The pieces go into a fragmented file beside `path`, which plays even if the program is killed.
+    Leaving the context, also by an error, makes an ordinary MP4 of what has been written; if
+    nothing has, no file is left.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, sound: Path):
+        if path.suffix.lower() != ".mp4":
+            raise InputError(f"The output {path} does not end in .mp4: name it so.")
+        self.path = path
+        self.partial = path.with_suffix(".partial.mp4")
+        self.frames = 0
+        try:
+            self.container = av.open(
+                str(self.partial), "w", options={"movflags": "frag_keyframe+delay_moov"}
+            )
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(
+                f"Nothing can be written to {path.parent} ({error.strerror}): "
+                "choose a folder that exists and is yours."
+            ) from error
+        self.video = self.container.add_stream("libx264", rate=FPS, options={"crf": CRF})
+        self.video.height, self.video.width = height, width
+        self.video.pix_fmt = "yuv420p"
+        self.video.gop_size = FPS
+        self.sound = SoundTrack(self.container, sound)
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / FPS
+
+    def write(self, frames: Tensor) -> None:
+        """Append (frames, height, width, 3) in [0, 1], and the sound that goes with them."""
+        pictures = (frames * 255).round().to(torch.uint8).cpu().numpy()
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            self.container.mux(self.video.encode(frame))
+        self.frames += len(pictures)
+        self.sound.write(until=self.seconds)
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.frames:
+            self.container.mux(self.video.encode())
+            self.sound.finish()
+        self.container.close()
+        if self.frames:
+            _remux(self.partial, self.path)
+        self.partial.unlink()
+
+
+class SoundTrack:
+    """Copies the sound of a file into a container, as AAC, as far as the video goes."""
+
+    def __init__(self, container: av.container.OutputContainer, path: Path):
+        self.container = container
+        self.source = _open_sound(path)
+        stream = self.source.streams.audio[0]
+        self.layout = "mono" if stream.layout.nb_channels == 1 else "stereo"
+        self.rate = stream.rate if stream.rate in AAC_RATES else max(AAC_RATES)
+        self.stream = container.add_stream("aac", rate=self.rate, layout=self.layout)
+        self.chunks = _decode(self.source, path, AudioResampler("flt", self.layout, self.rate))
+        self.left = np.zeros((0, self.stream.layout.nb_channels), np.float32)
+        self.written = 0
+
+    def write(self, until: float) -> None:
+        """Encode what is heard before `until` seconds."""
+        wanted = round(until * self.rate) - self.written
+        while len(self.left) < wanted and (chunk := next(self.chunks, None)) is not None:
+            self.left = np.concatenate([self.left, chunk])
+        now, self.left = self.left[:wanted], self.left[wanted:]
+        if len(now):
+            frame = av.AudioFrame.from_ndarray(now.reshape(1, -1), "flt", self.layout)
+            frame.rate = self.rate
+            frame.pts = self.written
+            self.container.mux(self.stream.encode(frame))
+            self.written += len(now)
+
+    def finish(self) -> None:
+        self.container.mux(self.stream.encode())
+        self.source.close()
+
+
+def _remux(source: Path, target: Path) -> None:
+    """Copy a fragmented MP4 into an ordinary one whose index comes first."""
+    whole = target.with_suffix(".whole.mp4")
+    with (
+        av.open(str(source)) as reader,
+        av.open(str(whole), "w", options={"movflags": "faststart"}) as writer,
+    ):
+        streams = {
+            stream.index: writer.add_stream_from_template(stream) for stream in reader.streams
+        }
+        for packet in reader.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream_index]
+                writer.mux(packet)
+    whole.replace(target)
