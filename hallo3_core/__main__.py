@@ -93,7 +93,7 @@ def run_animate(options: argparse.Namespace) -> int:
             interrupted = False
         except KeyboardInterrupt:
             interrupted = True
-    saved = f"{options.output}: {video.seconds:.2f} s, {video.frames} frames"
+    saved = f"{options.output.resolve()}: {video.seconds:.2f} s, {video.frames} frames"
     if not interrupted:
         print(saved)
         return 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
 from .config import (
@@ -102,10 +103,10 @@ def animate(
             latents = estimate
             on_step()
 
-        frames = torch.cat([image(pixels) for pixels in decode(model.vae, latents)])
+        new = min(speech.frames - index * NEW_FRAMES, NEW_FRAMES)
+        frames = decode_images(model.vae, latents, MOTION_FRAMES + new)
         motion_frames = frames[-MOTION_FRAMES:].permute(3, 0, 1, 2)[None] * 2 - 1
-        new = frames[MOTION_FRAMES : speech.frames - index * NEW_FRAMES + MOTION_FRAMES]
-        yield Segment(index, latents, new[:, :, identity.columns], motion_frames)
+        yield Segment(index, latents, frames[MOTION_FRAMES:, :, identity.columns], motion_frames)
 
 
 def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor) -> Tensor:
@@ -114,6 +115,12 @@ def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor
     return model.denoiser(x.to(model.dtype), timesteps, conditions).float()
 
 
-def image(pixels: Tensor) -> Tensor:
-    """(1, 3, frames, height, width) in [-1, 1] to (frames, height, width, 3) in [0, 1]."""
-    return (pixels[0].permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1)
+def decode_images(vae: AutoencoderKLCogVideoX, latents: Tensor, count: int) -> Tensor:
+    """The first frames of `latents` as (count, height, width, 3) in [0, 1]."""
+    chunks, decoded = [], 0
+    for pixels in decode(vae, latents):
+        chunks.append((pixels[0].permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1))
+        decoded += len(chunks[-1])
+        if decoded >= count:
+            break
+    return torch.cat(chunks)[:count]

@@ -85,6 +85,7 @@ def _published(name: str, table: Mapping[str, str]) -> str:
 
 
 SIGNATURES = {
+    REFERENCE_NETWORK: "the Hallo3 transformers",
     "denoising_unet.": "a Hallo or Hallo2 model",
     "reference_unet.": "a Hallo or Hallo2 model",
     "conditioner.embedders.": "a Stable Diffusion XL checkpoint",
@@ -99,7 +100,7 @@ SIGNATURES = {
     "decoder.mid_block.resnets.0.norm1.conv_y.": "the CogVideoX VAE",
     "decoder.mid": "an image VAE",
     "lora_": "a LoRA",
-    DENOISER + "mixins.": "a CogVideoX model of the authors' kind",
+    "mixins.patch_embed.": "a CogVideoX transformer in the authors' names",
 }
 
 

@@ -13,7 +13,10 @@ from .config import FPS
 from .errors import InputError
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-CRF = "17"
+FRAGMENTS = {"movflags": "delay_moov", "frag_duration": "200000", "flush_packets": "1"}
+"""A piece of the file is complete every 0.2 s, and plays."""
+H264 = {"crf": "17", "tune": "zerolatency"}
+"""Without latency a frame is in the file as soon as it is written, or nearly."""
 
 
 def read_speech(path: Path) -> tuple[Tensor, int]:
@@ -83,20 +86,18 @@ class VideoWriter:
         self.path = path
         self.partial = path.with_suffix(".partial.mp4")
         self.frames = 0
+        self.container = av.open(str(self.partial), "w", options=FRAGMENTS)
+        self.video = self.container.add_stream("libx264", rate=FPS, options=H264)
+        self.video.height, self.video.width = height, width
+        self.video.pix_fmt = "yuv420p"
+        self.sound = SoundTrack(self.container, sound)
         try:
-            self.container = av.open(
-                str(self.partial), "w", options={"movflags": "frag_keyframe+delay_moov"}
-            )
+            self.container.start_encoding()
         except (av.FFmpegError, OSError) as error:
             raise InputError(
                 f"Nothing can be written to {path.parent} ({error.strerror}): "
                 "choose a folder that exists and is yours."
             ) from error
-        self.video = self.container.add_stream("libx264", rate=FPS, options={"crf": CRF})
-        self.video.height, self.video.width = height, width
-        self.video.pix_fmt = "yuv420p"
-        self.video.gop_size = FPS
-        self.sound = SoundTrack(self.container, sound)
 
     @property
     def seconds(self) -> float:

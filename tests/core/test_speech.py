@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from hallo3_core.segments import motion_latents, segment_windows, windows
+from hallo3_core.speech import encode_speech, prepare_waveform
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames", "padded"),
+    [(1, 1, 49), (640, 1, 49), (641, 2, 49), (4480, 7, 49), (31_360, 49, 49), (31_361, 50, 98)],
+)
+def test_frames_cover_the_speech(recorded_model, samples, frames, padded):
+    speech = encode_speech(recorded_model.speech_encoder, torch.randn(samples))
+    assert speech.frames == frames
+    assert speech.features.shape == (padded, 12, 8)
+
+
+def test_silence_is_encoded(recorded_model):
+    speech = encode_speech(recorded_model.speech_encoder, torch.zeros(16_000))
+    assert speech.features.isfinite().all()
+
+
+def test_loudness_does_not_matter(recorded_model):
+    waveform = torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    loud, quiet = (
+        encode_speech(recorded_model.speech_encoder, waveform * gain).features for gain in (1, 0.1)
+    )
+    assert (loud - quiet).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 192_000])
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_any_rate_and_channel_count_becomes_16_khz_mono(rate, channels):
+    seconds = torch.arange(rate // 2) / rate
+    tone = torch.sin(2 * torch.pi * 440 * seconds).expand(channels, -1)
+    waveform = prepare_waveform(tone, rate)
+    expected = torch.sin(2 * torch.pi * 440 * torch.arange(8000) / 16_000)
+    assert waveform.shape == (8000,)
+    middle = slice(1000, 7000)
+    assert (waveform - expected)[middle].abs().max() < 0.01
+
+
+def test_windows_are_clamped_at_both_ends():
+    features = torch.arange(6.0)[:, None, None].expand(-1, 12, 1)
+    around = windows(features, 0, 6)[:, :, 0, 0]
+    assert around.tolist() == [
+        [0, 0, 0, 1, 2],
+        [0, 0, 1, 2, 3],
+        [0, 1, 2, 3, 4],
+        [1, 2, 3, 4, 5],
+        [2, 3, 4, 5, 5],
+        [3, 4, 5, 5, 5],
+    ]
+
+
+def test_segments_hear_what_their_frames_show():
+    features = (1 + torch.arange(100.0))[:, None, None].expand(-1, 12, 1)
+    heard = [segment_windows(features, i)[0, :, 2, 0, 0] for i in range(3)]
+    assert heard[0].tolist() == [0, 0, *range(1, 48)]
+    assert heard[1].tolist() == list(range(46, 95))
+    assert heard[2].tolist() == [*range(93, 101), *[100] * 41]
+
+
+class Stream:
+    def uniform(self, *shape):
+        return torch.linspace(0, 1, shape[0] * shape[1]).reshape(shape)
+
+    def normal(self, *shape):
+        return torch.zeros(shape)
+
+
+def test_a_tenth_of_the_motion_pixels_is_dropped(recorded_model, monkeypatch):
+    encoded = []
+
+    def encode(vae, frames, noise):
+        encoded.append(frames)
+        return noise
+
+    monkeypatch.setattr("hallo3_core.segments.encode", encode)
+    portrait = torch.full((1, 3, 32, 48), 0.25)
+    motion = torch.full((1, 3, 2, 32, 48), 0.75)
+    latents = motion_latents(recorded_model.vae, portrait, motion, Stream())
+    assert latents.shape == (1, 16, 13, 4, 6)
+    assert (encoded[0][:, :, 0] == 0.25).all()
+    assert (encoded[0][:, :, 1:] == 0).float().mean().item() == pytest.approx(0.1, abs=0.001)
+    assert set(encoded[0][:, :, 1:].unique().tolist()) == {0.0, 0.75}
