@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -58,6 +59,10 @@ def choose_device(name: str | None) -> torch.device:
 
 def run_animate(options: argparse.Namespace) -> int:
     Schedule.published(options.steps)
+    if not isfinite(options.guidance):
+        raise InputError(
+            f"The guidance is {options.guidance}: choose a number, such as {GUIDANCE}."
+        )
     device = choose_device(options.device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     dtype = DTYPES.get(options.dtype, dtype)

@@ -68,6 +68,8 @@ class Hallo3:
 
         Raises `InputError` for a file that is missing or is not what it should be.
         """
+        if not path.exists():
+            raise InputError(f"There is no model {path}: give the folder of the published model.")
         folder, file = (path, path / TRANSFORMER_FILE) if path.is_dir() else (path.parents[2], path)
         denoiser, reference_network, audio_projector = load_transformers(file, dtype)
         speech_folder = folder / SPEECH_FOLDER
