@@ -105,9 +105,10 @@ def measure(config: Hallo3Config, device: str, runs: int) -> dict[str, float]:
 def table(name: str, config: Hallo3Config, times: dict[str, float]) -> str:
     height, width = config.canvas
     calls = {part: 2 * STEPS if part == "denoiser call" else 1 for part in times}
-    segment = sum(times[part] * calls[part] for part in times)
+    spent = {part: times[part] * calls[part] for part in times}
+    segment = sum(spent.values())
     rows = [
-        f"| {part} | {times[part]:.3f} | {calls[part]} | {times[part] * calls[part] / segment:.1%} |"
+        f"| {part} | {times[part]:.3f} | {calls[part]} | {spent[part] / segment:.1%} |"
         for part in times
     ]
     return "\n".join(
