@@ -16,7 +16,6 @@ from .config import (
     NEW_FRAMES,
     SEGMENT_FRAMES,
 )
-from .memory import return_freed_memory
 from .model import Hallo3
 from .noise import Noise
 from .portrait import Identity
@@ -88,7 +87,6 @@ def animate(
 
     motion_frames = identity.portrait[:, :, None].expand(-1, -1, MOTION_FRAMES, -1, -1)
     for index in range(speech.segments):
-        return_freed_memory()
         windows = segment_windows(speech.features, index).to(**options)
         audio = denoiser.audio_keys_values(model.audio_projector(windows))
         motion = motion_latents(

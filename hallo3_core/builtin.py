@@ -84,10 +84,11 @@ def load() -> Hallo3:
     with _seeded():
         networks = [network(CONFIG) for network in (Denoiser, ReferenceNetwork, AudioProjector)]
         vae = AutoencoderKLCogVideoX(
-            block_out_channels=(32, 32, 32, 64),
+            block_out_channels=(24, 48, 48, 48),
             down_block_types=("CogVideoXDownBlock3D",) * 4,
             up_block_types=("CogVideoXUpBlock3D",) * 4,
             layers_per_block=1,
+            norm_num_groups=8,
         )
         speech_encoder = SmallSpeechEncoder()
     for network in (*networks, vae, speech_encoder):

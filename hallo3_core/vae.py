@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
+from .memory import return_freed_memory
+
 LATENT_SCALE = 0.7
 INPUT_WEIGHT = "encoder.conv_in.conv.weight"
 
@@ -32,6 +34,7 @@ def decode(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:
     first = chunk + latents.shape[2] % chunk
     cache = None
     for part in (latents[:, :, :first], *latents[:, :, first:].split(chunk, dim=2)):
+        return_freed_memory()
         pixels, cache = vae.decoder(part, conv_cache=cache)
         yield pixels.float()
 
