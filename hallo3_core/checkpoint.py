@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -129,18 +130,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
+        whole = is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
+    except UnpicklingError as error:
+        if not whole:
+            raise _damaged(path, error) from error
         raise InputError(
-            f"{path} ({path.stat().st_size:,} bytes) cannot be read as weights; it is damaged or "
-            f"cut short: download it again. ({str(error).splitlines()[0]})"
+            f"{path} holds other things than weights, which are not loaded because they could "
+            "run programs: get it from the authors, or as safetensors."
         ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise _damaged(path, error) from error
     for wrapper in ("module", "state_dict"):
         if isinstance(content, dict) and wrapper in content:
             content = content[wrapper]
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not named weights.")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} ({path.stat().st_size:,} bytes) cannot be read as weights; it is damaged or cut "
+        f"short: download it again. ({type(error).__name__})"
+    )
 
 
 def require(names: Iterable[str], weights: Mapping[str, object], source: Path) -> None:
@@ -164,7 +177,7 @@ def load(
     """Put weights into a module made on the meta device, as `dtype`, for inference.
 
     `names` maps the module's names to those of `weights`. Raises `InputError` naming `source`
-    when tensors are missing, of another shape or not numbers with a fraction.
+    when tensors are missing or of another shape.
     """
     require(names.values(), weights, source)
     wrong = [

@@ -70,19 +70,12 @@ class Hallo3:
         """
         if not path.exists():
             raise InputError(f"There is no model {path}: give the folder of the published model.")
-        folder, file = (path, path / TRANSFORMER_FILE) if path.is_dir() else (path.parents[2], path)
-        denoiser, reference_network, audio_projector = load_transformers(file, dtype)
-        speech_folder = folder / SPEECH_FOLDER
-        if not speech_folder.is_dir():
-            raise InputError(
-                f"There is no speech encoder {speech_folder}: download the whole model."
-            )
+        file = path / TRANSFORMER_FILE if path.is_dir() else path.resolve()
+        folder = file.parent.parent.parent
         return cls(
-            denoiser,
-            reference_network,
-            audio_projector,
+            *load_transformers(file, dtype),
             load_vae(folder / VAE_FILE, dtype),
-            Wav2Vec2Model.from_pretrained(speech_folder, local_files_only=True).eval(),
+            load_speech_encoder(folder / SPEECH_FOLDER),
             lambda: TextEncoder.from_folder(folder / TEXT_FOLDER, dtype),
         )
 
@@ -144,3 +137,11 @@ def load_vae(file: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKLCog
     layout = {ours: names.get(ours, ours) for ours in module.state_dict()}
     checkpoint.load(module, weights, layout, dtype, file)
     return module
+
+
+def load_speech_encoder(folder: Path) -> Wav2Vec2Model:
+    """wav2vec2 as transformers saves it, float32."""
+    try:
+        return Wav2Vec2Model.from_pretrained(folder, local_files_only=True).eval()
+    except (OSError, ValueError) as error:
+        raise InputError(f"There is no wav2vec2 model in {folder}: download it whole.") from error

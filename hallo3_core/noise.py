@@ -55,7 +55,7 @@ class SeededNoise:
         self.seed = seed
 
     def stream(self, purpose: Purpose, segment: int = 0) -> SeededStream:
-        seed = self.seed + segment
+        seed = (self.seed + segment) % 2**64
         if purpose != "initial":
             # the CPU generator looks at 32 bits of its seed only
             seed = int.from_bytes(sha256(f"{purpose} {seed}".encode()).digest()[:4], "little")

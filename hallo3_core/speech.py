@@ -46,9 +46,10 @@ def encode_speech(encoder: Wav2Vec2Model, waveform: Tensor) -> Speech:
 
 
 def hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tensor:
-    """The encoder's 12 hidden states after the embedding, (steps, 12, channels), float32.
+    """The encoder's 12 hidden states after the embedding.
 
-    The convolutional features are interpolated to `steps` before the encoder sees them.
+    (samples,) to (steps, 12, channels), float32 on the CPU. The convolutional features are
+    interpolated to `steps` before the encoder sees them.
     """
 
     def resize(module, inputs, features: Tensor) -> Tensor:
@@ -59,4 +60,4 @@ def hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tenso
         out = encoder(waveform[None].to(encoder.device, encoder.dtype), output_hidden_states=True)
     finally:
         handle.remove()
-    return torch.stack(out.hidden_states[-AUDIO_LAYERS:], dim=2)[0].float()
+    return torch.stack(out.hidden_states[-AUDIO_LAYERS:], dim=2)[0].float().cpu()

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from .config import Hallo3Config
+from .errors import InputError
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,14 @@ class TextEncoder:
     @classmethod
     def from_folder(cls, folder: Path, dtype: torch.dtype) -> "TextEncoder":
         """A T5 encoder and its tokenizer as transformers saves them."""
-        encoder = T5EncoderModel.from_pretrained(folder, local_files_only=True).to(dtype)
-        return cls(AutoTokenizer.from_pretrained(folder, local_files_only=True), encoder.eval())
+        try:
+            encoder = T5EncoderModel.from_pretrained(folder, local_files_only=True).to(dtype)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"There is no T5 model in {folder}: download it whole, or leave the prompt out."
+            ) from error
+        return cls(tokenizer, encoder.eval())
 
     @torch.no_grad()
     def __call__(self, prompt: str) -> Tensor:

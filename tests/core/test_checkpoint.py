@@ -1,12 +1,15 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 
 from conftest import FIXTURES
 from hallo3_core import checkpoint
+from hallo3_core.config import Hallo3Config
 from hallo3_core.errors import InputError
 from hallo3_core.model import NETWORKS, load_transformers, load_vae, published_layout
 
@@ -69,6 +72,61 @@ def test_layers_come_from_the_injected_operations(manifest):
         assert set(outside) <= {"embed.position"}
 
 
+OTHER_SIZES = Hallo3Config(
+    layers=3,
+    heads=3,
+    time_width=48,
+    text_tokens=11,
+    text_width=24,
+    latent_height=8,
+    latent_width=12,
+    audio_channels=4,
+    audio_hidden=20,
+    audio_tokens=2,
+    audio_width=12,
+    face_tokens=5,
+    face_width=16,
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "latent_size"),
+    [(OTHER_SIZES, None), (replace(OTHER_SIZES, latent_width=14, text_tokens=226), (8, 14))],
+)
+def test_any_sizes_are_read_off_the_shapes(tmp_path, config, latent_size):
+    weights = {}
+    for network, prefix, table in NETWORKS:
+        state = network(config).state_dict()
+        names = checkpoint.published_names(state, prefix, table)
+        weights |= {names[ours]: value for ours, value in state.items()}
+    rotary_rows = 13 * config.frame_tokens
+    if config.text_tokens != 226:
+        weights[checkpoint.ROTARY_TABLE] = torch.zeros(rotary_rows, 64)
+    torch.save(weights, file := tmp_path / "weights.pt")
+    denoiser, reference_network, audio_projector = load_transformers(file, latent_size=latent_size)
+    assert denoiser.config == config
+    features, _ = reference_network(
+        torch.zeros(1, 16, 1, config.latent_height, config.latent_width)
+    )
+    assert len(features) == 3
+    assert features[0].shape == (1, config.frame_tokens, 192)
+    assert audio_projector(torch.zeros(1, 49, 5, 12, 4)).shape == (1, 13, 2, 12)
+
+
+def test_any_autoencoder_is_read_off_the_shapes(tmp_path):
+    config = {
+        "block_out_channels": (32, 32, 64),
+        "down_block_types": ("CogVideoXDownBlock3D",) * 3,
+        "up_block_types": ("CogVideoXUpBlock3D",) * 3,
+        "layers_per_block": 2,
+        "latent_channels": 8,
+    }
+    vae = AutoencoderKLCogVideoX(**config)
+    save_file(vae.state_dict(), file := tmp_path / "vae.safetensors")
+    loaded = load_vae(file)
+    assert {name: loaded.config[name] for name in config} == config
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -98,6 +156,25 @@ def test_truncated_weights(tmp_path, share, suffix):
     file.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * share)])
     with pytest.raises(InputError, match="damaged or cut short"):
         load_transformers(file)
+
+
+def test_a_pickle_that_would_run_a_program(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    torch.save({"module": Malicious()}, file := tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="holds other things than weights"):
+        checkpoint.read_weights(file)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_old_pytorch_files(tmp_path):
+    weights = load_file(WEIGHTS)
+    torch.save(weights, file := tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    loaded = checkpoint.read_weights(file)
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 
 
 def test_missing_tensors_are_named_and_counted(tmp_path):

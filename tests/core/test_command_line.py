@@ -48,6 +48,7 @@ def run(tmp_path, speech, monkeypatch, capsys):
         return status, *capsys.readouterr()
 
     (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
     yield run
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -148,7 +149,6 @@ def test_bad_input_is_told_in_one_sentence(run, tmp_path, picture, speech, optio
     assert says in complaints
     assert complaints.count("\n") == 1
     assert list((tmp_path / "out").iterdir()) == []
-    assert list(Path.cwd().glob("*.mp4")) == []
 
 
 def test_weights_that_are_not_whole(run, tmp_path):
