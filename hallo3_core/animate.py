@@ -35,15 +35,12 @@ class Segment:
     """One finished piece of the video.
 
     `latents` (1, 16, 13, height / 8, width / 8), float32; `frames` (frames, height, width, 3) in
-    [0, 1], the new ones, without the canvas around a square picture; `motion_frames`
-    (1, 3, 2, canvas height, canvas width) in [-1, 1], the last ones, which the next segment
-    continues.
+    [0, 1], the new ones, without the canvas around a square picture.
     """
 
     index: int
     latents: Tensor
     frames: Tensor
-    motion_frames: Tensor
 
 
 @torch.no_grad()
@@ -63,7 +60,7 @@ def animate(
 
     `text` (1, tokens, width) is the encoded prompt, or none; `on_step` is called after every
     sampling step. What is constant over the video or over a segment is computed once for it.
-    Segment i draws from the streams `motion` i, `initial` i and `steps` i of `noise`.
+    Segment i draws from the streams `initial` i, `steps` i and, but for the first, `motion` i.
     """
     config, denoiser = model.config, model.denoiser
     options = {"device": model.device, "dtype": model.dtype}
@@ -85,13 +82,11 @@ def animate(
     face = denoiser.face_keys_values(identity.face.to(**options))
     reference = denoiser.reference_keys_values([f.to(**options) for f in identity.features])
 
-    motion_frames = identity.portrait[:, :, None].expand(-1, -1, MOTION_FRAMES, -1, -1)
+    motion = identity.motion
     for index in range(speech.segments):
         windows = segment_windows(speech.features, index).to(**options)
         audio = denoiser.audio_keys_values(model.audio_projector(windows))
-        motion = motion_latents(
-            model.vae, identity.portrait, motion_frames, noise.stream("motion", index)
-        ).to(**options)
+        motion = motion.to(**options)
         predict = guided(
             partial(predict_v, model, Conditions(no_text, motion, reference, face, no_audio)),
             partial(predict_v, model, Conditions(text, motion, reference, face, audio)),
@@ -105,8 +100,12 @@ def animate(
 
         new = min(speech.frames - index * NEW_FRAMES, NEW_FRAMES)
         frames = decode_images(model.vae, latents, MOTION_FRAMES + new)
-        motion_frames = frames[-MOTION_FRAMES:].permute(3, 0, 1, 2)[None] * 2 - 1
-        yield Segment(index, latents, frames[MOTION_FRAMES:, :, identity.columns], motion_frames)
+        yield Segment(index, latents, frames[MOTION_FRAMES:, :, identity.columns])
+
+        if index + 1 < speech.segments:
+            last_frames = frames[-MOTION_FRAMES:].permute(3, 0, 1, 2)[None] * 2 - 1
+            draws = noise.stream("motion", index + 1)
+            motion = motion_latents(model.vae, identity.portrait, last_frames, draws)
 
 
 def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor) -> Tensor:

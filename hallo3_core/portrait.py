@@ -14,9 +14,10 @@ from diffusers import AutoencoderKLCogVideoX
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .config import SPACE_COMPRESSION
+from .config import MOTION_FRAMES
 from .errors import InputError
 from .noise import Noise
+from .segments import motion_latents
 from .transformer import ReferenceNetwork
 from .vae import encode
 
@@ -29,12 +30,14 @@ FACE_EMBEDDING = 512
 class Identity:
     """Who is animated.
 
-    `portrait` (1, 3, height, width) is the canvas portrait, `face` (1, 512) the face embedding,
-    `features` the reference network's tokens, one (1, tokens, width) for each layer, and `columns`
-    the columns of the canvas that the picture itself covers.
+    `portrait` (1, 3, height, width) is the canvas portrait, `motion` (1, 16, 13, height / 8,
+    width / 8) the motion latents of its standing still, which the first segment continues, `face`
+    (1, 512) the face embedding, `features` the reference network's tokens, one (1, tokens, width)
+    for each layer, and `columns` the columns of the canvas that the picture itself covers.
     """
 
     portrait: Tensor
+    motion: Tensor
     face: Tensor
     features: list[Tensor]
     columns: slice
@@ -155,16 +158,16 @@ def encode_identity(
 ) -> Identity:
     """Identity from the canvas portrait, the canvas reference image and the face embedding.
 
-    Draws the posterior noise of the reference latents from the stream `reference`.
+    Draws from the streams `reference` and `motion` 0.
     """
-    height, width = (side // SPACE_COMPRESSION for side in portrait.shape[-2:])
-    draw = noise.stream("reference").normal(1, vae.config.latent_channels, 1, height, width)
-    latents = encode(vae, reference[:, :, None], draw)
+    latents = encode(vae, reference[:, :, None], noise.stream("reference"))
+    still = portrait[:, :, None].expand(-1, -1, MOTION_FRAMES, -1, -1)
+    motion = motion_latents(vae, portrait, still, noise.stream("motion"))
     position = reference_network.embed.position
     features, _ = reference_network(latents.to(position))
     if face is None:
         face = torch.zeros(1, FACE_EMBEDDING)
-    return Identity(portrait.to(vae.device), face, features, columns)
+    return Identity(portrait, motion, face, features, columns)
 
 
 @torch.no_grad()

@@ -52,12 +52,20 @@ class Schedule:
                 f"The number of steps is {steps}: choose one from 1 to {TRAINING_STEPS - 1}."
             )
         last = TRAINING_STEPS - 1
-        timesteps = torch.tensor([last * (steps - i) // steps for i in range(steps)])
-        one = torch.ones(1, dtype=torch.float64)
-        if steps == 1:
-            return cls(timesteps, torch.cat([0 * one, one]))
-        alphas = _zero_terminal_snr(_training_alphas_squared()[timesteps.flip(0)]).flip(0)
-        return cls(timesteps, torch.cat([alphas, one]))
+        return cls.over(torch.tensor([last * (steps - i) // steps for i in range(steps)]))
+
+    @classmethod
+    def over(cls, timesteps: Tensor) -> "Schedule":
+        """The schedule over descending timesteps.
+
+        From pure noise on, the rescaling to zero terminal SNR is done on the selected steps, as
+        published; a schedule that starts later uses the denoiser's own alphas.
+        """
+        if len(timesteps) == 1 or timesteps[0] < TRAINING_STEPS - 1:
+            alphas = denoiser_alphas()[timesteps]
+        else:
+            alphas = _zero_terminal_snr(_training_alphas_squared()[timesteps.flip(0)]).flip(0)
+        return cls(timesteps, torch.cat([alphas, torch.ones(1, dtype=torch.float64)]))
 
 
 Predict = Callable[[Tensor, Tensor], Tensor]

@@ -55,9 +55,7 @@ def motion_latents(
 
     Draws a uniform (height, width) mask, then the posterior noise.
     """
-    height, width = portrait.shape[-2:]
-    kept = noise.uniform(height, width) >= DROPPED_PIXELS
-    frames = torch.cat([portrait[:, :, None], motion_frames * kept.to(motion_frames)], dim=2)
-    shape = (1, vae.config.latent_channels, 1, height // 8, width // 8)
-    first = encode(vae, frames, noise.normal(*shape))
-    return F.pad(first, (0, 0, 0, 0, 0, LATENT_FRAMES - 1))
+    kept = noise.uniform(*portrait.shape[-2:]) >= DROPPED_PIXELS
+    frames = torch.cat([portrait[:, :, None].to(motion_frames), motion_frames], dim=2)
+    frames[:, :, 1:] *= kept.to(frames)
+    return F.pad(encode(vae, frames, noise), (0, 0, 0, 0, 0, LATENT_FRAMES - 1))

@@ -4,6 +4,7 @@ Latents are (batch, channels, frames, height, width). Text and image tokens are 
 side as two tensors (batch, tokens, width); they meet only in self-attention.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -279,9 +280,12 @@ class Denoiser(nn.Module):
         latents: Tensor,
         timesteps: Tensor,
         conditions: Conditions,
-        attend: Attention = attention,
+        attention_of: Callable[[int], Attention] = lambda layer: attention,
     ) -> Tensor:
-        """v of `latents` (batch, 16, 13, height, width) at `timesteps` (batch,) of 0 to 999."""
+        """v of `latents` (batch, 16, 13, height, width) at `timesteps` (batch,) of 0 to 999.
+
+        `attention_of` gives the attention to use in a layer.
+        """
         config = self.config
         text, image, time = self.embed(
             torch.cat([latents, conditions.motion], dim=1), timesteps, conditions.text
@@ -290,6 +294,7 @@ class Denoiser(nn.Module):
         constants = zip(
             self.layers, conditions.reference, conditions.face, conditions.audio, strict=True
         )
-        for layer, reference, face, audio in constants:
+        for i, (layer, reference, face, audio) in enumerate(constants):
+            attend = attention_of(i)
             text, image = layer(text, image, time, rotary, attend, reference, face, audio)
         return self.head(image, time)

@@ -11,16 +11,17 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
 from .memory import return_freed_memory
+from .noise import Stream
 
 LATENT_SCALE = 0.7
 INPUT_WEIGHT = "encoder.conv_in.conv.weight"
 
 
-def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Tensor) -> Tensor:
-    """A sample of the posterior of `pixels`, drawn with standard normal `noise` of its shape."""
+def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor:
+    """A sample of the posterior of `pixels`, float32; draws once."""
     posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     mean, std = posterior.mean.float(), posterior.std.float()
-    return LATENT_SCALE * (mean + std * noise.to(std))
+    return LATENT_SCALE * (mean + std * noise.normal(*mean.shape).to(mean))
 
 
 def decode(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:

@@ -23,12 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hallo3_core import checkpoint, vae
 from hallo3_core.animate import Segment, animate, predict_v
-from hallo3_core.config import MOTION_FRAMES
 from hallo3_core.model import Hallo3, load_transformers, load_vae
 from hallo3_core.noise import Purpose
-from hallo3_core.portrait import encode_identity, fit
+from hallo3_core.portrait import Identity, encode_identity, fit
 from hallo3_core.sampling import SAMPLERS, Schedule, denoiser_alphas, guided, sample
-from hallo3_core.segments import motion_latents, segment_windows, windows
+from hallo3_core.segments import segment_windows, windows
 from hallo3_core.speech import Speech, encode_speech
 from hallo3_core.text import TextEncoder
 from hallo3_core.transformer import Conditions
@@ -200,7 +199,7 @@ def check_vae(folder: Path, model: Hallo3) -> Iterator[Check]:
         pixels, noise = recorded[name], recorded[f"posterior_noise_{frames}"]
         moments = model.vae.encode(pixels).latent_dist.parameters
         yield "vae", f"moments_{frames}", moments, recorded[f"out.moments_{frames}"]
-        latents = vae.encode(model.vae, pixels, noise) / vae.LATENT_SCALE
+        latents = vae.encode(model.vae, pixels, RecordedStream([noise])) / vae.LATENT_SCALE
         yield "vae", f"sample_{frames}", latents, recorded[f"out.sample_{frames}"]
     for name in recorded.names("in.latents_"):
         frames = torch.cat(list(vae.decode(model.vae, recorded[name] * vae.LATENT_SCALE)), dim=2)
@@ -229,22 +228,31 @@ def check_portrait(folder: Path, model: Hallo3) -> Iterator[Check]:
         yield "portrait", case, fit(recorded[name][0], tuple(fitted.shape[-2:])), fitted
 
 
-def recorded_segments(folder: Path, model: Hallo3) -> Iterator[Segment]:
-    """The recorded long video, made again with the recorded noise."""
-    recorded = Recorded(folder, "long_video")
-    job = json.loads((folder / "config.json").read_text())
-    noise = RecordedNoise(recorded)
-    identity = encode_identity(
+def recorded_identity(recorded: Recorded, model: Hallo3) -> Identity:
+    return encode_identity(
         model.vae,
         model.reference_network,
         recorded["in.portrait"],
         recorded["in.reference"],
-        noise,
+        RecordedNoise(recorded),
         recorded["in.face"],
     )
+
+
+def recorded_segments(folder: Path, model: Hallo3) -> Iterator[Segment]:
+    """The recorded long video, made again with the recorded noise."""
+    recorded = Recorded(folder, "long_video")
+    job = json.loads((folder / "config.json").read_text())
     speech = Speech(recorded["in.audio_features"], job["speech_frames"])
-    settings = {"steps": job["steps"], "guidance": job["guidance"]}
-    return animate(model, identity, speech, noise, text=recorded["in.text"], **settings)
+    return animate(
+        model,
+        recorded_identity(recorded, model),
+        speech,
+        RecordedNoise(recorded),
+        text=recorded["in.text"],
+        steps=job["steps"],
+        guidance=job["guidance"],
+    )
 
 
 def check_long_video(folder: Path, model: Hallo3) -> Iterator[Check]:
@@ -252,11 +260,8 @@ def check_long_video(folder: Path, model: Hallo3) -> Iterator[Check]:
     features = recorded["in.audio_features"]
     everything = windows(features, 0, len(features))
     yield "long video", "audio_windows", everything, recorded["mid.audio_windows"]
-    noise = RecordedNoise(recorded)
-    portrait = recorded["in.portrait"]
-    frames = portrait[:, :, None].expand(-1, -1, MOTION_FRAMES, -1, -1)
-    motion = motion_latents(model.vae, portrait, frames, noise.stream("motion", 0))
-    yield "long video", "start_latents", motion, recorded.video("mid.start_latents")
+    identity = recorded_identity(recorded, model)
+    yield "long video", "start_latents", identity.motion, recorded.video("mid.start_latents")
     frames = []
     for segment in recorded_segments(folder, model):
         i = segment.index

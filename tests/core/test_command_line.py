@@ -85,7 +85,7 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
 
     def animate(model, identity, speech, noise, **options):
         jobs.append((model, identity, speech, noise, options))
-        yield Segment(0, torch.empty(0), torch.zeros(8, *identity.size, 3), torch.empty(0))
+        yield Segment(0, torch.empty(0), torch.zeros(8, *identity.size, 3))
 
     monkeypatch.setattr(command_line, "animate", animate)
     mask = Image.new("L", (90, 60))
@@ -167,7 +167,7 @@ def test_weights_that_are_not_whole(run, tmp_path):
 def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
     def animate(model, identity, *_, **__):
         height, width = identity.size
-        yield Segment(0, torch.empty(0), torch.zeros(47, height, width, 3), torch.empty(0))
+        yield Segment(0, torch.empty(0), torch.zeros(47, height, width, 3))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command_line, "animate", animate)

@@ -65,22 +65,21 @@ class Stream:
     def uniform(self, *shape):
         return torch.linspace(0, 1, shape[0] * shape[1]).reshape(shape)
 
-    def normal(self, *shape):
-        return torch.zeros(shape)
-
 
 def test_a_tenth_of_the_motion_pixels_is_dropped(recorded_model, monkeypatch):
     encoded = []
 
     def encode(vae, frames, noise):
         encoded.append(frames)
-        return noise
+        return torch.ones(1, 16, 1, 4, 6)
 
     monkeypatch.setattr("hallo3_core.segments.encode", encode)
     portrait = torch.full((1, 3, 32, 48), 0.25)
     motion = torch.full((1, 3, 2, 32, 48), 0.75)
     latents = motion_latents(recorded_model.vae, portrait, motion, Stream())
     assert latents.shape == (1, 16, 13, 4, 6)
+    assert (latents[:, :, 0] == 1).all()
+    assert (latents[:, :, 1:] == 0).all()
     assert (encoded[0][:, :, 0] == 0.25).all()
     assert (encoded[0][:, :, 1:] == 0).float().mean().item() == pytest.approx(0.1, abs=0.001)
     assert set(encoded[0][:, :, 1:].unique().tolist()) == {0.0, 0.75}
