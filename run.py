@@ -48,7 +48,7 @@ def test(options: list[str]) -> int:
     checks = (
         [python, "-m", "ruff", "check", "."],
         [python, "-m", "ruff", "format", "--check", "."],
-        [python, "-m", "pytest", *options],
+        [python, "-m", "pytest", "tests", *options],
     )
     return max(subprocess.run(check, cwd=ROOT).returncode for check in checks)
 

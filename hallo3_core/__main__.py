@@ -14,10 +14,10 @@ from .animate import GUIDANCE, SAMPLER, STEPS, animate
 from .errors import InputError
 from .model import Hallo3
 from .noise import SeededNoise
-from .portrait import encode_portrait, read_image, read_mask
+from .portrait import encode_portrait, face_region, read_image, read_mask
 from .sampling import SAMPLERS, Schedule
 from .speech import encode_speech, prepare_waveform
-from .video import VideoWriter, read_speech
+from .video import VideoWriter, read_speech, sound_of_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BAD_INPUT = 2
@@ -67,7 +67,9 @@ def run_animate(options: argparse.Namespace) -> int:
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     dtype = DTYPES.get(options.dtype, dtype)
     portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
-    mask = read_mask(options.face_mask, portrait.shape[1:]) if options.face_mask else None
+    region = None
+    if options.face_mask:
+        region = face_region(read_mask(options.face_mask, portrait.shape[1:]))
     waveform, rate = read_speech(options.speech)
 
     model = Hallo3.from_folder(options.model, dtype) if options.model else builtin.load()
@@ -75,11 +77,11 @@ def run_animate(options: argparse.Namespace) -> int:
     noise = SeededNoise(options.seed)
     text = model.text_encoder()(options.prompt) if options.prompt else None
     speech = encode_speech(model.speech_encoder, prepare_waveform(waveform, rate))
-    identity = encode_portrait(model.vae, model.reference_network, portrait, mask, noise)
+    identity = encode_portrait(model.vae, model.reference_network, portrait, region, noise)
 
     height, width = identity.size
     with (
-        VideoWriter(options.output, height, width, options.speech) as video,
+        VideoWriter(options.output, height, width, sound_of_file(options.speech)) as video,
         Progress(speech.segments, options.steps, options.quiet) as progress,
     ):
         try:

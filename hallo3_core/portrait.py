@@ -163,8 +163,7 @@ def encode_identity(
     latents = encode(vae, reference[:, :, None], noise.stream("reference"))
     still = portrait[:, :, None].expand(-1, -1, MOTION_FRAMES, -1, -1)
     motion = motion_latents(vae, portrait, still, noise.stream("motion"))
-    position = reference_network.embed.position
-    features, _ = reference_network(latents.to(position))
+    features, _ = reference_network(latents.to(**reference_network.placement))
     if face is None:
         face = torch.zeros(1, FACE_EMBEDDING)
     return Identity(portrait, motion, face, features, columns)
@@ -175,17 +174,18 @@ def encode_portrait(
     vae: AutoencoderKLCogVideoX,
     reference_network: ReferenceNetwork,
     image: Tensor,
-    mask: Tensor | None,
+    region: Tensor | None,
     noise: Noise,
     face: Tensor | None = None,
 ) -> Identity:
-    """Identity from a picture (3, height, width), a mask of its face and the face embedding.
+    """Identity from a picture (3, height, width), its face region and the face embedding.
 
-    Without a mask the whole picture is the face region; without an embedding it is zeros, which
-    is what the published program does when it finds no face.
+    `region` (height, width) is 1 at the face and 0 elsewhere; without it the whole picture is.
+    Without an embedding it is zeros, as in the published program when it finds no face.
     """
     canvas = reference_network.config.canvas
-    region = torch.ones_like(image[0]) if mask is None else face_region(mask)
+    if region is None:
+        region = torch.ones_like(image[0])
     return encode_identity(
         vae,
         reference_network,

@@ -214,6 +214,11 @@ class ReferenceNetwork(nn.Module):
         )
         self.head = Head(config, operations, **factory)
 
+    @property
+    def placement(self) -> dict:
+        """Device and dtype that the input has to have."""
+        return {"device": self.embed.position.device, "dtype": self.embed.position.dtype}
+
     def forward(
         self, latents: Tensor, attend: Attention = attention
     ) -> tuple[list[Tensor], Tensor]:

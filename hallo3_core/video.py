@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 import torch
 from av.audio.resampler import AudioResampler
 from torch import Tensor
+from torchaudio.functional import resample
 
 from .config import FPS
 from .errors import InputError
@@ -72,6 +74,34 @@ def _samples(frame: av.AudioFrame) -> np.ndarray:
     return frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
 
 
+class Sound(NamedTuple):
+    """A sound track to be written: packed float samples, at a rate and in a layout that AAC has."""
+
+    rate: int
+    layout: str
+    chunks: Iterator[np.ndarray]
+
+
+def sound_of_file(path: Path) -> Sound:
+    """The first sound track of a file as it is; more than two channels become stereo."""
+    container = _open_sound(path)
+    stream = container.streams.audio[0]
+    layout = "mono" if stream.layout.nb_channels == 1 else "stereo"
+    rate = stream.rate if stream.rate in AAC_RATES else max(AAC_RATES)
+    return Sound(rate, layout, _decode(container, path, AudioResampler("flt", layout, rate)))
+
+
+def sound_of_waveform(waveform: Tensor, rate: int) -> Sound:
+    """A waveform (channels, samples); more than two channels become mono."""
+    if waveform.shape[0] > 2:
+        waveform = waveform.mean(0, keepdim=True)
+    if rate not in AAC_RATES:
+        waveform = resample(waveform, rate, max(AAC_RATES))
+        rate = max(AAC_RATES)
+    layout = "mono" if waveform.shape[0] == 1 else "stereo"
+    return Sound(rate, layout, iter([waveform.T.float().cpu().numpy()]))
+
+
 class VideoWriter:
     """Writes an MP4 (H.264 yuv420p and AAC, 25 fps) piece by piece, with a sound track.
 
@@ -80,16 +110,14 @@ class VideoWriter:
     nothing has, no file is left.
     """
 
-    def __init__(self, path: Path, height: int, width: int, sound: Path):
+    def __init__(self, path: Path, height: int, width: int, sound: Sound):
         if path.suffix.lower() != ".mp4":
             raise InputError(f"The output {path} does not end in .mp4: name it so.")
         self.path = path
         self.partial = path.with_suffix(".partial.mp4")
         self.frames = 0
         self.container = av.open(str(self.partial), "w", options=FRAGMENTS)
-        self.video = self.container.add_stream("libx264", rate=FPS, options=H264)
-        self.video.height, self.video.width = height, width
-        self.video.pix_fmt = "yuv420p"
+        self.pictures = PictureTrack(self.container, height, width)
         self.sound = SoundTrack(self.container, sound)
         try:
             self.container.start_encoding()
@@ -105,11 +133,8 @@ class VideoWriter:
 
     def write(self, frames: Tensor) -> None:
         """Append (frames, height, width, 3) in [0, 1], and the sound that goes with them."""
-        pictures = (frames * 255).round().to(torch.uint8).cpu().numpy()
-        for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            self.container.mux(self.video.encode(frame))
-        self.frames += len(pictures)
+        self.pictures.write(frames)
+        self.frames += len(frames)
         self.sound.write(until=self.seconds)
 
     def __enter__(self) -> "VideoWriter":
@@ -117,7 +142,7 @@ class VideoWriter:
 
     def __exit__(self, *error) -> None:
         if self.frames:
-            self.container.mux(self.video.encode())
+            self.pictures.finish()
             self.sound.finish()
         self.container.close()
         if self.frames:
@@ -125,36 +150,83 @@ class VideoWriter:
         self.partial.unlink()
 
 
-class SoundTrack:
-    """Copies the sound of a file into a container, as AAC, as far as the video goes."""
+class PictureTrack:
+    """Puts pictures into a container, as H.264."""
 
-    def __init__(self, container: av.container.OutputContainer, path: Path):
+    def __init__(self, container: av.container.OutputContainer, height: int, width: int):
         self.container = container
-        self.source = _open_sound(path)
-        stream = self.source.streams.audio[0]
-        self.layout = "mono" if stream.layout.nb_channels == 1 else "stereo"
-        self.rate = stream.rate if stream.rate in AAC_RATES else max(AAC_RATES)
-        self.stream = container.add_stream("aac", rate=self.rate, layout=self.layout)
-        self.chunks = _decode(self.source, path, AudioResampler("flt", self.layout, self.rate))
+        self.stream = container.add_stream("libx264", rate=FPS, options=H264)
+        self.stream.height, self.stream.width = height, width
+        self.stream.pix_fmt = "yuv420p"
+
+    def write(self, frames: Tensor) -> None:
+        pictures = (frames * 255).round().to(torch.uint8).cpu().numpy()
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            self.container.mux(self.stream.encode(frame))
+
+    def finish(self) -> None:
+        self.container.mux(self.stream.encode())
+
+
+class SoundTrack:
+    """Puts a sound into a container, as AAC, as far as the video goes."""
+
+    def __init__(self, container: av.container.OutputContainer, sound: Sound):
+        self.container = container
+        self.sound = sound
+        self.stream = container.add_stream("aac", rate=sound.rate, layout=sound.layout)
         self.left = np.zeros((0, self.stream.layout.nb_channels), np.float32)
         self.written = 0
 
     def write(self, until: float) -> None:
         """Encode what is heard before `until` seconds."""
-        wanted = round(until * self.rate) - self.written
-        while len(self.left) < wanted and (chunk := next(self.chunks, None)) is not None:
+        wanted = round(until * self.sound.rate) - self.written
+        while len(self.left) < wanted and (chunk := next(self.sound.chunks, None)) is not None:
             self.left = np.concatenate([self.left, chunk])
         now, self.left = self.left[:wanted], self.left[wanted:]
         if len(now):
-            frame = av.AudioFrame.from_ndarray(now.reshape(1, -1), "flt", self.layout)
-            frame.rate = self.rate
+            packed = np.ascontiguousarray(now).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(packed, "flt", self.sound.layout)
+            frame.rate = self.sound.rate
             frame.pts = self.written
             self.container.mux(self.stream.encode(frame))
             self.written += len(now)
 
     def finish(self) -> None:
         self.container.mux(self.stream.encode())
-        self.source.close()
+
+
+def write_pictures(path: Path, frames: Tensor) -> None:
+    """(frames, height, width, 3) in [0, 1] as an MP4 without sound, to be joined later."""
+    with av.open(str(path), "w") as container:
+        track = PictureTrack(container, *frames.shape[1:3])
+        track.write(frames)
+        track.finish()
+
+
+def join(parts: list[Path], path: Path, sound: Sound) -> None:
+    """Put what `write_pictures` has written one after the other, with a sound track."""
+    frames = 0
+    with (
+        av.open(str(parts[0])) as first,
+        av.open(str(path), "w", options={"movflags": "faststart"}) as container,
+    ):
+        pictures = container.add_stream_from_template(first.streams.video[0])
+        track = SoundTrack(container, sound)
+        for part in parts:
+            with av.open(str(part)) as reader:
+                start = frames
+                for packet in reader.demux(video=0):
+                    if packet.dts is None:
+                        continue
+                    offset = int(start / (FPS * packet.time_base))
+                    packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
+                    packet.stream = pictures
+                    container.mux(packet)
+                    frames += 1
+            track.write(until=frames / FPS)
+        track.finish()
 
 
 def _remux(source: Path, target: Path) -> None:

@@ -8,13 +8,11 @@ from PIL import Image
 import parity
 from hallo3_core.model import Hallo3
 
-FIXTURES = Path(__file__).parent / "fixtures"
-
 
 @pytest.fixture(scope="session")
 def recorded_model() -> Hallo3:
     """The tiny model that the published program's numbers were recorded with, float32."""
-    return parity.load_model(FIXTURES, torch.float32)
+    return parity.load_model(parity.FIXTURES, torch.float32)
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ from hallo3_core.speech import Speech, encode_speech
 from hallo3_core.text import TextEncoder
 from hallo3_core.transformer import Conditions
 
+FIXTURES = Path(__file__).parent / "fixtures"
+
 Check = tuple[str, str, Tensor, Tensor]
 """Name of the check, name of the recorded tensor, what we get, what was recorded."""
 

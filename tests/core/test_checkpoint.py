@@ -7,11 +7,11 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 
-from conftest import FIXTURES
 from hallo3_core import checkpoint
 from hallo3_core.config import Hallo3Config
 from hallo3_core.errors import InputError
 from hallo3_core.model import NETWORKS, load_transformers, load_vae, published_layout
+from parity import FIXTURES
 
 WEIGHTS = FIXTURES / "transformer_weights.safetensors"
 

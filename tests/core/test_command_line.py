@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import FIXTURES
 from hallo3_core import __main__ as command_line
 from hallo3_core import builtin
 from hallo3_core.animate import Segment
+from parity import FIXTURES
 
 ROOT = Path(__file__).parents[2]
 

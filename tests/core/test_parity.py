@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import parity
-from conftest import FIXTURES
+from parity import FIXTURES
 
 CHECKED = {
     "schedule": 21,

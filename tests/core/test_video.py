@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from hallo3_core.errors import InputError
-from hallo3_core.video import VideoWriter, read_speech
+from hallo3_core.video import (
+    VideoWriter,
+    join,
+    read_speech,
+    sound_of_file,
+    sound_of_waveform,
+    write_pictures,
+)
 
 SECONDS = 4.03
 FRAMES = 101
@@ -62,7 +69,7 @@ def read_back(path: Path) -> tuple[list[float], np.ndarray, int]:
 def test_picture_and_sound_stay_together(tmp_path, rate, channels):
     sound = write_wav(tmp_path / "sound.wav", beeps(rate, channels), rate)
     path = tmp_path / "video.mp4"
-    with VideoWriter(path, 64, 96, sound) as video:
+    with VideoWriter(path, 64, 96, sound_of_file(sound)) as video:
         for part in flashes().split(47):
             video.write(part)
     bright, starts, frames = read_back(path)
@@ -81,10 +88,24 @@ def test_picture_and_sound_stay_together(tmp_path, rate, channels):
     assert [file.name for file in tmp_path.glob("*.mp4")] == ["video.mp4"]
 
 
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2), (192_000, 8)])
+def test_parts_are_joined_without_a_seam(tmp_path, rate, channels):
+    parts = []
+    for i, frames in enumerate(flashes().split(47)):
+        parts.append(tmp_path / f"{i}.mp4")
+        write_pictures(parts[-1], frames)
+    waveform = torch.from_numpy(beeps(rate, channels).T)
+    join(parts, path := tmp_path / "video.mp4", sound_of_waveform(waveform, rate))
+    bright, starts, frames = read_back(path)
+    assert frames == FRAMES
+    assert bright == pytest.approx(CUES)
+    assert starts == pytest.approx(CUES, abs=0.005)
+
+
 def test_an_interrupted_video_keeps_what_is_done(tmp_path):
     sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
     path = tmp_path / "video.mp4"
-    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 64, 96, sound) as video:
+    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 64, 96, sound_of_file(sound)) as video:
         video.write(flashes()[:60])
         raise KeyboardInterrupt
     bright, starts, frames = read_back(path)
@@ -96,7 +117,7 @@ def test_an_interrupted_video_keeps_what_is_done(tmp_path):
 
 def test_a_killed_program_leaves_a_file_that_plays(tmp_path):
     sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
-    video = VideoWriter(tmp_path / "video.mp4", 64, 96, sound)
+    video = VideoWriter(tmp_path / "video.mp4", 64, 96, sound_of_file(sound))
     video.write(flashes())
     left = tmp_path / "left.mp4"
     left.write_bytes((tmp_path / "video.partial.mp4").read_bytes())
@@ -109,7 +130,10 @@ def test_a_killed_program_leaves_a_file_that_plays(tmp_path):
 
 def test_nothing_is_left_when_nothing_was_written(tmp_path):
     sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
-    with pytest.raises(ZeroDivisionError), VideoWriter(tmp_path / "v.mp4", 64, 96, sound):
+    with (
+        pytest.raises(ZeroDivisionError),
+        VideoWriter(tmp_path / "v.mp4", 64, 96, sound_of_file(sound)),
+    ):
         raise ZeroDivisionError
     assert [file.name for file in tmp_path.iterdir()] == ["sound.wav"]
 
@@ -121,7 +145,7 @@ def test_nothing_is_left_when_nothing_was_written(tmp_path):
 def test_outputs_that_cannot_be_written(tmp_path, name, says):
     sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
     with pytest.raises(InputError, match=says):
-        VideoWriter(tmp_path / name, 64, 96, sound)
+        VideoWriter(tmp_path / name, 64, 96, sound_of_file(sound))
     assert [file.name for file in tmp_path.iterdir()] == ["sound.wav"]
 
 
@@ -138,7 +162,7 @@ def test_sound_is_mixed_to_mono(tmp_path, codec, channels):
 
 def test_the_sound_of_a_video_is_read(tmp_path):
     sound = write_wav(tmp_path / "sound.wav", beeps(48_000, 2), 48_000)
-    with VideoWriter(tmp_path / "video.mp4", 64, 96, sound) as video:
+    with VideoWriter(tmp_path / "video.mp4", 64, 96, sound_of_file(sound)) as video:
         video.write(flashes())
     speech, rate = read_speech(tmp_path / "video.mp4")
     assert rate == 48_000

@@ -1,0 +1,38 @@
+"""The nodes; each file one room of the graph."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .identity import EncodeIdentity
+from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
+from .sampling import Sampler, SampleSegment, Scheduler, SegmentConditioning
+from .speech import EncodePrompt, EncodeSpeech
+from .video import (
+    AnimatePortrait,
+    DecodeVAE,
+    ExtendWithMotionFrames,
+    JoinSegments,
+    SegmentImages,
+    StoreSegment,
+)
+
+
+class Hallo3Extension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            LoadDiT,
+            LoadVAE,
+            LoadSpeechEncoder,
+            EncodeIdentity,
+            EncodeSpeech,
+            EncodePrompt,
+            SegmentConditioning,
+            Sampler,
+            Scheduler,
+            SampleSegment,
+            DecodeVAE,
+            ExtendWithMotionFrames,
+            AnimatePortrait,
+            StoreSegment,
+            SegmentImages,
+            JoinSegments,
+        ]

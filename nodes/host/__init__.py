@@ -1,0 +1,1 @@
+"""Everything that touches ComfyUI's model management, patchers and samplers."""

@@ -1,0 +1,85 @@
+"""The published sampling as ComfyUI's SAMPLER and SIGMAS, and a whole run of it."""
+
+from collections.abc import Callable
+from functools import partial
+
+import comfy.model_patcher
+import comfy.sample
+import comfy.samplers
+import latent_preview
+import torch
+from torch import Tensor
+
+from ...hallo3_core.errors import InputError
+from ...hallo3_core.noise import SeededNoise
+from ...hallo3_core.sampling import SAMPLERS, Schedule, sample
+
+
+def published_sigmas(model: comfy.model_patcher.ModelPatcher, steps: int) -> Tensor:
+    """sigma of the published timesteps, from the highest to 0."""
+    timesteps = Schedule.published(steps).timesteps
+    sigmas = model.get_model_object("model_sampling").sigmas.cpu()
+    return torch.cat([sigmas[timesteps], torch.zeros(1)])
+
+
+def published_sampler(name: str) -> comfy.samplers.KSAMPLER:
+    return comfy.samplers.KSAMPLER(_sample, {"sampler": name})
+
+
+def _sample(
+    model, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Callable, disable, sampler: str
+) -> Tensor:
+    """One of the core's samplers, as k-diffusion calls them.
+
+    ComfyUI's x is x0 + sigma noise, the core's alpha x0 + sqrt(1 - alpha^2) noise.
+    """
+    table = model.inner_model.inner_model.model_sampling
+    timesteps = table.timestep(sigmas[:-1]).cpu()
+    if sigmas[-1] != 0 or (timesteps.diff() >= 0).any():
+        raise InputError(
+            "The Hallo3 Sampler cannot follow these sigmas: connect Hallo3 Scheduler, or the low "
+            "sigmas of a split of it."
+        )
+
+    def predict(x: Tensor, timestep: Tensor) -> Tensor:
+        sigma = table.sigmas[timestep].to(x)
+        alpha = torch.rsqrt(1 + sigma**2)
+        denoised = model(x / alpha, sigma.expand(len(x)), **extra_args)
+        return (alpha * x - denoised) / (sigma * alpha)
+
+    draws = SeededNoise(extra_args.get("seed") or 0).stream("steps")
+    start = x / (1 + sigmas[0] ** 2).sqrt()
+    steps = sample(
+        predict, start, Schedule.over(timesteps), SAMPLERS[sampler], partial(draws.normal, *x.shape)
+    )
+    for i, denoised in enumerate(steps):
+        callback({"i": i, "denoised": denoised, "x": x, "sigma": sigmas[i], "sigma_hat": sigmas[i]})
+    return denoised
+
+
+def sample_segment(
+    model: comfy.model_patcher.ModelPatcher,
+    positive: list,
+    negative: list,
+    latent: dict,
+    *,
+    seed: int,
+    steps: int,
+    guidance: float,
+    sampler: str,
+) -> dict:
+    """A LATENT sampled as published, with progress and preview; `seed` is the segment's own."""
+    empty = latent["samples"]
+    samples = comfy.sample.sample_custom(
+        model,
+        comfy.sample.prepare_noise(empty, seed),
+        guidance,
+        published_sampler(sampler),
+        published_sigmas(model, steps),
+        positive,
+        negative,
+        empty,
+        callback=latent_preview.prepare_callback(model, steps),
+        seed=seed,
+    )
+    return latent | {"samples": samples}

@@ -1,0 +1,80 @@
+"""Encode Identity."""
+
+import torch
+from comfy_api.latest import io
+
+from ..hallo3_core.errors import InputError
+from ..hallo3_core.noise import SeededNoise
+from ..hallo3_core.portrait import encode_portrait, face_region
+from .host.model import RunOnce
+from .host.vae import open_vae
+from .sockets import CATEGORY, IdentitySocket, ReferenceNetwork, seed_input, vae_input
+
+
+class EncodeIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Hallo3EncodeIdentity",
+            display_name="Encode Identity",
+            category=CATEGORY,
+            description="Fits a portrait to the canvas and encodes who it shows, once for a video.",
+            inputs=[
+                io.Image.Input("image", tooltip="One portrait."),
+                vae_input(),
+                ReferenceNetwork.Input("reference_network", tooltip="From Load Hallo3 DiT."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="The face, from MediaPipe's face nodes or drawn by hand; the box "
+                    "around it counts. Without it the whole picture does.",
+                ),
+                io.Float.Input(
+                    "growth",
+                    default=1.2,
+                    min=1.0,
+                    max=3.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="How much the box around the mask grows; published is 1.2.",
+                ),
+                seed_input(),
+            ],
+            outputs=[
+                IdentitySocket.Output(display_name="identity", tooltip="Who speaks."),
+                io.Image.Output(display_name="framed", tooltip="The portrait as the video has it."),
+                io.Mask.Output(display_name="face_region", tooltip="What counts as the face."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, vae, reference_network, growth, seed, mask=None) -> io.NodeOutput:
+        if len(image) != 1 or image.shape[-1] not in (3, 4):
+            raise InputError(
+                f"The portrait is a batch of {len(image)} images of {image.shape[-1]} channels: "
+                "connect one RGB image."
+            )
+        picture = image[0, ..., :3].movedim(-1, 0)
+        if image.shape[-1] == 4:
+            picture = picture * image[0, ..., 3]
+        region = torch.ones_like(picture[0])
+        if mask is not None:
+            region = face_region(check_mask(mask, picture.shape[1:]), growth)
+        identity = encode_portrait(
+            open_vae(vae), RunOnce(reference_network), picture, region, SeededNoise(seed)
+        )
+        framed = identity.portrait[..., identity.columns].movedim(1, -1) / 2 + 0.5
+        return io.NodeOutput(identity, framed.clamp(0, 1).cpu(), region[None])
+
+
+def check_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The first of a batch of masks, which must be of the picture's size and not empty."""
+    mask = mask.reshape(-1, *mask.shape[-2:])[0]
+    if mask.shape != size:
+        found, wanted = (f"{width} x {height}" for height, width in (mask.shape, size))
+        raise InputError(
+            f"The mask has {found} pixels and the portrait {wanted}: make it of the same picture."
+        )
+    if not (mask > 0.5).any():
+        raise InputError("The mask is empty: paint the face, or disconnect it.")
+    return mask

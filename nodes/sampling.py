@@ -1,0 +1,218 @@
+"""Segment Conditioning, Hallo3 Sampler and Scheduler, Sample Segment."""
+
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..hallo3_core.config import (
+    LATENT_FRAMES,
+    NEW_FRAMES,
+    Hallo3Config,
+)
+from ..hallo3_core.errors import InputError
+from ..hallo3_core.portrait import Identity
+from ..hallo3_core.segments import segment_windows
+from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, RunOnce
+from .host.sampling import published_sampler, published_sigmas, sample_segment
+from .sockets import (
+    CATEGORY,
+    HeardSpeech,
+    MotionSocket,
+    guidance_input,
+    identity_input,
+    model_input,
+    prompt_input,
+    sampler_input,
+    seed_input,
+    segment_index_input,
+    speech_input,
+    steps_input,
+)
+
+FRAMES = "hallo3_new_frames"
+"""Where a LATENT says how many new frames its segment has; without it, 47."""
+
+
+def motion_input() -> io.Input:
+    return MotionSocket.Input(
+        "motion",
+        optional=True,
+        tooltip="From Extend With Motion Frames. Without it the portrait stands still at first.",
+    )
+
+
+def hallo3_model(model) -> Hallo3Model:
+    """The Hallo3 model behind a MODEL. Raises `InputError` if it is another."""
+    if not isinstance(model.model, Hallo3Model):
+        raise InputError(
+            f"The model is a {type(model.model).__name__} and not Hallo3: connect Load Hallo3 DiT."
+        )
+    return model.model
+
+
+def condition(
+    model, identity: Identity, speech: HeardSpeech, index: int, positive, motion
+) -> tuple[list, list, dict]:
+    """Positive and negative conditioning and an empty LATENT for one segment."""
+    host_model = hallo3_model(model)
+    config: Hallo3Config = host_model.diffusion_model.config
+    if index >= speech.segments:
+        raise InputError(
+            f"There is no segment {index}: the speech of {speech.frames} frames has "
+            f"{speech.segments}, from 0 to {speech.segments - 1}."
+        )
+    project = RunOnce(host_model.model_config.companions.audio_projector)
+    windows = segment_windows(speech.features, index)
+    tokens, no_tokens = project(torch.cat([windows, torch.zeros_like(windows)])).chunk(2)
+    no_text = torch.zeros(1, config.text_tokens, config.text_width)
+    if motion is None:
+        motion = identity.motion
+    motion = F.pad(motion, (0, 0, 0, 0, 0, LATENT_FRAMES - motion.shape[2]))
+
+    def steer(text: Tensor, options: dict, tokens: Tensor) -> list:
+        return [text, options | {IDENTITY: identity, SPEECH: tokens, MOTION: motion}]
+
+    positive = positive or [[no_text, {}]]
+    samples = torch.zeros(1, config.latent_channels, LATENT_FRAMES, *identity.motion.shape[-2:])
+    frames = min(speech.frames - index * NEW_FRAMES, NEW_FRAMES)
+    return (
+        [steer(fit_text(text, config), options, tokens) for text, options in positive],
+        [steer(no_text, {}, no_tokens)],
+        {"samples": samples, FRAMES: frames},
+    )
+
+
+def fit_text(text: Tensor, config: Hallo3Config) -> Tensor:
+    """An encoded prompt, cut or filled with zeros to the number of tokens of the model."""
+    if text.shape[-1] != config.text_width:
+        raise InputError(
+            f"The prompt was encoded to {text.shape[-1]} numbers a token, Hallo3 takes "
+            f"{config.text_width}: use CLIPLoader with T5 XXL and type cogvideox."
+        )
+    return F.pad(text, (0, 0, 0, config.text_tokens - text.shape[1]))
+
+
+class SegmentConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Hallo3SegmentConditioning",
+            display_name="Segment Conditioning",
+            category=CATEGORY,
+            description="What steers one segment, for ComfyUI's own samplers.",
+            inputs=[
+                model_input(),
+                identity_input(),
+                speech_input(),
+                segment_index_input("Which segment to sample"),
+                prompt_input(),
+                motion_input(),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    "positive_out", display_name="positive", tooltip="Speech, prompt and portrait."
+                ),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="Silence, no prompt, the same portrait."
+                ),
+                io.Latent.Output(display_name="latent", tooltip="Empty, of the segment's size."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, identity, speech, segment_index, positive=None, motion=None
+    ) -> io.NodeOutput:
+        return io.NodeOutput(*condition(model, identity, speech, segment_index, positive, motion))
+
+
+class Sampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Hallo3Sampler",
+            display_name="Hallo3 Sampler",
+            category=CATEGORY,
+            description="The published sampler for SamplerCustomAdvanced.",
+            inputs=[sampler_input()],
+            outputs=[
+                io.Sampler.Output(
+                    "sampler_out", display_name="sampler", tooltip="For SamplerCustomAdvanced."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, sampler: str) -> io.NodeOutput:
+        return io.NodeOutput(published_sampler(sampler))
+
+
+class Scheduler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Hallo3Scheduler",
+            display_name="Hallo3 Scheduler",
+            category=CATEGORY,
+            description="The published timesteps for SamplerCustomAdvanced.",
+            inputs=[model_input(), steps_input()],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, model, steps: int) -> io.NodeOutput:
+        hallo3_model(model)
+        return io.NodeOutput(published_sigmas(model, steps))
+
+
+class SampleSegment(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Hallo3SampleSegment",
+            display_name="Sample Segment",
+            category=CATEGORY,
+            description="Samples one segment of 1.88 s as published.",
+            inputs=[
+                model_input(),
+                identity_input(),
+                speech_input(),
+                segment_index_input("Which segment to sample"),
+                prompt_input(),
+                motion_input(),
+                steps_input(),
+                guidance_input(),
+                sampler_input(),
+                seed_input(),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="The segment, for Decode VAE.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        identity,
+        speech,
+        segment_index,
+        steps,
+        guidance,
+        sampler,
+        seed,
+        positive=None,
+        motion=None,
+    ) -> io.NodeOutput:
+        conditioned = condition(model, identity, speech, segment_index, positive, motion)
+        return io.NodeOutput(
+            sample_segment(
+                model,
+                *conditioned,
+                seed=(seed + segment_index) % 2**64,
+                steps=steps,
+                guidance=guidance,
+                sampler=sampler,
+            )
+        )

@@ -1,0 +1,121 @@
+"""What travels between the nodes, and the inputs that several of them have."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..hallo3_core.animate import GUIDANCE, SAMPLER, STEPS
+from ..hallo3_core.sampling import SAMPLERS, TRAINING_STEPS
+from ..hallo3_core.speech import Speech
+
+CATEGORY = "Hallo3"
+
+ReferenceNetwork = io.Custom("HALLO3_REFERENCE_NETWORK")
+SpeechEncoder = io.Custom("HALLO3_SPEECH_ENCODER")
+IdentitySocket = io.Custom("HALLO3_IDENTITY")
+SpeechSocket = io.Custom("HALLO3_SPEECH")
+MotionSocket = io.Custom("HALLO3_MOTION")
+SegmentSocket = io.Custom("HALLO3_SEGMENT")
+
+
+@dataclass(frozen=True)
+class HeardSpeech(Speech):
+    """Speech, and the sound it came from: waveform (channels, samples) and its rate."""
+
+    waveform: Tensor
+    rate: int
+
+
+@dataclass(frozen=True)
+class StoredSegment:
+    """A finished segment: its latents, and the file with its new frames, `previous` before it."""
+
+    latents: Tensor
+    frames: int
+    file: Path
+    previous: "StoredSegment | None"
+
+    def all(self) -> list["StoredSegment"]:
+        """This segment and those before it, the first one first."""
+        segments, segment = [], self
+        while segment:
+            segments.append(segment)
+            segment = segment.previous
+        return segments[::-1]
+
+
+def model_input() -> io.Model.Input:
+    return io.Model.Input("model", tooltip="The denoiser, from Load Hallo3 DiT.")
+
+
+def vae_input() -> io.Vae.Input:
+    return io.Vae.Input(
+        "vae", tooltip="The CogVideoX VAE, from Load Hallo3 VAE or from the stock Load VAE."
+    )
+
+
+def identity_input() -> io.Input:
+    return IdentitySocket.Input("identity", tooltip="Who speaks, from Encode Identity.")
+
+
+def speech_input() -> io.Input:
+    return SpeechSocket.Input("speech", tooltip="What is said, from Encode Speech.")
+
+
+def prompt_input() -> io.Conditioning.Input:
+    return io.Conditioning.Input(
+        "positive",
+        optional=True,
+        tooltip="What the video shows, from CLIP Text Encode (CLIPLoader of type cogvideox) or "
+        "Encode Prompt. Without it no text steers the video.",
+    )
+
+
+def segment_index_input(of: str) -> io.Int.Input:
+    return io.Int.Input(
+        "segment_index", default=0, min=0, max=99_999, tooltip=f"{of}; the first is 0."
+    )
+
+
+def seed_input() -> io.Int.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=2**64 - 1,
+        control_after_generate=True,
+        tooltip="Give all nodes of a video the same seed; segment_index makes them differ.",
+    )
+
+
+def steps_input() -> io.Int.Input:
+    return io.Int.Input(
+        "steps",
+        default=STEPS,
+        min=1,
+        max=TRAINING_STEPS - 1,
+        tooltip="Sampling steps of a segment; published is 50.",
+    )
+
+
+def guidance_input() -> io.Float.Input:
+    return io.Float.Input(
+        "guidance",
+        default=GUIDANCE,
+        min=0.0,
+        max=30.0,
+        step=0.1,
+        tooltip="How strongly speech and prompt steer; published is 3.5, and 1 is twice as fast.",
+    )
+
+
+def sampler_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "sampler",
+        options=list(SAMPLERS),
+        default=SAMPLER,
+        tooltip="sde-dpm++2m is the published one; the other two draw no noise on the way and "
+        "need fewer steps.",
+    )

@@ -1,0 +1,187 @@
+"""A real ComfyUI in this process, without its server."""
+
+import asyncio
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+from uuid import uuid4
+
+import numpy as np
+import torch
+from PIL import Image
+
+PACK = Path(__file__).resolve().parents[2]
+PLACES = (
+    os.environ.get("COMFYUI_PATH"),
+    PACK.parents[1],
+    Path.home() / "ComfyUI",
+    Path.home() / "comfy" / "ComfyUI",
+)
+
+
+def find() -> Path | None:
+    """The ComfyUI checkout that tests run in."""
+    for place in PLACES:
+        if place and (Path(place) / "comfy" / "model_base.py").is_file():
+            return Path(place)
+    return None
+
+
+class Host:
+    """Runs graphs in API form and keeps what reaches the node `Keep`."""
+
+    def __init__(self, comfyui: Path, base: Path):
+        for folder in ("input", "output", "temp", "user", "models", "custom_nodes"):
+            (base / folder).mkdir(parents=True)
+        picture = np.random.default_rng(1).integers(0, 255, (60, 90, 3), np.uint8)
+        Image.fromarray(picture).save(base / "input" / "portrait.png")
+        sys.path.insert(0, str(comfyui))
+        cli_args = importlib.import_module("comfy.cli_args")
+        cli_args.args.cpu = True
+        cli_args.args.base_directory = str(base)
+        self.base = base
+        self.nodes = importlib.import_module("nodes")
+        self.execution = importlib.import_module("execution")
+        asyncio.run(self.load())
+        self.events: list[tuple[str, dict]] = []
+        self.kept: list = []
+        self.server = SimpleNamespace(client_id="test", last_node_id=None, send_sync=self.send)
+        self.executor = self.execution.PromptExecutor(
+            self.server, self.execution.CacheType.CLASSIC, {"lru": 0, "ram": 0, "ram_inactive": 0}
+        )
+
+    async def load(self) -> None:
+        await self.nodes.init_builtin_extra_nodes()
+        assert await self.nodes.load_custom_node(str(PACK))
+        host = self
+
+        class Keep:
+            RETURN_TYPES, FUNCTION, OUTPUT_NODE, CATEGORY = (), "keep", True, "test"
+
+            @classmethod
+            def INPUT_TYPES(cls):
+                return {"required": {"value": ("*",)}}
+
+            @classmethod
+            def VALIDATE_INPUTS(cls, input_types):
+                return True
+
+            def keep(self, value):
+                host.kept.append(value)
+                return ()
+
+        class NoiseAudio:
+            """Noise of some length at 16 kHz, the same every time."""
+
+            RETURN_TYPES, FUNCTION, CATEGORY = ("AUDIO",), "make", "test"
+
+            @classmethod
+            def INPUT_TYPES(cls):
+                return {"required": {"seconds": ("FLOAT", {"default": 1.0})}}
+
+            def make(self, seconds):
+                return (noise_audio(seconds),)
+
+        self.nodes.NODE_CLASS_MAPPINGS |= {"Keep": Keep, "NoiseAudio": NoiseAudio}
+
+    def send(self, event: str, data: dict, client_id=None) -> None:
+        self.events.append((event, data))
+
+    def run(self, graph: "Graph", fresh: bool = False) -> list:
+        """The values that reached `Keep`, in the order of the graph.
+
+        `fresh` forgets what earlier runs computed. Raises `HostError` with the message that the
+        user sees if the graph is refused or a node fails.
+        """
+        if fresh:
+            self.executor.reset()
+        self.events.clear()
+        self.kept.clear()
+        prompt_id, prompt = str(uuid4()), graph.nodes
+        valid, error, outputs, node_errors = asyncio.run(
+            self.execution.validate_prompt(prompt_id, prompt, None)
+        )
+        if not valid or node_errors:
+            raise HostError(f"{error} {node_errors}")
+        self.executor.execute(prompt, prompt_id, {"client_id": "test"}, outputs)
+        for event, data in self.events:
+            if event == "execution_error":
+                raise HostError(data["exception_message"].strip())
+            if event == "execution_interrupted":
+                raise InterruptedError
+        return list(self.kept)
+
+    def executed(self, kind: str) -> list[str]:
+        """Ids of the nodes of a kind that really ran in the last run."""
+        dynprompt = [data["node"] for event, data in self.events if event == "executing"]
+        return [node for node in dynprompt if node and kind in node]
+
+
+def noise_audio(seconds: float) -> dict:
+    generator = torch.Generator().manual_seed(3)
+    waveform = torch.randn(1, 1, round(16_000 * seconds), generator=generator)
+    return {"waveform": waveform * 0.1, "sample_rate": 16_000}
+
+
+class HostError(Exception):
+    """A graph was refused, or a node failed."""
+
+
+class Graph:
+    """A graph in API form, built by calling it: `graph("KSampler", model=..., ...)`."""
+
+    def __init__(self):
+        self.nodes: dict[str, dict] = {}
+
+    def __call__(self, kind: str, **inputs) -> "Out":
+        name = str(len(self.nodes) + 1)
+        links = {
+            key: value.link if isinstance(value, Out) else value for key, value in inputs.items()
+        }
+        self.nodes[name] = {"class_type": kind, "inputs": links}
+        return Out(name)
+
+    def keep(self, value: "Out") -> None:
+        self("Keep", value=value)
+
+
+class Out:
+    """An output of a node; the first, unless indexed."""
+
+    def __init__(self, node: str, index: int = 0):
+        self.link = [node, index]
+
+    def __getitem__(self, index: int) -> "Out":
+        return Out(self.link[0], index)
+
+
+class Parts(NamedTuple):
+    """A graph with everything loaded and encoded."""
+
+    graph: Graph
+    model: Out
+    vae: Out
+    identity: Out
+    speech: Out
+
+
+def build(seconds: float, seed: int = 5) -> Parts:
+    graph = Graph()
+    loaded = graph("Hallo3LoadDiT", model_name="built-in tiny model", weight_dtype="default")
+    vae = graph("Hallo3LoadVAE", vae_name="built-in tiny model")
+    encoder = graph("Hallo3LoadSpeechEncoder", encoder_name="built-in tiny model")
+    image = graph("LoadImage", image="portrait.png")
+    identity = graph(
+        "Hallo3EncodeIdentity",
+        image=image,
+        vae=vae,
+        reference_network=loaded[1],
+        growth=1.2,
+        seed=seed,
+    )
+    audio = graph("NoiseAudio", seconds=seconds)
+    speech = graph("Hallo3EncodeSpeech", audio=audio, speech_encoder=encoder)
+    return Parts(graph, loaded, vae, identity, speech)

@@ -1,0 +1,25 @@
+import warnings
+from pathlib import Path
+
+import comfyui
+import pytest
+from comfyui import Host, Parts, build
+
+
+def pytest_collection_modifyitems(items):
+    if comfyui.find() is None:
+        warnings.warn("NO ComfyUI WAS FOUND: THE HOST TESTS ARE SKIPPED", stacklevel=1)
+        for item in items:
+            if "host" in Path(item.fspath).parts:
+                item.add_marker(pytest.mark.skip(reason="no ComfyUI: set COMFYUI_PATH"))
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory) -> Host:
+    return Host(comfyui.find(), tmp_path_factory.mktemp("comfyui") / "base")
+
+
+@pytest.fixture
+def parts() -> Parts:
+    """The built-in model, a landscape portrait and 2.5 s of noise: two segments."""
+    return build(seconds=2.5)
