@@ -17,7 +17,7 @@ from .noise import SeededNoise
 from .portrait import encode_portrait, face_region, read_image, read_mask
 from .sampling import SAMPLERS, Schedule
 from .speech import encode_speech, prepare_waveform
-from .video import VideoWriter, read_speech, sound_of_file
+from .video import VideoWriter, check_output, read_speech, sound_of_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BAD_INPUT = 2
@@ -51,13 +51,16 @@ def choose_device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
+        probe = torch.ones(1, device=name)
+        probe.item()
+        return probe.device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).splitlines()[0].split(". ")[0][:100].rstrip(".")
         raise InputError(f"The device {name} cannot be used ({reason}): try cpu.") from error
 
 
 def run_animate(options: argparse.Namespace) -> int:
+    check_output(options.output)
     Schedule.published(options.steps)
     if not isfinite(options.guidance):
         raise InputError(
@@ -100,6 +103,9 @@ def run_animate(options: argparse.Namespace) -> int:
             interrupted = False
         except KeyboardInterrupt:
             interrupted = True
+        finally:
+            # nothing may keep the file from being finished now
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     saved = f"{options.output.resolve()}: {video.seconds:.2f} s, {video.frames} frames"
     if not interrupted:
         print(saved)

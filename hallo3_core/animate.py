@@ -16,6 +16,7 @@ from .config import (
     NEW_FRAMES,
     SEGMENT_FRAMES,
 )
+from .errors import InputError
 from .model import Hallo3
 from .noise import Noise
 from .portrait import Identity
@@ -98,6 +99,10 @@ def animate(
             latents = estimate
             on_step()
 
+        if not latents.isfinite().all():
+            raise InputError(
+                f"Segment {index} came out as no numbers in {model.dtype}: use bfloat16 or float32."
+            )
         new = min(speech.frames - index * NEW_FRAMES, NEW_FRAMES)
         frames = decode_images(model.vae, latents, MOTION_FRAMES + new)
         yield Segment(index, latents, frames[MOTION_FRAMES:, :, identity.columns])

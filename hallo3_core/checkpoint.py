@@ -7,7 +7,6 @@ from pickle import UnpicklingError
 from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -132,28 +131,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         whole = is_zipfile(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
-    except UnpicklingError as error:
-        if not whole:
-            raise _damaged(path, error) from error
+    except Exception as error:  # on garbage the unpickler may raise anything
+        if isinstance(error, UnpicklingError) and whole:
+            raise InputError(
+                f"{path} holds other things than weights, which are not loaded because they "
+                "could run programs: get it from the authors, or as safetensors."
+            ) from error
         raise InputError(
-            f"{path} holds other things than weights, which are not loaded because they could "
-            "run programs: get it from the authors, or as safetensors."
+            f"{path} ({path.stat().st_size:,} bytes) cannot be read as weights; it is damaged or "
+            f"cut short: download it again. ({type(error).__name__})"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise _damaged(path, error) from error
     for wrapper in ("module", "state_dict"):
         if isinstance(content, dict) and wrapper in content:
             content = content[wrapper]
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, not named weights.")
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path} ({path.stat().st_size:,} bytes) cannot be read as weights; it is damaged or cut "
-        f"short: download it again. ({type(error).__name__})"
-    )
+        raise InputError(
+            f"{path} holds a {type(content).__name__}, not named weights: choose another file."
+        )
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def require(names: Iterable[str], weights: Mapping[str, object], source: Path) -> None:
@@ -188,7 +183,7 @@ def load(
     if wrong:
         raise InputError(
             f"{source} has {len(wrong)} tensors of the wrong shape ({_some(wrong)}): "
-            "it does not belong to this model."
+            "choose a file that belongs to this model."
         )
     state = {ours: weights[theirs].to(dtype) for ours, theirs in names.items()}
     module.load_state_dict(state, assign=True)
@@ -197,6 +192,30 @@ def load(
 
 def _some(items: list[str]) -> str:
     return ", ".join(items[:3]) + (", ..." if len(items) > 3 else "")
+
+
+def load_pretrained(network: type, folder: Path):
+    """A network of transformers from a folder as it saves them, whole or not at all.
+
+    Raises `InputError` where transformers would go on with random weights.
+    """
+    try:
+        module, info = network.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # transformers raises many kinds
+        raise InputError(
+            f"There is no {network.__name__} in {folder} ({type(error).__name__}): "
+            "download the folder whole."
+        ) from error
+    missing = [name for name in info["missing_keys"] if name != "masked_spec_embed"]
+    missing += [str(name) for name in info["mismatched_keys"]]
+    if missing:
+        raise InputError(
+            f"The {network.__name__} in {folder} lacks {len(missing)} tensors ({_some(missing)}): "
+            "download the folder whole."
+        )
+    return module.eval().requires_grad_(False)
 
 
 def shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -72,10 +72,18 @@ class Hallo3:
             raise InputError(f"There is no model {path}: give the folder of the published model.")
         file = path / TRANSFORMER_FILE if path.is_dir() else path.resolve()
         folder = file.parent.parent.parent
+        transformers = load_transformers(file, dtype)
+        speech_encoder = load_speech_encoder(folder / SPEECH_FOLDER)
+        wanted, found = transformers[0].config.audio_channels, speech_encoder.config.hidden_size
+        if found != wanted:
+            raise InputError(
+                f"The speech encoder in {folder / SPEECH_FOLDER} has {found} channels and the "
+                f"model takes {wanted}: use wav2vec2-base-960h."
+            )
         return cls(
-            *load_transformers(file, dtype),
+            *transformers,
             load_vae(folder / VAE_FILE, dtype),
-            load_speech_encoder(folder / SPEECH_FOLDER),
+            speech_encoder,
             lambda: TextEncoder.from_folder(folder / TEXT_FOLDER, dtype),
         )
 
@@ -106,7 +114,14 @@ def published_layout(
         {ours: shapes[theirs] for ours, theirs in layout.items()} for layout in layouts
     )
     rotary_rows = shapes.get(checkpoint.ROTARY_TABLE, [0])[0]
-    config = Hallo3Config.from_shapes(denoiser, audio_projector, rotary_rows, latent_size)
+    try:
+        config = Hallo3Config.from_shapes(denoiser, audio_projector, rotary_rows, latent_size)
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{source} has tensors in shapes that are not Hallo3's: download it again."
+        ) from error
     return config, layouts
 
 
@@ -128,12 +143,18 @@ def load_vae(file: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKLCog
     """The video autoencoder from a file of the published or of diffusers' names."""
     weights = checkpoint.read_weights(file)
     names = {ours: theirs for theirs, ours in vae.to_diffusers_names(list(weights)).items()}
-    if vae.INPUT_WEIGHT not in names:
+    if not names:
         looks_like = checkpoint.describe(weights)
         raise InputError(f"{file} is not the CogVideoX VAE but {looks_like}: choose 3d-vae.pt.")
-    config = vae.config_from_shapes({ours: weights[theirs].shape for ours, theirs in names.items()})
-    with torch.device("meta"):
-        module = AutoencoderKLCogVideoX(**config)
+    shapes = {ours: weights[theirs].shape for ours, theirs in names.items()}
+    try:
+        with torch.device("meta"):
+            module = AutoencoderKLCogVideoX(**vae.config_from_shapes(shapes))
+    except (KeyError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{file} is not a whole CogVideoX VAE ({type(error).__name__}: {error}): "
+            "download 3d-vae.pt again."
+        ) from error
     layout = {ours: names.get(ours, ours) for ours in module.state_dict()}
     checkpoint.load(module, weights, layout, dtype, file)
     return module
@@ -141,7 +162,4 @@ def load_vae(file: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKLCog
 
 def load_speech_encoder(folder: Path) -> Wav2Vec2Model:
     """wav2vec2 as transformers saves it, float32."""
-    try:
-        return Wav2Vec2Model.from_pretrained(folder, local_files_only=True).eval()
-    except (OSError, ValueError) as error:
-        raise InputError(f"There is no wav2vec2 model in {folder}: download it whole.") from error
+    return checkpoint.load_pretrained(Wav2Vec2Model, folder)

@@ -23,7 +23,8 @@ from .vae import encode
 
 SMALLEST_SIDE = 16
 FACE_BOX_GROWTH = 1.2
-FACE_EMBEDDING = 512
+WHITES = (1, 255, 65535, float("inf"))
+"""What may stand for white in a picture of floating-point numbers."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def read_image(path: Path) -> Tensor:
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = np.asarray(image, dtype=np.float32)
-        return np.repeat(grey[..., None] / 65535, 3, axis=2).clip(0, 1)
+        white = 65535 if image.mode != "F" else next(w for w in WHITES if grey.max() <= w)
+        return np.repeat(grey[..., None] / white, 3, axis=2).clip(0, 1)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
@@ -165,7 +167,7 @@ def encode_identity(
     motion = motion_latents(vae, portrait, still, noise.stream("motion"))
     features, _ = reference_network(latents.to(**reference_network.placement))
     if face is None:
-        face = torch.zeros(1, FACE_EMBEDDING)
+        face = torch.zeros(1, reference_network.config.face_channels)
     return Identity(portrait, motion, face, features, columns)
 
 

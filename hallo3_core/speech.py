@@ -1,6 +1,7 @@
 """Speech features: wav2vec2 hidden states at the frame rate of the video."""
 
 from dataclasses import dataclass
+from math import ceil, gcd
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from transformers import Wav2Vec2Model
 from .config import AUDIO_LAYERS, FPS, SAMPLE_RATE, SEGMENT_FRAMES, frame_count, segment_count
 
 FRAME_SAMPLES = SAMPLE_RATE // FPS
+LARGEST_RATIO = 1000
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,19 @@ class Speech:
 
 
 def prepare_waveform(waveform: Tensor, rate: int) -> Tensor:
-    """(channels, samples) at `rate` Hz to (samples,) at 16 kHz, mono, float32."""
-    return torchaudio.functional.resample(waveform.float().mean(0), rate, SAMPLE_RATE)
+    """(channels, samples) at `rate` Hz to (samples,) at 16 kHz, mono, float32.
+
+    torchaudio's filter has rate * 16000 / gcd^2 taps, so rates that share little with 16 kHz go
+    to their nearest 100 Hz by linear interpolation first, which is less than 1 % away.
+    """
+    mono = waveform.float().mean(0)
+    samples = ceil(len(mono) * SAMPLE_RATE / rate)
+    if rate // gcd(rate, SAMPLE_RATE) > LARGEST_RATIO:
+        round_rate = max(100 * round(rate / 100), 100)
+        mono = F.interpolate(mono[None, None], scale_factor=round_rate / rate, mode="linear")[0, 0]
+        rate = round_rate
+    resampled = torchaudio.functional.resample(mono, rate, SAMPLE_RATE)
+    return F.pad(resampled, (0, samples - len(resampled)))
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
+from .checkpoint import load_pretrained
 from .config import Hallo3Config
 from .errors import InputError
 
@@ -20,14 +21,15 @@ class TextEncoder:
     @classmethod
     def from_folder(cls, folder: Path, dtype: torch.dtype) -> "TextEncoder":
         """A T5 encoder and its tokenizer as transformers saves them."""
+        encoder = load_pretrained(T5EncoderModel, folder).to(dtype)
         try:
-            encoder = T5EncoderModel.from_pretrained(folder, local_files_only=True).to(dtype)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # transformers raises many kinds
             raise InputError(
-                f"There is no T5 model in {folder}: download it whole, or leave the prompt out."
+                f"There is no tokenizer in {folder} ({type(error).__name__}): "
+                "download the folder whole."
             ) from error
-        return cls(tokenizer, encoder.eval())
+        return cls(tokenizer, encoder)
 
     @torch.no_grad()
     def __call__(self, prompt: str) -> Tensor:

@@ -14,7 +14,6 @@ from .memory import return_freed_memory
 from .noise import Stream
 
 LATENT_SCALE = 0.7
-INPUT_WEIGHT = "encoder.conv_in.conv.weight"
 
 
 def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor:

@@ -41,10 +41,10 @@ def read_speech(path: Path) -> tuple[Tensor, int]:
 
 
 def _open_sound(path: Path) -> av.container.InputContainer:
-    if not path.is_file():
-        raise InputError(f"There is no sound file {path}: check the path.")
     try:
         container = av.open(str(path))
+    except FileNotFoundError:
+        raise InputError(f"There is no sound file {path}: check the path.") from None
     except (av.FFmpegError, OSError) as error:
         raise InputError(
             f"{path} is no sound or video file that can be read ({error.strerror}): save it as WAV."
@@ -63,9 +63,10 @@ def _decode(container, path: Path, resampler: AudioResampler) -> Iterator[np.nda
     try:
         for frame in container.decode(audio=0):
             yield from map(_samples, resampler.resample(frame))
-    except av.FFmpegError as error:
+    except (av.FFmpegError, ValueError) as error:
         raise InputError(
-            f"The sound in {path} is damaged ({error.strerror}): save it again."
+            f"The sound in {path} is damaged or changes its format on the way ({error}): "
+            "save it as WAV."
         ) from error
     yield from map(_samples, resampler.resample(None))
 
@@ -102,6 +103,23 @@ def sound_of_waveform(waveform: Tensor, rate: int) -> Sound:
     return Sound(rate, layout, iter([waveform.T.float().cpu().numpy()]))
 
 
+def check_output(path: Path) -> None:
+    """Raise `InputError` if no video can be written to `path`."""
+    if path.suffix.lower() != ".mp4" or path.is_dir():
+        raise InputError(f"The output {path} is a folder or does not end in .mp4: name a file so.")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"There is no folder {path.parent} for the output: make it, or choose another."
+        )
+
+
+def _cannot_write(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"Nothing can be written to {path.parent} ({error.strerror}): "
+        "choose a folder that is yours and has room."
+    )
+
+
 class VideoWriter:
     """Writes an MP4 (H.264 yuv420p and AAC, 25 fps) piece by piece, with a sound track.
 
@@ -111,8 +129,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, height: int, width: int, sound: Sound):
-        if path.suffix.lower() != ".mp4":
-            raise InputError(f"The output {path} does not end in .mp4: name it so.")
+        check_output(path)
         self.path = path
         self.partial = path.with_suffix(".partial.mp4")
         self.frames = 0
@@ -122,10 +139,7 @@ class VideoWriter:
         try:
             self.container.start_encoding()
         except (av.FFmpegError, OSError) as error:
-            raise InputError(
-                f"Nothing can be written to {path.parent} ({error.strerror}): "
-                "choose a folder that exists and is yours."
-            ) from error
+            raise _cannot_write(path, error) from error
 
     @property
     def seconds(self) -> float:
@@ -133,20 +147,31 @@ class VideoWriter:
 
     def write(self, frames: Tensor) -> None:
         """Append (frames, height, width, 3) in [0, 1], and the sound that goes with them."""
-        self.pictures.write(frames)
-        self.frames += len(frames)
-        self.sound.write(until=self.seconds)
+        try:
+            for frame in frames:
+                self.pictures.write(frame[None])
+                self.frames += 1
+            self.sound.write(until=self.seconds)
+        except (av.FFmpegError, OSError) as error:
+            raise _cannot_write(self.path, error) from error
 
     def __enter__(self) -> "VideoWriter":
         return self
 
     def __exit__(self, *error) -> None:
-        if self.frames:
-            self.pictures.finish()
-            self.sound.finish()
-        self.container.close()
-        if self.frames:
-            _remux(self.partial, self.path)
+        try:
+            if self.frames:
+                self.pictures.finish()
+                self.sound.write(until=self.seconds)
+                self.sound.finish()
+            self.container.close()
+            if self.frames:
+                _remux(self.partial, self.path)
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(
+                f"{self.path} could not be finished ({error.strerror}): make room; what is done "
+                f"is in {self.partial}, which plays."
+            ) from error
         self.partial.unlink()
 
 
@@ -186,7 +211,7 @@ class SoundTrack:
             self.left = np.concatenate([self.left, chunk])
         now, self.left = self.left[:wanted], self.left[wanted:]
         if len(now):
-            packed = np.ascontiguousarray(now).reshape(1, -1)
+            packed = np.ascontiguousarray(now.clip(-1, 1)).reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(packed, "flt", self.sound.layout)
             frame.rate = self.sound.rate
             frame.pts = self.written
@@ -232,15 +257,16 @@ def join(parts: list[Path], path: Path, sound: Sound) -> None:
 def _remux(source: Path, target: Path) -> None:
     """Copy a fragmented MP4 into an ordinary one whose index comes first."""
     whole = target.with_suffix(".whole.mp4")
-    with (
-        av.open(str(source)) as reader,
-        av.open(str(whole), "w", options={"movflags": "faststart"}) as writer,
-    ):
-        streams = {
-            stream.index: writer.add_stream_from_template(stream) for stream in reader.streams
-        }
-        for packet in reader.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream_index]
-                writer.mux(packet)
-    whole.replace(target)
+    try:
+        with (
+            av.open(str(source)) as reader,
+            av.open(str(whole), "w", options={"movflags": "faststart"}) as writer,
+        ):
+            streams = [writer.add_stream_from_template(stream) for stream in reader.streams]
+            for packet in reader.demux():
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream_index]
+                    writer.mux(packet)
+        whole.replace(target)
+    finally:
+        whole.unlink(missing_ok=True)

@@ -6,11 +6,18 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
+from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from hallo3_core import checkpoint
 from hallo3_core.config import Hallo3Config
 from hallo3_core.errors import InputError
-from hallo3_core.model import NETWORKS, load_transformers, load_vae, published_layout
+from hallo3_core.model import (
+    NETWORKS,
+    load_speech_encoder,
+    load_transformers,
+    load_vae,
+    published_layout,
+)
 from parity import FIXTURES
 
 WEIGHTS = FIXTURES / "transformer_weights.safetensors"
@@ -175,6 +182,48 @@ def test_old_pytorch_files(tmp_path):
     loaded = checkpoint.read_weights(file)
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
+
+
+def test_shapes_that_cannot_be(tmp_path):
+    weights = load_file(WEIGHTS)
+    weights["model.diffusion_model.mixins.patch_embed.proj.weight"] = torch.zeros(5)
+    save_file(weights, file := tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match="shapes that are not Hallo3's"):
+        load_transformers(file)
+
+
+@pytest.mark.parametrize(
+    "left", ["decoder.conv_in.conv.weight", "encoder.conv_in.conv.weight", "encoder.down.0"]
+)
+def test_an_autoencoder_that_is_not_whole(tmp_path, left):
+    weights = load_file(FIXTURES / "vae_weights.safetensors")
+    weights = {name: value for name, value in weights.items() if not name.startswith(left)}
+    save_file(weights, file := tmp_path / "vae.safetensors")
+    with pytest.raises(InputError, match=r"not a whole CogVideoX VAE|lacks"):
+        load_vae(file)
+
+
+def test_a_speech_encoder_that_is_not_whole(tmp_path):
+    encoder = Wav2Vec2Model(
+        Wav2Vec2Config(
+            hidden_size=12,
+            num_hidden_layers=1,
+            conv_dim=(8,) * 7,
+            num_attention_heads=2,
+            intermediate_size=8,
+            num_conv_pos_embedding_groups=2,
+        )
+    )
+    encoder.save_pretrained(tmp_path)
+    assert isinstance(load_speech_encoder(tmp_path), Wav2Vec2Model)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["feature_projection.projection.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks 1 tensors \(feature_projection.projection"):
+        load_speech_encoder(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="There is no Wav2Vec2Model"):
+        load_speech_encoder(tmp_path)
 
 
 def test_missing_tensors_are_named_and_counted(tmp_path):

@@ -51,6 +51,7 @@ def run(tmp_path, speech, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path / "out")
     yield run
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def shape(path: Path) -> tuple[int, int, int]:
@@ -124,14 +125,17 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
         ({"speech": "{picture}"}, "has no sound track"),
         ({"steps": 0}, "The number of steps is 0"),
         ({"guidance": "nan"}, "The guidance is nan"),
-        ({"output": "nowhere/video.mp4"}, "Nothing can be written to nowhere"),
+        ({"output": "nowhere/video.mp4"}, "There is no folder nowhere"),
+        ({"output": "{folder}/folder.mp4"}, "is a folder"),
         ({"output": "/proc/video.mp4"}, "Nothing can be written to /proc"),
         ({"output": "video.avi"}, "does not end in .mp4"),
         ({"device": "cuda:99"}, "The device cuda:99 cannot be used"),
+        ({"device": "meta"}, "The device meta cannot be used"),
         ({"device": "toaster"}, "The device toaster cannot be used"),
         ({"face-mask": "nowhere.png"}, "There is no picture nowhere.png"),
         ({"model": "nowhere"}, "There is no model nowhere"),
         ({"model": "{folder}"}, "There is no weights file"),
+        ({"model": "{speech}"}, "damaged or cut short"),
         ({"model": "{vae}"}, "is not Hallo3 but the CogVideoX VAE"),
     ],
 )
@@ -142,6 +146,7 @@ def test_bad_input_is_told_in_one_sentence(run, tmp_path, picture, speech, optio
         "folder": tmp_path,
         "vae": FIXTURES / "vae_weights.safetensors",
     }
+    (tmp_path / "folder.mp4").mkdir()
     options = {name: str(value).format(**places) for name, value in options.items()}
     status, printed, complaints = run(**options)
     assert (status, printed) == (2, "")

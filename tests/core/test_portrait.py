@@ -26,6 +26,7 @@ RED = (200, 100, 50)
         ("CMYK", (55, 155, 205, 0), ".tif", RED),
         ("I;16", 30_000, ".png", (117, 117, 117)),
         ("F", 65_535.0, ".tif", (255, 255, 255)),
+        ("F", 0.5, ".tif", (127.5, 127.5, 127.5)),
     ],
 )
 def test_pictures_of_every_kind(tmp_path: Path, mode, colour, suffix, expected):

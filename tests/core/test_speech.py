@@ -28,7 +28,7 @@ def test_loudness_does_not_matter(recorded_model):
     assert (loud - quiet).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 192_000])
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 44_101, 95_999, 192_000])
 @pytest.mark.parametrize("channels", [1, 2, 8])
 def test_any_rate_and_channel_count_becomes_16_khz_mono(rate, channels):
     seconds = torch.arange(rate // 2) / rate

@@ -140,7 +140,7 @@ def test_nothing_is_left_when_nothing_was_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("missing/v.mp4", "choose a folder that exists"), ("v.avi", "does not end in .mp4")],
+    [("missing/v.mp4", "There is no folder"), ("v.avi", "does not end in .mp4")],
 )
 def test_outputs_that_cannot_be_written(tmp_path, name, says):
     sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
@@ -180,6 +180,39 @@ def test_a_video_without_sound(tmp_path):
         container.mux(stream.encode())
     with pytest.raises(InputError, match="has no sound track"):
         read_speech(path)
+
+
+def test_very_loud_samples_are_clipped(tmp_path):
+    sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1) * 1e9, 16_000, "pcm_f32le")
+    with VideoWriter(tmp_path / "video.mp4", 64, 96, sound_of_file(sound)) as video:
+        video.write(flashes())
+    assert read_speech(tmp_path / "video.mp4")[0].abs().max() < 1.5
+
+
+def test_sound_that_changes_its_format(tmp_path):
+    parts = []
+    for rate, channels in ((48_000, 2), (16_000, 1)):
+        samples = np.zeros((rate, channels))
+        parts.append(write_wav(tmp_path / f"{rate}.mp3", samples, rate, "libmp3lame"))
+    joined = tmp_path / "joined.mp3"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(InputError, match="changes its format"):
+        read_speech(joined)
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hallo3_core.video._remux", no_room)
+    with (
+        pytest.raises(InputError, match=r"No space left on device.*is in .*partial\.mp4"),
+        VideoWriter(tmp_path / "video.mp4", 64, 96, sound_of_file(sound)) as video,
+    ):
+        video.write(flashes())
+    assert read_back(tmp_path / "video.partial.mp4")[2] == FRAMES
 
 
 @pytest.mark.parametrize(("bad", "count"), [(np.nan, 2), (np.inf, 1)])

@@ -168,9 +168,10 @@ class Parts(NamedTuple):
     speech: Out
 
 
-def build(seconds: float, seed: int = 5) -> Parts:
+def build(seconds: float, seed: int = 5, model_name: str = "built-in tiny model") -> Parts:
+    """A graph of a landscape portrait and `seconds` of noise, loaded and encoded."""
     graph = Graph()
-    loaded = graph("Hallo3LoadDiT", model_name="built-in tiny model", weight_dtype="default")
+    loaded = graph("Hallo3LoadDiT", model_name=model_name, weight_dtype="default")
     vae = graph("Hallo3LoadVAE", vae_name="built-in tiny model")
     encoder = graph("Hallo3LoadSpeechEncoder", encoder_name="built-in tiny model")
     image = graph("LoadImage", image="portrait.png")

@@ -1,10 +1,8 @@
 """Segments by hand in the real host agree with the core's `animate`."""
 
-import pytest
 import torch
-from comfyui import noise_audio
+from comfyui import Host, Parts, noise_audio
 
-from conftest import Parts
 from hallo3_core import builtin
 from hallo3_core.animate import animate
 from hallo3_core.noise import SeededNoise
@@ -15,15 +13,14 @@ SEED = 5
 STEPS = 3
 
 
-@pytest.fixture(scope="module")
-def core_frames(host) -> list[torch.Tensor]:
-    """What the core makes of the same job."""
-    model, noise, sound = builtin.load(), SeededNoise(SEED), noise_audio(2.5)
+def core_frames(host: Host, seconds: float, steps: int) -> list[torch.Tensor]:
+    """What the core makes of the same job, segment by segment."""
+    model, noise, sound = builtin.load(), SeededNoise(SEED), noise_audio(seconds)
     picture = read_image(host.base / "input" / "portrait.png")
     identity = encode_portrait(model.vae, model.reference_network, picture, None, noise)
     waveform = prepare_waveform(sound["waveform"][0], sound["sample_rate"])
     speech = encode_speech(model.speech_encoder, waveform)
-    return [segment.frames for segment in animate(model, identity, speech, noise, steps=STEPS)]
+    return [segment.frames for segment in animate(model, identity, speech, noise, steps=steps)]
 
 
 def sample(parts: Parts, index: int, **inputs):
@@ -38,7 +35,7 @@ def sample(parts: Parts, index: int, **inputs):
     )
 
 
-def test_segments_by_hand_equal_the_core(host, parts, core_frames):
+def test_segments_by_hand_equal_the_core(host, parts):
     graph = parts.graph
     first = graph(
         "Hallo3DecodeVAE", latent=sample(parts, 0), vae=parts.vae, identity=parts.identity
@@ -59,6 +56,6 @@ def test_segments_by_hand_equal_the_core(host, parts, core_frames):
     )
     graph.keep(first)
     graph.keep(second)
-    for frames, expected in zip(host.run(graph), core_frames, strict=True):
+    for frames, expected in zip(host.run(graph), core_frames(host, 2.5, STEPS), strict=True):
         assert frames.shape == expected.shape
         assert (frames - expected).abs().max() < 1e-4

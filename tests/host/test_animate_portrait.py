@@ -1,0 +1,73 @@
+"""Animate Portrait: expansion, caching, the video file."""
+
+import av
+import pytest
+import torch
+from comfyui import Out, Parts, build
+from test_segments import SEED, core_frames
+
+STEPS = 1
+
+
+def animated(parts: Parts, **inputs) -> Out:
+    return parts.graph(
+        "Hallo3AnimatePortrait",
+        model=parts.model,
+        vae=parts.vae,
+        identity=parts.identity,
+        speech=parts.speech,
+        steps=STEPS,
+        guidance=3.5,
+        sampler="sde-dpm++2m",
+        seed=SEED,
+        **inputs,
+    )
+
+
+def test_outputs(host):
+    parts = build(seconds=2.5)
+    out = animated(parts)
+    for index in range(4):
+        parts.graph.keep(out[index])
+    frames, audio, rate, video = host.run(parts.graph)
+    assert (frames - torch.cat(core_frames(host, 2.5, STEPS))).abs().max() < 1e-4
+    assert audio["waveform"].shape == (1, 1, 63 * 640)
+    assert rate == 25.0
+    with av.open(video.get_stream_source()) as container:
+        assert container.streams.video[0].frames == 63
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    shown = torch.from_numpy(pictures[50]) / 255
+    assert (shown - frames[50]).abs().mean() < 0.1
+    assert video.get_dimensions() == (192, 128)
+
+
+def test_frames_are_made_only_when_connected(host):
+    parts = build(seconds=0.5)
+    parts.graph.keep(animated(parts)[3])
+    host.run(parts.graph, fresh=True)
+    assert host.executed("Hallo3StoreSegment")
+    assert not host.executed("Hallo3SegmentImages")
+
+
+def test_a_stopped_job_goes_on_where_it_was(host, monkeypatch):
+    """Interrupted in the third of four segments, and queued again."""
+    parts = build(seconds=6.0, seed=9)
+    out = animated(parts)
+    parts.graph.keep(out[0])
+    sampled = []
+    store = host.nodes.NODE_CLASS_MAPPINGS["Hallo3SampleSegment"]
+    execute = store.execute.__func__
+
+    def interrupt_third(cls, **inputs):
+        sampled.append(inputs["segment_index"])
+        if inputs["segment_index"] == 2 and len(sampled) == 3:
+            host.nodes.interrupt_processing()
+        return execute(cls, **inputs)
+
+    monkeypatch.setattr(store, "execute", classmethod(interrupt_third))
+    with pytest.raises(InterruptedError):
+        host.run(parts.graph, fresh=True)
+    (frames,) = host.run(parts.graph)
+    assert sampled == [0, 1, 2, 2, 3]
+    (uninterrupted,) = host.run(parts.graph, fresh=True)
+    assert torch.equal(frames, uninterrupted)

@@ -1,0 +1,130 @@
+"""ComfyUI's own nodes on our MODEL, VAE and conditioning."""
+
+import pytest
+import torch
+from comfyui import Host, Out, Parts, build
+from safetensors.torch import load_file, save_file
+from test_segments import SEED, STEPS, sample
+
+
+def conditioned(parts: Parts, index: int = 0) -> Out:
+    return parts.graph(
+        "Hallo3SegmentConditioning",
+        model=parts.model,
+        identity=parts.identity,
+        speech=parts.speech,
+        segment_index=index,
+    )
+
+
+def custom_sampling(parts: Parts, model: Out, seed: int = SEED) -> Out:
+    graph, segment = parts.graph, conditioned(parts)
+    guider = graph("CFGGuider", model=model, positive=segment, negative=segment[1], cfg=3.5)
+    return graph(
+        "SamplerCustomAdvanced",
+        noise=graph("RandomNoise", noise_seed=seed),
+        guider=guider,
+        sampler=graph("Hallo3Sampler", sampler="sde-dpm++2m"),
+        sigmas=graph("Hallo3Scheduler", model=model, steps=STEPS),
+        latent_image=segment[2],
+    )
+
+
+def latents(host: Host, parts: Parts, *outs: Out) -> list[torch.Tensor]:
+    for out in outs:
+        parts.graph.keep(out)
+    return [latent["samples"] for latent in host.run(parts.graph)]
+
+
+def test_custom_sampling_equals_sample_segment(host, parts):
+    ours, theirs = latents(host, parts, sample(parts, 0), custom_sampling(parts, parts.model))
+    assert ours.shape == (1, 16, 13, 16, 24)
+    assert (ours - theirs).abs().max() < 1e-4
+    assert ours.std() > 0.3
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m_sde"])
+def test_ksampler(host, parts, sampler):
+    segment = conditioned(parts)
+    out = parts.graph(
+        "KSampler",
+        model=parts.model,
+        positive=segment,
+        negative=segment[1],
+        latent_image=segment[2],
+        seed=SEED,
+        steps=2,
+        cfg=3.5,
+        sampler_name=sampler,
+        scheduler="simple",
+        denoise=1.0,
+    )
+    frames = parts.graph("VAEDecode", samples=out, vae=parts.vae)
+    parts.graph.keep(out)
+    parts.graph.keep(frames)
+    latent, images = host.run(parts.graph)
+    assert latent["samples"].isfinite().all()
+    assert images.shape == (49, 128, 192, 3)
+
+
+def test_easy_cache(host, parts):
+    model = parts.graph(
+        "EasyCache",
+        model=parts.model,
+        reuse_threshold=0.2,
+        start_percent=0.0,
+        end_percent=1.0,
+        verbose=False,
+    )
+    (samples,) = latents(host, parts, custom_sampling(parts, model))
+    assert samples.isfinite().all()
+
+
+def test_a_lora_in_our_names(host, parts):
+    """Rank 1 on the first layer's queries, keys and values."""
+    folder = host.base / "models" / "loras"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "diffusion_model.layers.0.query_key_value"
+    lora = {f"{name}.lora_up.weight": torch.ones(384, 1) * 0.1}
+    lora[f"{name}.lora_down.weight"] = torch.ones(1, 128) * 0.1
+    save_file(lora, folder / "test.safetensors")
+    changed = parts.graph(
+        "LoraLoaderModelOnly", model=parts.model, lora_name="test.safetensors", strength_model=1.0
+    )
+    plain, with_lora, plain_again = latents(
+        host,
+        parts,
+        custom_sampling(parts, parts.model),
+        custom_sampling(parts, changed),
+        sample(parts, 0),
+    )
+    assert (plain - with_lora).abs().max() > 1e-3
+    assert (plain - plain_again).abs().max() < 1e-4
+
+
+def test_a_saved_model_is_loaded_again(host):
+    parts = build(seconds=1)
+    parts.graph("ModelSave", model=parts.model, filename_prefix="diffusion_models/saved")
+    (expected,) = latents(host, parts, sample(parts, 0))
+    (saved,) = (host.base / "output" / "diffusion_models").glob("saved*.safetensors")
+    folder = host.base / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    saved.rename(folder / "saved.safetensors")
+    assert any(name.startswith("ref_model.") for name in load_file(folder / "saved.safetensors"))
+    parts = build(seconds=1, model_name="saved.safetensors")
+    (loaded,) = latents(host, parts, sample(parts, 0))
+    assert torch.equal(loaded, expected)
+
+
+def test_stock_vae_encode(host, parts):
+    image = parts.graph("LoadImage", image="portrait.png")
+    scaled = parts.graph(
+        "ImageScale",
+        image=image,
+        upscale_method="bilinear",
+        width=192,
+        height=128,
+        crop="disabled",
+    )
+    (samples,) = latents(host, parts, parts.graph("VAEEncode", pixels=scaled, vae=parts.vae))
+    assert samples.shape == (1, 16, 1, 16, 24)
