@@ -37,7 +37,7 @@ def test_any_rate_and_channel_count_becomes_16_khz_mono(rate, channels):
     expected = torch.sin(2 * torch.pi * 440 * torch.arange(8000) / 16_000)
     assert waveform.shape == (8000,)
     middle = slice(1000, 7000)
-    assert (waveform - expected)[middle].abs().max() < 0.01
+    assert (waveform - expected)[middle].abs().max() < 0.015
 
 
 def test_windows_are_clamped_at_both_ends():

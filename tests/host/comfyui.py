@@ -47,7 +47,7 @@ class Host:
         self.execution = importlib.import_module("execution")
         asyncio.run(self.load())
         self.events: list[tuple[str, dict]] = []
-        self.kept: list = []
+        self.kept: dict[str, object] = {}
         self.server = SimpleNamespace(client_id="test", last_node_id=None, send_sync=self.send)
         self.executor = self.execution.PromptExecutor(
             self.server, self.execution.CacheType.CLASSIC, {"lru": 0, "ram": 0, "ram_inactive": 0}
@@ -63,14 +63,14 @@ class Host:
 
             @classmethod
             def INPUT_TYPES(cls):
-                return {"required": {"value": ("*",)}}
+                return {"required": {"value": ("*",)}, "hidden": {"own": "UNIQUE_ID"}}
 
             @classmethod
             def VALIDATE_INPUTS(cls, input_types):
                 return True
 
-            def keep(self, value):
-                host.kept.append(value)
+            def keep(self, value, own):
+                host.kept[own] = value
                 return ()
 
         class NoiseAudio:
@@ -112,7 +112,7 @@ class Host:
                 raise HostError(data["exception_message"].strip())
             if event == "execution_interrupted":
                 raise InterruptedError
-        return list(self.kept)
+        return [self.kept[name] for name in graph.nodes if name in self.kept]
 
     def executed(self, kind: str) -> list[str]:
         """Ids of the nodes of a kind that really ran in the last run."""
