@@ -22,9 +22,24 @@ REQUIREMENTS = {
 }
 
 
+COMFYUI_PLACES = (
+    Path(os.environ.get("COMFYUI_PATH", ROOT.parent.parent)),
+    ROOT.parent.parent,
+    Path.home() / "ComfyUI",
+    Path.home() / "comfy" / "ComfyUI",
+)
+
+
+def comfyui_requirements() -> list[Path]:
+    """What the ComfyUI that the tests run in needs, if there is one."""
+    files = (place / "requirements.txt" for place in COMFYUI_PLACES)
+    return [file for file in files if (file.parent / "comfy" / "model_base.py").exists()][:1]
+
+
 def environment(name: str) -> Path:
     """The Python of the environment `name`, made if it is not there yet."""
     files = [ROOT / file for file in REQUIREMENTS[name]]
+    files += comfyui_requirements() if name == "test" else []
     content = b"".join(file.read_bytes() for file in files) + sys.version.encode()
     folder = CACHE / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

@@ -1,12 +1,14 @@
 """Command line: `python -m hallo3_core animate --portrait P --speech S --output O.mp4`."""
 
 import argparse
+import shutil
 import signal
 import sys
 from math import isfinite
 from pathlib import Path
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from . import builtin
@@ -29,6 +31,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("animate", help="make a portrait speak")
     command.set_defaults(run=run_animate)
+    examples = commands.add_parser("examples", help="copy the example portrait and speech")
+    examples.set_defaults(run=run_examples)
+    examples.add_argument("folder", type=Path, help="where to, such as ComfyUI's input folder")
     add = command.add_argument
     add("--portrait", type=Path, help="a picture (default: scikit-image's astronaut)")
     add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
@@ -112,6 +117,17 @@ def run_animate(options: argparse.Namespace) -> int:
         return 0
     print(f"Stopped. {saved}." if video.frames else "Stopped before the first segment was done.")
     return INTERRUPTED
+
+
+def run_examples(options: argparse.Namespace) -> int:
+    if not options.folder.is_dir():
+        raise InputError(f"There is no folder {options.folder}: make it, or choose another.")
+    picture = (builtin.portrait() * 255).round().to(torch.uint8).permute(1, 2, 0)
+    portrait = options.folder / "hallo3_portrait.png"
+    Image.fromarray(picture.numpy()).save(portrait)
+    speech = shutil.copy(builtin.SPEECH, options.folder / "hallo3_speech.wav")
+    print(f"{portrait}\n{speech}")
+    return 0
 
 
 class Progress:

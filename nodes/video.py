@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from comfy_api.latest import InputImpl, io
 from comfy_execution.graph_utils import GraphBuilder
+from server import PromptServer
 from torch import Tensor
 
 from ..hallo3_core.config import FPS, MOTION_FRAMES, NEW_FRAMES
@@ -159,6 +160,18 @@ class AnimatePortrait(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> list[bool]:
+        """Expand again when the frames are connected later, which the inputs do not show."""
+        server = getattr(PromptServer, "instance", None)
+        running = server.prompt_queue.currently_running.values() if server else ()
+        return [
+            frames_connected(prompt, name)
+            for _, _, prompt, *_ in running
+            for name, node in prompt.items()
+            if node["class_type"] == "Hallo3AnimatePortrait"
+        ]
+
+    @classmethod
     def execute(
         cls,
         model,
@@ -194,16 +207,18 @@ class AnimatePortrait(io.ComfyNode):
             segment, motion = stored.out(0), stored.out(1)
 
         frames = None
-        if any(
-            [own_id, 0] == value
-            for other in dynprompt.get_original_prompt().values()
-            for value in other["inputs"].values()
-        ):
+        if frames_connected(dynprompt.get_original_prompt(), own_id):
             frames = node("Hallo3SegmentImages", 0, ("vae", "identity"), segment=segment).out(0)
         joined = node("Hallo3JoinSegments", 0, ("speech", "soundtrack"), segment=segment)
         return io.NodeOutput(
             frames, joined.out(0), float(FPS), joined.out(1), expand=graph.finalize()
         )
+
+
+def frames_connected(prompt: dict, own_id: str) -> bool:
+    """Whether any node of a prompt takes the first output of the node `own_id`."""
+    links = (value for node in prompt.values() for value in node["inputs"].values())
+    return any(link == [own_id, 0] for link in links)
 
 
 SAMPLED_WITH = (

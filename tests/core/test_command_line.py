@@ -169,6 +169,15 @@ def test_weights_that_are_not_whole(run, tmp_path):
     assert "damaged or cut short" in complaints
 
 
+def test_examples_are_copied_on_request(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["hallo3_core", "examples", str(tmp_path)])
+    assert command_line.main() == 0
+    files = [tmp_path / "hallo3_portrait.png", tmp_path / "hallo3_speech.wav"]
+    assert capsys.readouterr().out.split() == [str(file) for file in files]
+    assert Image.open(files[0]).size == (512, 512)
+    assert files[1].read_bytes() == builtin.SPEECH.read_bytes()
+
+
 def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
     def animate(model, identity, *_, **__):
         height, width = identity.size

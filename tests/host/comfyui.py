@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import os
 import sys
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -100,7 +101,7 @@ class Host:
             self.executor.reset()
         self.events.clear()
         self.kept.clear()
-        prompt_id, prompt = str(uuid4()), graph.nodes
+        prompt_id, prompt = str(uuid4()), deepcopy(graph.nodes)
         valid, error, outputs, node_errors = asyncio.run(
             self.execution.validate_prompt(prompt_id, prompt, None)
         )

@@ -1,5 +1,8 @@
 """Animate Portrait: expansion, caching, the video file."""
 
+import sys
+from types import SimpleNamespace
+
 import av
 import pytest
 import torch
@@ -41,12 +44,22 @@ def test_outputs(host):
     assert video.get_dimensions() == (192, 128)
 
 
-def test_frames_are_made_only_when_connected(host):
+def test_frames_are_made_when_they_are_connected(host, monkeypatch):
+    """At first only the video is; connecting the frames later samples nothing again."""
     parts = build(seconds=0.5)
-    parts.graph.keep(animated(parts)[3])
+    out = animated(parts)
+    parts.graph.keep(out[3])
+    running = {0: (0, "id", parts.graph.nodes)}
+    server = SimpleNamespace(prompt_queue=SimpleNamespace(currently_running=running))
+    monkeypatch.setattr(sys.modules["server"].PromptServer, "instance", server, raising=False)
     host.run(parts.graph, fresh=True)
     assert host.executed("Hallo3StoreSegment")
     assert not host.executed("Hallo3SegmentImages")
+    parts.graph.keep(out[0])
+    frames = host.run(parts.graph)[-1]
+    assert frames.shape == (13, 128, 192, 3)
+    assert host.executed("Hallo3SegmentImages")
+    assert not host.executed("Hallo3SampleSegment")
 
 
 def test_a_stopped_job_goes_on_where_it_was(host, monkeypatch):

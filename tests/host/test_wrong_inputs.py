@@ -1,8 +1,10 @@
 """Wrong inputs are told in one clear sentence, and the host goes on."""
 
+import json
+
 import pytest
 import torch
-from comfyui import Graph, Host, HostError, Parts, build
+from comfyui import PACK, Graph, Host, HostError, Parts, build
 from test_segments import sample
 
 
@@ -99,8 +101,16 @@ def test_every_node_explains_itself(host):
         kind for name, kind in host.nodes.NODE_CLASS_MAPPINGS.items() if name.startswith("Hallo3")
     ]
     assert len(ours) == 16
+    translations = json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text())
     for kind in ours:
         schema = kind.GET_SCHEMA()
         assert schema.description
         assert schema.category.startswith("Hallo3")
         assert all(put.tooltip for put in [*schema.inputs, *schema.outputs])
+        page = (PACK / "web" / "docs" / f"{schema.node_id}.md").read_text()
+        assert page.startswith(f"# {schema.display_name}\n")
+        for put in schema.inputs:
+            assert f"| {put.id}" in page
+        translated = translations[schema.node_id]
+        assert translated["display_name"] == schema.display_name
+        assert translated["inputs"].keys() == {put.id for put in schema.inputs}
