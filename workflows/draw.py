@@ -68,7 +68,7 @@ def save(frames: str, at: tuple[int, int]) -> dict:
     x, y = at
     return {
         "video": ("CreateVideo", at, {"fps": 25}, {"images": frames, "audio": "sound"}),
-        "save": ("SaveVideo", (x + 260, y), {"filename_prefix": "hallo3"}, {"video": "video"}),
+        "save": ("SaveVideo", (x + 290, y), {"filename_prefix": "hallo3"}, {"video": "video"}),
     }
 
 
@@ -126,9 +126,13 @@ WORKFLOWS = {
             "extend 2": extend(2, "blend 1", (1020, 740)),
             "sample 2": sample(2, (1360, 0), motion="extend 2"),
             "decode 2": decode("sample 2", (1360, 420)),
-            "join 1": ("ImageBatch", (1360, 560), {}, {"image1": "decode 0", "image2": "decode 1"}),
-            "join 2": ("ImageBatch", (1360, 680), {}, {"image1": "join 1", "image2": "decode 2"}),
-            **save("join 2", (1360, 800)),
+            "join": (
+                "BatchImagesNode",
+                (1360, 560),
+                {},
+                {f"images.image{i}": f"decode {i}" for i in range(3)},
+            ),
+            **save("join", (1360, 720)),
         },
     ),
     "4 Stock samplers": (
@@ -182,6 +186,9 @@ WORKFLOWS = {
     ),
 }
 
+CANVAS = {"x": 60, "y": 40, "width": 1540, "height": 900}
+"""The part of the page that shows the graph."""
+
 DRAW = """async ([spec, note]) => {
   const app = window.app, LiteGraph = window.LiteGraph;
   app.graph.clear();
@@ -206,6 +213,7 @@ DRAW = """async ([spec, note]) => {
       const slot = nodes[key].findInputSlot(name);
       if (slot < 0) throw new Error(type + ' has no input ' + name);
       nodes[source].connect(Number(output || 0), nodes[key], slot);
+      await new Promise(done => setTimeout(done, 50));  // a batch grows its next input
     }
   const text = LiteGraph.createNode('MarkdownNote') || LiteGraph.createNode('Note');
   text.pos = [340, 470];
@@ -224,7 +232,9 @@ FIT = """() => {
       box[2] = Math.max(box[2], node.pos[0] + node.size[0]);
       box[3] = Math.max(box[3], node.pos[1] + node.size[1]);
     }
-    canvas.ds.fitToBounds([box[0], box[1], box[2] - box[0], box[3] - box[1]], {zoom: 0.95});
+    canvas.ds.fitToBounds(
+      [box[0] - 130, box[1] - 120, box[2] - box[0] + 180, box[3] - box[1] + 260], {zoom: 1}
+    );
   }
   canvas.setDirty(true, true);
 }"""
@@ -235,6 +245,7 @@ def open_page(browser, address: str) -> Page:
     page.goto(address)
     page.wait_for_function("window.app && window.app.graph && window.LiteGraph", timeout=60_000)
     time.sleep(3)
+    page.evaluate("() => window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
     return page
 
 
@@ -281,7 +292,7 @@ def main() -> int:
             time.sleep(1)
             page.evaluate(FIT)
             time.sleep(1)
-            page.screenshot(path=HERE / f"{name}.jpg", type="jpeg", quality=80)
+            page.screenshot(path=HERE / f"{name}.jpg", type="jpeg", quality=80, clip=CANVAS)
             made = run(page, options.address, graph) if options.run else []
             print(name, made, flush=True)
         browser.close()

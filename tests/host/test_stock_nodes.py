@@ -116,6 +116,17 @@ def test_a_saved_model_is_loaded_again(host):
     assert torch.equal(loaded, expected)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp8_e4m3fn"])
+def test_weights_of_every_dtype(host, dtype):
+    parts = build(seconds=1)
+    exact = sample(parts, 0, steps=2)
+    kept = parts.graph("Hallo3LoadDiT", model_name="built-in tiny model", weight_dtype=dtype)
+    other = sample(parts._replace(model=kept), 0, steps=2)
+    expected, found = latents(host, parts, exact, other)
+    error = ((found - expected).norm() / expected.norm()).item()
+    assert 0 < error < (0.3 if dtype == "fp8_e4m3fn" else 0.05)
+
+
 def test_stock_vae_encode(host, parts):
     image = parts.graph("LoadImage", image="portrait.png")
     scaled = parts.graph(
