@@ -9,7 +9,6 @@ from pathlib import Path
 
 import skimage.data
 import torch
-from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
 
@@ -18,6 +17,7 @@ from .config import Hallo3Config
 from .model import Hallo3
 from .text import TextEncoder
 from .transformer import Denoiser, ReferenceNetwork
+from .vae import autoencoder
 
 SEED = 3
 SPEECH = Path(__file__).parent / "example" / "speech.wav"
@@ -83,7 +83,7 @@ def load() -> Hallo3:
     """The built-in model in float32 on the CPU."""
     with _seeded():
         networks = [network(CONFIG) for network in (Denoiser, ReferenceNetwork, AudioProjector)]
-        vae = AutoencoderKLCogVideoX(
+        vae = autoencoder(
             block_out_channels=(24, 48, 48, 48),
             down_block_types=("CogVideoXDownBlock3D",) * 4,
             up_block_types=("CogVideoXUpBlock3D",) * 4,

@@ -149,7 +149,7 @@ def load_vae(file: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKLCog
     shapes = {ours: weights[theirs].shape for ours, theirs in names.items()}
     try:
         with torch.device("meta"):
-            module = AutoencoderKLCogVideoX(**vae.config_from_shapes(shapes))
+            module = vae.autoencoder(**vae.config_from_shapes(shapes))
     except (KeyError, ValueError, IndexError) as error:
         raise InputError(
             f"{file} is not a whole CogVideoX VAE ({type(error).__name__}: {error}): "

@@ -8,12 +8,26 @@ import re
 from collections.abc import Iterator, Mapping
 
 from diffusers import AutoencoderKLCogVideoX
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCausalConv3d
 from torch import Tensor
 
 from .memory import return_freed_memory
 from .noise import Stream
 
 LATENT_SCALE = 0.7
+
+
+def autoencoder(**config) -> AutoencoderKLCogVideoX:
+    """diffusers' autoencoder, without the copies that its 1 x 1 x 1 convolutions keep for nothing.
+
+    A causal convolution keeps the end of its input for the next chunk; one that looks at a single
+    frame needs none, but in diffusers keeps all of it, at every norm of the decoder.
+    """
+    vae = AutoencoderKLCogVideoX(**config)
+    for module in vae.modules():
+        if isinstance(module, CogVideoXCausalConv3d) and module.time_kernel_size == 1:
+            module.pad_mode = "replicate"  # pads by nothing and keeps nothing
+    return vae
 
 
 def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor:

@@ -129,3 +129,18 @@ def test_streams_are_independent():
     draws = torch.stack([noise.stream(*purpose).normal(10_000) for purpose in purposes])
     correlation = torch.corrcoef(draws) - torch.eye(len(purposes))
     assert correlation.abs().max() < 0.05
+
+
+def test_decoding_keeps_no_copies_for_convolutions_of_one_frame(recorded_model):
+    """diffusers alone would keep the whole input of each; at full size that is gigabytes."""
+    vae = recorded_model.vae
+    latents = torch.zeros(1, 16, 3, 4, 6)
+    _, kept = vae.decoder(latents)
+
+    def size(cache) -> int:
+        if cache is None:
+            return 0
+        return cache.numel() if isinstance(cache, Tensor) else sum(map(size, cache.values()))
+
+    two_frames = 2 * 32 * 48
+    assert size(kept) < 32 * two_frames * 12
