@@ -14,6 +14,7 @@ from tqdm import tqdm
 from . import builtin
 from .animate import GUIDANCE, SAMPLER, STEPS, animate
 from .errors import InputError
+from .memory import return_large_blocks_at_once
 from .model import Hallo3
 from .noise import SeededNoise
 from .portrait import encode_portrait, face_region, read_image, read_mask
@@ -156,6 +157,7 @@ class Progress:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return_large_blocks_at_once()
     options = parse()
     try:
         return options.run(options)
