@@ -34,6 +34,7 @@ def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor
     """A sample of the posterior of `pixels`, float32; draws once."""
     posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     mean, std = posterior.mean.float(), posterior.std.float()
+    return_freed_memory()
     return LATENT_SCALE * (mean + std * noise.normal(*mean.shape).to(mean))
 
 
@@ -46,11 +47,15 @@ def decode(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:
     latents = latents.to(vae.dtype) / LATENT_SCALE
     chunk = vae.num_latent_frames_batch_size
     first = chunk + latents.shape[2] % chunk
-    cache = None
-    for part in (latents[:, :, :first], *latents[:, :, first:].split(chunk, dim=2)):
+    pixels = cache = None
+    try:
+        for part in (latents[:, :, :first], *latents[:, :, first:].split(chunk, dim=2)):
+            pixels, cache = vae.decoder(part, conv_cache=cache)
+            return_freed_memory()
+            yield pixels.float()
+    finally:
+        del pixels, cache
         return_freed_memory()
-        pixels, cache = vae.decoder(part, conv_cache=cache)
-        yield pixels.float()
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict:

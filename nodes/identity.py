@@ -7,7 +7,7 @@ from ..hallo3_core.errors import InputError
 from ..hallo3_core.noise import SeededNoise
 from ..hallo3_core.portrait import encode_portrait, face_region
 from .host.model import RunOnce
-from .host.vae import open_vae
+from .host.vae import open_encoder
 from .sockets import CATEGORY, IdentitySocket, ReferenceNetwork, seed_input, vae_input
 
 
@@ -60,9 +60,9 @@ class EncodeIdentity(io.ComfyNode):
         region = torch.ones_like(picture[0])
         if mask is not None:
             region = face_region(check_mask(mask, picture.shape[1:]), growth)
-        identity = encode_portrait(
-            open_vae(vae), RunOnce(reference_network), picture, region, SeededNoise(seed)
-        )
+        network = RunOnce(reference_network)
+        encoder = open_encoder(vae, *network.config.canvas)
+        identity = encode_portrait(encoder, network, picture, region, SeededNoise(seed))
         framed = identity.portrait[..., identity.columns].movedim(1, -1) / 2 + 0.5
         return io.NodeOutput(identity, framed.clamp(0, 1).cpu(), region[None])
 

@@ -62,6 +62,7 @@ def condition(
             f"There is no segment {index}: the speech of {speech.frames} frames has "
             f"{speech.segments}, from 0 to {speech.segments - 1}."
         )
+    host_model.latent_format.learn_colours(identity)
     project = RunOnce(host_model.model_config.companions.audio_projector)
     windows = segment_windows(speech.features, index)
     tokens, no_tokens = project(torch.cat([windows, torch.zeros_like(windows)])).chunk(2)

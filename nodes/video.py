@@ -17,7 +17,7 @@ from ..hallo3_core.noise import SeededNoise
 from ..hallo3_core.portrait import Identity
 from ..hallo3_core.segments import motion_latents
 from ..hallo3_core.video import join, sound_of_waveform, write_pictures
-from .host.vae import decode_latent, open_vae
+from .host.vae import decode_latent, open_encoder
 from .sampling import FRAMES, hallo3_model
 from .sockets import (
     CATEGORY,
@@ -69,7 +69,9 @@ def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Te
     pixels = frames.permute(3, 0, 1, 2)[None].clamp(0, 1) * 2 - 1
     draws = SeededNoise(seed).stream("motion", index)
     with torch.no_grad():
-        return motion_latents(open_vae(vae), identity.portrait.to(pixels), pixels, draws)[:, :, :1]
+        encoder = open_encoder(vae, height, width)
+        motion = motion_latents(encoder, identity.portrait.to(pixels), pixels, draws)
+    return motion[:, :, :1].clone()
 
 
 class DecodeVAE(io.ComfyNode):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import comfy.conds
-import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -20,11 +19,13 @@ from comfy.patcher_extension import CallbacksMP, WrapperExecutor, WrappersMP, ge
 from torch import Tensor, nn
 
 from ...hallo3_core import builtin, checkpoint
-from ...hallo3_core.config import Hallo3Config
+from ...hallo3_core.config import LATENT_FRAMES, Hallo3Config
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.layers import Attention, KeyValue
+from ...hallo3_core.memory import return_freed_memory
 from ...hallo3_core.model import NETWORKS, published_layout
 from ...hallo3_core.transformer import Conditions, Denoiser
+from .previews import Hallo3Latents
 
 IDENTITY, SPEECH, MOTION = "hallo3_identity", "hallo3_speech", "hallo3_motion"
 """What a Hallo3 conditioning carries besides the text."""
@@ -35,6 +36,12 @@ DTYPES = {
     "fp16": torch.float16,
     "fp8_e4m3fn": torch.float8_e4m3fn,
 }
+
+
+MEMORY_FACTOR = 1.05 / 3072
+"""Of `memory_usage_factor`, for each channel: the tensors that are alive at the peak of a call take
+1352 MiB in bf16 at full size, counted by `tests/host/test_memory.py`, where a factor of 1 stands
+for 1404; the rest is for allocators."""
 
 
 class CONDRows(comfy.conds.CONDRegular):
@@ -103,12 +110,21 @@ class HostDenoiser(Denoiser):
         if key not in self.kept:
             made = {id(row): make(row) for row in rows}
             layers = zip(*(made[id(row)] for row in rows), strict=True)
-            joined = [tuple(map(torch.cat, zip(*layer, strict=True))) for layer in layers]
+            joined = [tuple(map(join_rows, zip(*layer, strict=True))) for layer in layers]
             self.kept[key] = rows, joined
         return self.kept[key][1]
 
     def forget(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
         self.kept.clear()
+        return_freed_memory()
+
+
+def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
+    """Tensors one after the other in a batch; a single one that comes again takes no memory."""
+    first = rows[0]
+    if len(first) == 1 and all(row is first for row in rows):
+        return first.expand(len(rows), *first.shape[1:])
+    return torch.cat(rows)
 
 
 def host_attention(transformer_options: dict, layer: int) -> Attention:
@@ -162,6 +178,15 @@ class Hallo3Model(comfy.model_base.BaseModel):
     def concat_cond(self, **kwargs) -> Tensor:
         return kwargs[MOTION].to(kwargs["device"])
 
+    def memory_required(self, input_shape: list[int], cond_shapes: dict | None = None) -> float:
+        """Bytes that a call on latents of `input_shape` takes: activations, and what is kept."""
+        config, rows = self.diffusion_model.config, input_shape[0]
+        per_frame = config.face_tokens + config.audio_tokens
+        tokens = config.frame_tokens + rows * LATENT_FRAMES * per_frame
+        numbers = config.layers * 2 * tokens * config.width
+        kept = numbers * comfy.model_management.dtype_size(self.get_dtype_inference())
+        return super().memory_required(input_shape) + kept
+
 
 class Companions(NamedTuple):
     """The networks of the same file that run once, each in a ModelPatcher of its own."""
@@ -178,12 +203,13 @@ class HostConfig(comfy.supported_models_base.BASE):
         "linear_end": 0.012,
         "zsnr": True,
     }
-    latent_format = comfy.latent_formats.CogVideoX1_5
+    latent_format = Hallo3Latents
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
 
     def __init__(self, config: Hallo3Config, companions: Companions):
         super().__init__({"config": config})
         self.companions = companions
+        self.memory_usage_factor = MEMORY_FACTOR * config.width
 
     def get_model(self, state_dict=None, prefix="", device=None) -> Hallo3Model:
         return Hallo3Model(self, device=device)

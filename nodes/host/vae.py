@@ -1,6 +1,8 @@
 """The video autoencoder as ComfyUI's VAE, and what the core's functions take in its place."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import comfy.ldm.cogvideo.vae
@@ -12,6 +14,7 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from ...hallo3_core.animate import decode_images
+from ...hallo3_core.config import MOTION_FRAMES, SPACE_COMPRESSION
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.vae import LATENT_SCALE, decode
 
@@ -45,10 +48,8 @@ class Hallo3VAE(comfy.sd.VAE):
         self.upscale_index_formula = (4, 8, 8)
         self.process_input = lambda image: image * 2 - 1
         self.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)
-        self.memory_used_encode = _memory_used
-        self.memory_used_decode = lambda shape, dtype: _memory_used(
-            (*shape[:2], 9, shape[3] * 8, shape[4] * 8), dtype
-        )
+        self.memory_used_encode = partial(memory_to_encode, vae)
+        self.memory_used_decode = partial(memory_to_decode, vae)
         self.pad_channel_value = None
         self.crop_input = True
         self.handles_tiling = self.not_video = self.disable_offload = False
@@ -66,9 +67,26 @@ class Hallo3VAE(comfy.sd.VAE):
         self.model_size()
 
 
-def _memory_used(shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Bytes for (batch, channels, frames, height, width) pixels: about 20 full-size maps of 128."""
-    return 20 * 128 * math.prod(shape[2:]) * comfy.model_management.dtype_size(dtype)
+def memory_to_encode(
+    vae: AutoencoderKLCogVideoX, shape: tuple[int, ...], dtype: torch.dtype
+) -> float:
+    """Bytes to encode pixels (batch, 3, frames, height, width); beyond 12 frames it is streamed."""
+    frames, height, width = shape[-3:]
+    return _maps(vae, height, width, dtype) * (20 + 5 * min(frames, 12))
+
+
+def memory_to_decode(
+    vae: AutoencoderKLCogVideoX, shape: tuple[int, ...], dtype: torch.dtype
+) -> float:
+    """Bytes to decode latents (batch, 16, latent frames, height, width), which is streamed."""
+    height, width = (SPACE_COMPRESSION * side for side in shape[-2:])
+    return _maps(vae, height, width, dtype) * 145
+
+
+def _maps(vae: AutoencoderKLCogVideoX, height: int, width: int, dtype: torch.dtype) -> float:
+    """Bytes of one frame's feature maps at full resolution, in which the peaks are counted."""
+    channels = vae.config.block_out_channels[0]
+    return channels * height * width * comfy.model_management.dtype_size(dtype)
 
 
 class StockAutoencoder:
@@ -86,17 +104,23 @@ class StockAutoencoder:
         return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=torch.zeros_like(mean)))
 
 
-def open_vae(vae: comfy.sd.VAE) -> AutoencoderKLCogVideoX | StockAutoencoder:
-    """The autoencoder of a VAE, on its device, for the core's functions.
+def open_encoder(
+    vae: comfy.sd.VAE, height: int, width: int
+) -> AutoencoderKLCogVideoX | StockAutoencoder:
+    """The autoencoder of a VAE, on its device, to encode three frames of that size in the core.
 
     Raises `InputError` if it is not a CogVideoX VAE.
     """
+    return _open(vae, memory_to_encode, (1, 3, MOTION_FRAMES + 1, height, width))
+
+
+def _open(
+    vae: comfy.sd.VAE, memory: Callable[..., float], shape: tuple[int, ...]
+) -> AutoencoderKLCogVideoX | StockAutoencoder:
     module = vae.first_stage_model
     if isinstance(module, Autoencoder):
-        height, width = 480, 720
-        comfy.model_management.load_models_gpu(
-            [vae.patcher], memory_required=_memory_used((1, 3, 9, height, width), vae.vae_dtype)
-        )
+        needed = memory(module.vae, shape, vae.vae_dtype)
+        comfy.model_management.load_models_gpu([vae.patcher], memory_required=needed)
         return module.vae
     if isinstance(module, comfy.ldm.cogvideo.vae.AutoencoderKLCogVideoX):
         return StockAutoencoder(vae)
@@ -108,7 +132,7 @@ def open_vae(vae: comfy.sd.VAE) -> AutoencoderKLCogVideoX | StockAutoencoder:
 @torch.no_grad()
 def decode_latent(vae: comfy.sd.VAE, samples: Tensor, frames: int) -> Tensor:
     """The first `frames` images (frames, height, width, 3) of a LATENT's samples, on the CPU."""
-    autoencoder = open_vae(vae)
+    autoencoder = _open(vae, memory_to_decode, samples.shape)
     if isinstance(autoencoder, StockAutoencoder):
         return vae.decode(samples)[0][:frames]
     latents = samples.to(autoencoder.device) * LATENT_SCALE

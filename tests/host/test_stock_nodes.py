@@ -1,5 +1,8 @@
 """ComfyUI's own nodes on our MODEL, VAE and conditioning."""
 
+import importlib
+import shutil
+
 import pytest
 import torch
 from comfyui import Host, Out, Parts, build
@@ -80,6 +83,13 @@ def test_easy_cache(host, parts):
     assert samples.isfinite().all()
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile takes a compiler")
+def test_torch_compile(host, parts):
+    compiled = parts.graph("TorchCompileModel", model=parts.model, backend="inductor")
+    plain, faster = latents(host, parts, sample(parts, 0), custom_sampling(parts, compiled))
+    assert (plain - faster).abs().max() < 1e-3
+
+
 def test_a_lora_in_our_names(host, parts):
     """Rank 1 on the first layer's queries, keys and values."""
     folder = host.base / "models" / "loras"
@@ -125,6 +135,39 @@ def test_weights_of_every_dtype(host, dtype):
     expected, found = latents(host, parts, exact, other)
     error = ((found - expected).norm() / expected.norm()).item()
     assert 0 < error < (0.3 if dtype == "fp8_e4m3fn" else 0.05)
+
+
+def test_frames_are_upscaled_and_interpolated(host, parts):
+    """As in the workflow 5 Finish, with small networks of the real kinds."""
+    esrgan = importlib.import_module("spandrel.architectures.ESRGAN.__arch.RRDB")
+    upscaler = esrgan.RRDBNet(num_filters=8, num_blocks=1, scale=2)
+    interpolator = importlib.import_module("comfy_extras.frame_interpolation_models.ifnet").IFNet
+    files = {"upscale_models": upscaler, "frame_interpolation": interpolator(channels=(8,) * 5)}
+    for folder, network in files.items():
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.01)
+        path = host.base / "models" / folder / "small.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(network.state_dict(), path)
+    graph = parts.graph
+    latent = sample(parts, 1, steps=1)
+    frames = graph("Hallo3DecodeVAE", latent=latent, vae=parts.vae, identity=parts.identity)
+    larger = graph(
+        "ImageUpscaleWithModel",
+        upscale_model=graph("UpscaleModelLoader", model_name="small.safetensors"),
+        image=frames,
+    )
+    smoother = graph(
+        "FrameInterpolate",
+        interp_model=graph("FrameInterpolationModelLoader", model_name="small.safetensors"),
+        images=larger,
+        multiplier=2,
+    )
+    graph.keep(frames)
+    graph.keep(smoother)
+    before, after = host.run(graph)
+    assert before.shape == (16, 128, 192, 3)
+    assert after.shape == (31, 256, 384, 3)
 
 
 def test_stock_vae_encode(host, parts):

@@ -26,6 +26,15 @@ def test_a_batch_of_portraits(host, parts):
     fails(host, parts.graph, "a batch of 2 images of 3 channels: connect one RGB image")
 
 
+def test_a_transparent_portrait(host, parts):
+    """It has four channels, and is put on black."""
+    image = parts.graph("LoadImage", image="portrait.png")
+    mask = parts.graph("SolidMask", value=1.0, width=90, height=60)
+    encode(parts, image=parts.graph("JoinImageWithAlpha", image=image, alpha=mask))
+    (identity,) = host.run(parts.graph)
+    assert identity.portrait.max() == -1
+
+
 def test_an_empty_mask(host, parts):
     image = parts.graph("LoadImage", image="portrait.png")
     mask = parts.graph("SolidMask", value=0.0, width=90, height=60)

@@ -1,0 +1,100 @@
+"""A real ComfyUI server with this pack alone, in a process and a base folder of its own."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PACK = Path(__file__).resolve().parents[1]
+FOLDERS = ("custom_nodes", "input", "output", "temp", "user/default", "models")
+
+
+class Server:
+    """ComfyUI on the CPU; `log` is the file that it writes to."""
+
+    def __init__(self, comfyui: Path, base: Path, port: int):
+        for folder in FOLDERS:
+            (base / folder).mkdir(parents=True)
+        (base / "custom_nodes" / "ComfyUI-Hallo3").symlink_to(PACK)
+        examples = [sys.executable, "-m", "hallo3_core", "examples", base / "input"]
+        subprocess.run(examples, cwd=PACK, check=True, stdout=subprocess.DEVNULL)
+        self.input = base / "input"
+        self.address = f"http://127.0.0.1:{port}"
+        options = ["--cpu", "--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch"]
+        options += ["--base-directory", base, "--database-url", f"sqlite:///{base}/user/comfy.db"]
+        self.log = base / "log.txt"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "main.py", *options], cwd=comfyui, stdout=log, stderr=log
+            )
+        while True:
+            time.sleep(1)
+            if self.process.poll() is not None:
+                raise SystemExit(self.log.read_text())
+            try:
+                self.ask("/system_stats")
+                break
+            except urllib.error.URLError:
+                continue
+
+    def read(self, path: str, data: dict | None = None) -> str:
+        body = None if data is None else json.dumps(data).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.address + path, body, headers)
+        with urllib.request.urlopen(request) as answer:
+            return answer.read().decode()
+
+    def ask(self, path: str, data: dict | None = None) -> dict:
+        return json.loads(self.read(path, data) or "{}")
+
+    def run(self, graph: dict) -> None:
+        """Queue a graph and wait until it has finished."""
+        prompt_id = self.ask("/prompt", {"prompt": graph})["prompt_id"]
+        while prompt_id not in (history := self.ask(f"/history/{prompt_id}")):
+            time.sleep(0.2)
+        status = history[prompt_id]["status"]
+        if status["status_str"] != "success":
+            raise SystemExit(json.dumps(status, indent=1))
+
+    def free(self) -> None:
+        """Unload all models; ComfyUI does it when its worker wakes up."""
+        self.ask("/free", {"unload_models": True, "free_memory": True})
+        time.sleep(5)
+
+    def memory(self, field: str = "VmRSS") -> float:
+        """MB resident now, or (`VmHWM`) at the peak since `forget_peak`."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith(field))
+        return int(line.split()[1]) / 1024
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def speech(self, seconds: float) -> str:
+        """The example speech over and over."""
+        with wave.open(str(self.input / "hallo3_speech.wav")) as reader:
+            parameters, sound = reader.getparams(), reader.readframes(-1)
+        size = round(seconds * parameters.framerate) * parameters.sampwidth * parameters.nchannels
+        name = f"speech_{seconds:g}.wav"
+        with wave.open(str(self.input / name), "wb") as writer:
+            writer.setparams(parameters)
+            writer.writeframes((sound * (size // len(sound) + 1))[:size])
+        return name
+
+
+@contextmanager
+def running(comfyui: Path, port: int) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(comfyui, Path(folder) / "base", port)
+        try:
+            yield server
+        finally:
+            server.process.kill()
+            server.process.wait()

@@ -1,0 +1,33 @@
+"""Colour previews while sampling."""
+
+import comfy.latent_formats
+import torch
+import torch.nn.functional as F
+
+from ...hallo3_core.config import SPACE_COMPRESSION
+from ...hallo3_core.portrait import Identity
+
+CAUTION = 0.01
+"""Weight of the ridge that keeps colours tame which the portrait does not have."""
+
+
+class Hallo3Latents(comfy.latent_formats.CogVideoX1_5):
+    """CogVideoX's latents; the factors from them to RGB are fitted to the portrait at hand.
+
+    A portrait and its own latents are thousands of pairs of a colour and 16 numbers, enough for
+    a straight line between them, whatever autoencoder made them.
+    """
+
+    def learn_colours(self, identity: Identity) -> None:
+        latents = identity.motion[0, :, 0].flatten(1).T.float().cpu()
+        small = F.avg_pool2d(identity.portrait, SPACE_COMPRESSION)
+        colours = small[0].flatten(1).T.float().cpu()
+        latents_mean, colours_mean = latents.mean(0), colours.mean(0)
+        spread = latents - latents_mean
+        covariance = spread.T @ spread / len(spread)
+        ridge = CAUTION * covariance.diagonal().mean() * torch.eye(len(covariance))
+        factors = torch.linalg.solve(
+            covariance + ridge, spread.T @ (colours - colours_mean) / len(spread)
+        )
+        self.latent_rgb_factors = factors.tolist()
+        self.latent_rgb_factors_bias = (colours_mean - latents_mean @ factors).tolist()

@@ -1,0 +1,53 @@
+"""Colours of the live preview."""
+
+import importlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_segments import sample
+
+
+@pytest.fixture
+def previews(host, monkeypatch):
+    """ComfyUI's own previewer of a latent format, with previews switched on."""
+    latent_preview = importlib.import_module("latent_preview")
+    method = importlib.import_module("comfy.cli_args").LatentPreviewMethod.Auto
+    monkeypatch.setattr(latent_preview, "default_preview_method", method)
+    monkeypatch.setattr(latent_preview.args, "preview_method", method)
+
+    def show(latent_format, latents: torch.Tensor) -> np.ndarray:
+        previewer = latent_preview.get_previewer("cpu", latent_format)
+        _, picture, _ = previewer.decode_latent_to_preview_image("JPEG", latents)
+        return np.asarray(picture) / 255
+
+    return show
+
+
+def test_colours_are_those_of_the_portrait(host, parts, previews):
+    """With latents that are a straight line of the colours, the preview is the small picture."""
+    parts.graph.keep(parts.model)
+    (patcher,) = host.run(parts.graph)
+    latent_format = type(patcher.model.latent_format)()
+    torch.manual_seed(0)
+    portrait = F.interpolate(torch.rand(1, 3, 8, 12) * 1.8 - 0.9, scale_factor=16)
+    small = F.avg_pool2d(portrait, 8)
+    latents = torch.einsum("lc,bchw->blhw", torch.randn(16, 3), small) + torch.randn(16, 1, 1)
+    motion = F.pad(latents[:, :, None], (0, 0, 0, 0, 0, 12))
+    latent_format.learn_colours(SimpleNamespace(portrait=portrait, motion=motion))
+    shown = previews(latent_format, motion)
+    assert np.abs(shown - (small[0].permute(1, 2, 0).numpy() / 2 + 0.5)).max() < 0.05
+
+
+def test_sampling_shows_pictures(host, parts, previews, monkeypatch):
+    """One for each step, of the size of the latents."""
+    pictures = []
+    hook = importlib.import_module("comfy.utils").set_progress_bar_global_hook
+    hook(lambda done, total, preview, **others: pictures.append(preview))
+    parts.graph.keep(sample(parts, 0, steps=2))
+    host.run(parts.graph, fresh=True)
+    hook(None)
+    shown = [preview[1].size for preview in pictures if preview]
+    assert shown == [(24, 16)] * 2

@@ -1,0 +1,97 @@
+"""ComfyUI's own loaders of the VAE and of the text encoder, on small files of the real layout."""
+
+import importlib
+
+import torch
+from comfyui import Host, Parts, build
+from safetensors.torch import save_file
+from test_segments import sample
+from transformers import T5Config, T5EncoderModel
+
+from hallo3_core import builtin
+
+
+def models(host: Host, folder: str):
+    path = host.base / "models" / folder
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def frames_of(parts: Parts, vae):
+    identity = parts.graph(
+        "Hallo3EncodeIdentity",
+        image=parts.graph("LoadImage", image="portrait.png"),
+        vae=vae,
+        reference_network=parts.model[1],
+        growth=1.2,
+        seed=0,
+    )
+    latent = sample(parts, 0, steps=2)
+    return parts.graph("Hallo3DecodeVAE", latent=latent, vae=vae, identity=identity), identity
+
+
+def test_a_vae_of_the_stock_loader(host, monkeypatch):
+    """It has the weights of the built-in one, encodes to the mean and decodes in other chunks."""
+    stock = importlib.import_module("comfy.ldm.cogvideo.vae")
+
+    class Small(stock.AutoencoderKLCogVideoX):
+        def __init__(self, latent_channels):
+            sizes = {"block_out_channels": (24, 48, 48, 48), "layers_per_block": 1, "groups": 8}
+            super().__init__(latent_channels=latent_channels, **sizes)
+
+    monkeypatch.setattr(stock, "AutoencoderKLCogVideoX", Small)
+    weights = builtin.load().vae.state_dict()
+    save_file(weights, models(host, "vae") / "cogvideox_vae.safetensors")
+    parts = build(seconds=1)
+    loaded = parts.graph("VAELoader", vae_name="cogvideox_vae.safetensors")
+    for vae in (parts.vae, loaded):
+        frames, identity = frames_of(parts, vae)
+        motion = parts.graph(
+            "Hallo3ExtendWithMotionFrames",
+            frames=frames[1],
+            identity=identity,
+            vae=vae,
+            segment_index=1,
+            seed=0,
+        )
+        parts.graph.keep(frames)
+        parts.graph.keep(motion)
+    ours, our_motion, stock_frames, stock_motion = host.run(parts.graph)
+    assert stock_frames.shape == ours.shape == (25, 128, 192, 3)
+    assert (stock_frames - ours).abs().mean() < 0.02
+    assert stock_motion.shape == our_motion.shape
+
+
+def test_a_prompt_of_the_stock_text_encoder(host, monkeypatch):
+    """CLIPLoader knows T5 XXL by a matrix of its last layer; the rest of the file is small."""
+    config = {"d_model": 4096, "d_kv": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1}
+    config |= {"vocab_size": 8000, "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True}
+    torch.manual_seed(0)
+    encoder = T5EncoderModel(T5Config(feed_forward_proj="gated-gelu", **config)).half()
+    weights = {name: value.clone() for name, value in encoder.state_dict().items()}
+    weights["encoder.block.23.layer.1.DenseReluDense.wi_1.weight"] = torch.zeros(10240, 1)
+    save_file(weights, models(host, "text_encoders") / "t5xxl.safetensors")
+    clip = importlib.import_module("comfy.sd1_clip").SDClipModel
+    plain = clip.__init__
+
+    def small(self, *args, **kwargs):
+        plain(self, *args, **kwargs | {"textmodel_json_config": config | {"model_type": "t5"}})
+
+    monkeypatch.setattr(clip, "__init__", small)
+    parts = build(seconds=1)
+    loaded = parts.graph(
+        "CLIPLoader", clip_name="t5xxl.safetensors", type="cogvideox", device="default"
+    )
+    prompt = parts.graph("CLIPTextEncode", clip=loaded, text="a man in a book")
+    ours = parts.graph("Hallo3EncodePrompt", clip=loaded, text="a man in a book")
+    builtin_prompt = parts.graph("Hallo3EncodePrompt", text="a man in a book")
+    for out in (prompt, ours):
+        parts.graph.keep(out)
+    for positive in ({}, {"positive": prompt}, {"positive": builtin_prompt}):
+        parts.graph.keep(sample(parts, 0, steps=1, **positive))
+    text, our_text, *latents = host.run(parts.graph)
+    assert text[0][0].shape == (1, 226, 4096)
+    assert torch.equal(text[0][0], our_text[0][0])
+    silent, prompted, otherwise = (latent["samples"] for latent in latents)
+    for one, other in ((silent, prompted), (silent, otherwise), (prompted, otherwise)):
+        assert (one - other).abs().max() > 1e-3
