@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import os
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -15,20 +14,6 @@ import torch
 from PIL import Image
 
 PACK = Path(__file__).resolve().parents[2]
-PLACES = (
-    os.environ.get("COMFYUI_PATH"),
-    PACK.parents[1],
-    Path.home() / "ComfyUI",
-    Path.home() / "comfy" / "ComfyUI",
-)
-
-
-def find() -> Path | None:
-    """The ComfyUI checkout that tests run in."""
-    for place in PLACES:
-        if place and (Path(place) / "comfy" / "model_base.py").is_file():
-            return Path(place)
-    return None
 
 
 class Host:
@@ -50,9 +35,7 @@ class Host:
         self.events: list[tuple[str, dict]] = []
         self.kept: dict[str, object] = {}
         self.server = SimpleNamespace(client_id="test", last_node_id=None, send_sync=self.send)
-        self.executor = self.execution.PromptExecutor(
-            self.server, self.execution.CacheType.CLASSIC, {"lru": 0, "ram": 0, "ram_inactive": 0}
-        )
+        self.use_cache("CLASSIC")
 
     async def load(self) -> None:
         await self.nodes.init_builtin_extra_nodes()
@@ -91,6 +74,13 @@ class Host:
                 return (noise_audio(seconds),)
 
         self.nodes.NODE_CLASS_MAPPINGS |= {"Keep": Keep, "NoiseAudio": NoiseAudio}
+
+    def use_cache(self, kind: str) -> None:
+        """Start anew with one of ComfyUI's caches: CLASSIC, LRU or RAM_PRESSURE (the default)."""
+        kept = {"lru": 100, "ram": 2.0, "ram_inactive": 2.0}
+        self.executor = self.execution.PromptExecutor(
+            self.server, self.execution.CacheType[kind], kept
+        )
 
     def send(self, event: str, data: dict, client_id=None) -> None:
         self.events.append((event, data))

@@ -1,13 +1,14 @@
 import warnings
 from pathlib import Path
 
-import comfyui
 import pytest
 from comfyui import Host, Parts, build
 
+from run import find_comfyui
+
 
 def pytest_collection_modifyitems(items):
-    if comfyui.find() is None:
+    if find_comfyui() is None:
         warnings.warn("NO ComfyUI WAS FOUND: THE HOST TESTS ARE SKIPPED", stacklevel=1)
         for item in items:
             if Path(item.fspath).parent.name == "host":
@@ -16,7 +17,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory) -> Host:
-    return Host(comfyui.find(), tmp_path_factory.mktemp("comfyui") / "base")
+    return Host(find_comfyui(), tmp_path_factory.mktemp("comfyui") / "base")
 
 
 @pytest.fixture

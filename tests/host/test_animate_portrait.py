@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import av
 import pytest
 import torch
-from comfyui import Out, Parts, build
+from comfyui import Graph, Out, Parts, build
 from test_segments import SEED, core_frames
 
 STEPS = 1
@@ -62,25 +62,34 @@ def test_frames_are_made_when_they_are_connected(host, monkeypatch):
     assert not host.executed("Hallo3SampleSegment")
 
 
-def test_a_stopped_job_goes_on_where_it_was(host, monkeypatch):
-    """Interrupted in the third of four segments, and queued again."""
+@pytest.fixture(scope="module")
+def four_segments(host) -> tuple[Graph, torch.Tensor]:
+    """A job of four segments, and its frames when nobody stops it."""
     parts = build(seconds=6.0, seed=9)
-    out = animated(parts)
-    parts.graph.keep(out[0])
+    parts.graph.keep(animated(parts)[0])
+    (frames,) = host.run(parts.graph, fresh=True)
+    return parts.graph, frames
+
+
+@pytest.mark.parametrize("cache", ["CLASSIC", "LRU", "RAM_PRESSURE"])
+def test_a_stopped_job_goes_on_where_it_was(host, four_segments, monkeypatch, cache):
+    """Interrupted in the third of four segments, and queued again."""
+    graph, uninterrupted = four_segments
+    host.use_cache(cache)
     sampled = []
-    store = host.nodes.NODE_CLASS_MAPPINGS["Hallo3SampleSegment"]
-    execute = store.execute.__func__
+    node = host.nodes.NODE_CLASS_MAPPINGS["Hallo3SampleSegment"]
+    execute = node.execute.__func__
 
     def interrupt_third(cls, **inputs):
         sampled.append(inputs["segment_index"])
-        if inputs["segment_index"] == 2 and len(sampled) == 3:
+        if sampled == [0, 1, 2]:
             host.nodes.interrupt_processing()
         return execute(cls, **inputs)
 
-    monkeypatch.setattr(store, "execute", classmethod(interrupt_third))
+    monkeypatch.setattr(node, "execute", classmethod(interrupt_third))
     with pytest.raises(InterruptedError):
-        host.run(parts.graph, fresh=True)
-    (frames,) = host.run(parts.graph)
+        host.run(graph)
+    (frames,) = host.run(graph)
+    host.use_cache("CLASSIC")
     assert sampled == [0, 1, 2, 2, 3]
-    (uninterrupted,) = host.run(parts.graph, fresh=True)
     assert torch.equal(frames, uninterrupted)

@@ -4,11 +4,12 @@ import json
 import socket
 from urllib.error import HTTPError
 
-import comfyui
 import pytest
+from comfyui import PACK
 
 from benchmarks.comfyui_server import Server, running
 from benchmarks.host_memory import animate
+from run import find_comfyui
 
 WORKFLOWS = {
     "1 Quick start",
@@ -25,7 +26,7 @@ def server():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with running(comfyui.find(), port) as server:
+    with running(find_comfyui(), port) as server:
         yield server
 
 
@@ -54,7 +55,7 @@ def test_workflows_are_listed(server: Server):
     assert set(names) == WORKFLOWS
     nodes = server.ask("/object_info").keys() | {"MarkdownNote"}
     for name in names:
-        file = comfyui.PACK / "workflows" / f"{name}.json"
+        file = PACK / "workflows" / f"{name}.json"
         assert file.with_suffix(".jpg").stat().st_size > 10_000
         assert {node["type"] for node in json.loads(file.read_text())["nodes"]} <= nodes
 
