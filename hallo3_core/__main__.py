@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from . import builtin
 from .animate import GUIDANCE, SAMPLER, STEPS, animate
+from .checkpoint import read_weights
+from .convert import CONVERTED, convert, find_sources, plan
 from .errors import InputError
-from .memory import return_large_blocks_at_once
 from .model import Hallo3
 from .noise import SeededNoise
 from .portrait import encode_portrait, face_region, read_image, read_mask
@@ -35,6 +36,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     examples = commands.add_parser("examples", help="copy the example portrait and speech")
     examples.set_defaults(run=run_examples)
     examples.add_argument("folder", type=Path, help="where to, such as ComfyUI's input folder")
+    convert = commands.add_parser("convert", help="make published files ready for ComfyUI")
+    convert.set_defaults(run=run_convert)
+    convert.add_argument("source", type=Path, help="a published file, or the folder of them")
+    convert.add_argument("folder", type=Path, help="where to, such as ComfyUI's models folder")
+    convert.add_argument("--dtype", choices=CONVERTED, default="bf16", help="(%(default)s)")
+    convert.add_argument("--list", action="store_true", help="only say where every tensor goes")
     add = command.add_argument
     add("--portrait", type=Path, help="a picture (default: scikit-image's astronaut)")
     add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
@@ -85,7 +92,7 @@ def run_animate(options: argparse.Namespace) -> int:
     model.to(device, dtype)
     noise = SeededNoise(options.seed)
     text = model.text_encoder()(options.prompt) if options.prompt else None
-    speech = encode_speech(model.speech_encoder, prepare_waveform(waveform, rate))
+    speech = encode_speech(model.speech_encoder, prepare_waveform(waveform, rate)).on_disk()
     identity = encode_portrait(model.vae, model.reference_network, portrait, region, noise)
 
     height, width = identity.size
@@ -131,6 +138,21 @@ def run_examples(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_convert(options: argparse.Namespace) -> int:
+    sources = find_sources(options.source)
+    plans = [plan(file, read_weights(file), options.dtype) for file in sources]
+    if options.list:
+        for made in plans:
+            print("\n".join(made.lines()))
+        return 0
+    size = 2 * sum(made.bytes for made in plans)
+    with tqdm(total=size, unit="B", unit_scale=True, desc="checking, writing") as bar:
+        files = [file for made in plans for file in convert(made, options.folder, bar.update)]
+    for file in files:
+        print(f"{file} ({file.stat().st_size / 1e9:.2f} GB)")
+    return 0
+
+
 class Progress:
     """Two bars with the time left: segments of the video, and steps of the segment."""
 
@@ -157,7 +179,6 @@ class Progress:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return_large_blocks_at_once()
     options = parse()
     try:
         return options.run(options)

@@ -84,6 +84,8 @@ def _published(name: str, table: Mapping[str, str]) -> str:
     return f"{general.replace('*', layer[1])}.{parameter}"
 
 
+VAE = "the CogVideoX VAE"
+SPEECH_ENCODER = "a wav2vec2 speech encoder"
 SIGNATURES = {
     REFERENCE_NETWORK: "the Hallo3 transformers",
     "denoising_unet.": "a Hallo or Hallo2 model",
@@ -93,11 +95,11 @@ SIGNATURES = {
     "double_blocks.": "a Flux or HunyuanVideo model",
     "blocks.0.cross_attn.": "a Wan video model",
     "transformer_blocks.0.attn1.": "a CogVideoX transformer in diffusers' names",
-    "wav2vec2.": "a wav2vec2 speech encoder",
-    "feature_extractor.conv_layers.": "a wav2vec2 speech encoder",
+    "wav2vec2.": SPEECH_ENCODER,
+    "feature_extractor.conv_layers.": SPEECH_ENCODER,
     "encoder.block.0.layer.0.SelfAttention.": "a T5 text encoder",
-    "decoder.mid.block_1.norm1.conv_y.": "the CogVideoX VAE",
-    "decoder.mid_block.resnets.0.norm1.conv_y.": "the CogVideoX VAE",
+    "decoder.mid.block_1.norm1.conv_y.": VAE,
+    "decoder.mid_block.resnets.0.norm1.conv_y.": VAE,
     "decoder.mid": "an image VAE",
     "lora_": "a LoRA",
     "mixins.patch_embed.": "a CogVideoX transformer in the authors' names",
@@ -162,17 +164,12 @@ def require(names: Iterable[str], weights: Mapping[str, object], source: Path) -
         )
 
 
-def load(
-    module: nn.Module,
-    weights: Mapping[str, Tensor],
-    names: Mapping[str, str],
-    dtype: torch.dtype,
-    source: Path,
+def require_shapes(
+    module: nn.Module, weights: Mapping[str, Tensor], names: Mapping[str, str], source: Path
 ) -> None:
-    """Put weights into a module made on the meta device, as `dtype`, for inference.
+    """Raise `InputError` unless the weights of `source` are what a module's parameters need.
 
-    `names` maps the module's names to those of `weights`. Raises `InputError` naming `source`
-    when tensors are missing or of another shape.
+    `names` maps the module's names to those of `weights`.
     """
     require(names.values(), weights, source)
     wrong = [
@@ -185,9 +182,36 @@ def load(
             f"{source} has {len(wrong)} tensors of the wrong shape ({_some(wrong)}): "
             "choose a file that belongs to this model."
         )
-    state = {ours: weights[theirs].to(dtype) for ours, theirs in names.items()}
+    integers = [name for name in names.values() if not weights[name].is_floating_point()]
+    if integers:
+        raise InputError(
+            f"{source} has {len(integers)} tensors of whole numbers ({_some(integers)}), which is "
+            "a quantisation that is not known here: use bf16, fp16 or fp8."
+        )
+
+
+def load(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    dtype: torch.dtype,
+    source: Path,
+) -> None:
+    """Put weights into a module made on the meta device, as `dtype`, for inference.
+
+    Raises `InputError` as `require_shapes` does.
+    """
+    require_shapes(module, weights, names, source)
+    state = {ours: _plain(weights, theirs, dtype) for ours, theirs in names.items()}
     module.load_state_dict(state, assign=True)
     module.eval().requires_grad_(False)
+
+
+def _plain(weights: Mapping[str, Tensor], name: str, dtype: torch.dtype) -> Tensor:
+    """A tensor as `dtype`, multiplied by its scale if it has one."""
+    value = weights[name]
+    scale = weights.get(f"{name}_scale")
+    return value.to(dtype) if scale is None else (value.float() * scale).to(dtype)
 
 
 def _some(items: list[str]) -> str:

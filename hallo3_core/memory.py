@@ -1,30 +1,45 @@
-"""Memory of the process."""
+"""Memory of the process, where glibc keeps what has been freed."""
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-M_MMAP_THRESHOLD = -3
-LARGE_BLOCK = 4 * 2**20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+MIB = 2**20
+LARGE_BLOCK = 4 * MIB
+USUAL = {M_MMAP_THRESHOLD: 32 * MIB, M_TRIM_THRESHOLD: 64 * MIB}
+"""What glibc comes to by itself in a program that frees large blocks."""
 
 
-def return_large_blocks_at_once() -> None:
-    """Have every block over 4 MiB given back as soon as it is freed, for the rest of the process.
+@contextmanager
+def steady_memory() -> Iterator[None]:
+    """Keep the memory of work on tensors of tens of megabytes from growing with its repetition.
 
-    For programs of our own: glibc otherwise raises that size as it goes, up to 32 MiB.
+    glibc keeps such blocks for reuse and fragments them. Here blocks over 4 MiB go back to the
+    system as soon as they are freed, and the rest of what is free when the work is done. Other
+    systems' allocators do not need this.
     """
-    if sys.platform == "linux":
-        set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-        if set_option is not None:
-            set_option(M_MMAP_THRESHOLD, LARGE_BLOCK)
+    _set(M_MMAP_THRESHOLD, LARGE_BLOCK)
+    try:
+        yield
+    finally:
+        for option, size in USUAL.items():
+            _set(option, size)
+        return_freed_memory()
 
 
 def return_freed_memory() -> None:
-    """Give the system back what is free on the heap.
+    """Give the system back what is free on the heap."""
+    _call("malloc_trim", 0)
 
-    glibc keeps blocks of tens of megabytes for reuse and fragments them, so that a long video
-    would take more and more; other systems' allocators do not need this.
-    """
+
+def _set(option: int, size: int) -> None:
+    _call("mallopt", option, size)
+
+
+def _call(name: str, *arguments: int) -> None:
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        function = getattr(ctypes.CDLL(None), name, None)
+        if function is not None:
+            function(*arguments)

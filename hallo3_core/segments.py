@@ -11,23 +11,26 @@ from torch import Tensor
 
 from .config import AUDIO_WINDOW, LATENT_FRAMES, MOTION_FRAMES, NEW_FRAMES, SEGMENT_FRAMES
 from .noise import Stream
+from .speech import FeatureFile
 from .vae import encode
 
 DROPPED_PIXELS = 0.1
 
 
-def windows(features: Tensor, start: int, stop: int) -> Tensor:
+def windows(features: Tensor | FeatureFile, start: int, stop: int) -> Tensor:
     """Windows of five around the frames from `start` to `stop`, clamped to the ends of the speech.
 
     (frames, 12, channels) to (stop - start, 5, 12, channels).
     """
     half = AUDIO_WINDOW // 2
-    around = torch.arange(-half, half + 1, device=features.device)
-    frames = torch.arange(start, stop, device=features.device)
-    return features[(frames[:, None] + around).clamp(0, len(features) - 1)]
+    first = max(start - half, 0)
+    part = features[first : stop + half]
+    around = torch.arange(-half, half + 1, device=part.device)
+    frames = torch.arange(start - first, stop - first, device=part.device)
+    return part[(frames[:, None] + around).clamp(0, len(part) - 1)]
 
 
-def segment_windows(features: Tensor, index: int) -> Tensor:
+def segment_windows(features: Tensor | FeatureFile, index: int) -> Tensor:
     """Speech of segment `index`, (1, 49, 5, 12, channels).
 
     The 47 windows of its new frames come after the last two of the segment before (zeros for

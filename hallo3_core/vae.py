@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLCogVideoX
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCausalConv3d
 from torch import Tensor
 
-from .memory import return_freed_memory
+from .memory import steady_memory
 from .noise import Stream
 
 LATENT_SCALE = 0.7
@@ -32,9 +32,9 @@ def autoencoder(**config) -> AutoencoderKLCogVideoX:
 
 def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor:
     """A sample of the posterior of `pixels`, float32; draws once."""
-    posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-    mean, std = posterior.mean.float(), posterior.std.float()
-    return_freed_memory()
+    with steady_memory():
+        posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        mean, std = posterior.mean.float(), posterior.std.float()
     return LATENT_SCALE * (mean + std * noise.normal(*mean.shape).to(mean))
 
 
@@ -47,15 +47,11 @@ def decode(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:
     latents = latents.to(vae.dtype) / LATENT_SCALE
     chunk = vae.num_latent_frames_batch_size
     first = chunk + latents.shape[2] % chunk
-    pixels = cache = None
-    try:
+    cache = None
+    with steady_memory():
         for part in (latents[:, :, :first], *latents[:, :, first:].split(chunk, dim=2)):
             pixels, cache = vae.decoder(part, conv_cache=cache)
-            return_freed_memory()
             yield pixels.float()
-    finally:
-        del pixels, cache
-        return_freed_memory()
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict:

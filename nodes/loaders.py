@@ -4,10 +4,8 @@ from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
-from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from ..hallo3_core import builtin, checkpoint
-from ..hallo3_core.errors import InputError
+from ..hallo3_core import builtin
 from ..hallo3_core.model import load_speech_encoder, load_vae
 from .host.model import DTYPES, load_dit
 from .host.speech import SpeechEncoder
@@ -121,7 +119,7 @@ class LoadSpeechEncoder(io.ComfyNode):
             if path.is_dir():
                 return io.NodeOutput(SpeechEncoder(load_speech_encoder(path)))
         file = model_file("audio_encoders", encoder_name)
-        return io.NodeOutput(SpeechEncoder(read_wav2vec2(file)))
+        return io.NodeOutput(SpeechEncoder(load_speech_encoder(file)))
 
 
 def speech_encoders() -> list[str]:
@@ -132,25 +130,3 @@ def speech_encoders() -> list[str]:
         for path in Path(root).glob("*/config.json")
     ]
     return folders + folder_paths.get_filename_list("audio_encoders")
-
-
-def read_wav2vec2(file: Path) -> Wav2Vec2Model:
-    """wav2vec2-base-960h from a single file, with or without the speech recogniser's prefix."""
-    weights = checkpoint.read_weights(file)
-    weights = {name.removeprefix("wav2vec2."): value.float() for name, value in weights.items()}
-    model = Wav2Vec2Model(Wav2Vec2Config())
-    weights = {old_weight_norm_name(name): value for name, value in weights.items()}
-    missing = model.load_state_dict(weights, strict=False).missing_keys
-    if missing:
-        looks_like = checkpoint.describe(weights)
-        raise InputError(
-            f"{file} is not wav2vec2-base-960h but {looks_like} ({len(missing)} tensors missing): "
-            "choose another file in models/audio_encoders."
-        )
-    return model.eval()
-
-
-def old_weight_norm_name(name: str) -> str:
-    """torch renamed the two parts of a weight norm."""
-    name = name.replace("conv.weight_g", "conv.parametrizations.weight.original0")
-    return name.replace("conv.weight_v", "conv.parametrizations.weight.original1")

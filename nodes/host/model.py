@@ -23,7 +23,7 @@ from ...hallo3_core.config import LATENT_FRAMES, Hallo3Config
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.layers import Attention, KeyValue
 from ...hallo3_core.memory import return_freed_memory
-from ...hallo3_core.model import NETWORKS, published_layout
+from ...hallo3_core.model import NETWORKS, open_transformers
 from ...hallo3_core.transformer import Conditions, Denoiser
 from .previews import Hallo3Latents
 
@@ -206,9 +206,10 @@ class HostConfig(comfy.supported_models_base.BASE):
     latent_format = Hallo3Latents
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
 
-    def __init__(self, config: Hallo3Config, companions: Companions):
+    companions: Companions
+
+    def __init__(self, config: Hallo3Config):
         super().__init__({"config": config})
-        self.companions = companions
         self.memory_usage_factor = MEMORY_FACTOR * config.width
 
     def get_model(self, state_dict=None, prefix="", device=None) -> Hallo3Model:
@@ -252,16 +253,18 @@ def load_dit(file: Path | None, weight_dtype: torch.dtype | None):
         networks = (model.denoiser, model.reference_network, model.audio_projector)
         states = [network.state_dict() for network in networks]
     else:
-        weights = checkpoint.read_weights(file)
-        config, layouts = published_layout(checkpoint.shapes(weights), file)
-        states = [{ours: weights[theirs] for ours, theirs in layout.items()} for layout in layouts]
-    dtype, manual_cast = choose_dtypes(states[0], weight_dtype)
-    beside = [
-        load_network(network, config, state, dtype, manual_cast)
-        for (network, *_), state in list(zip(NETWORKS, states, strict=True))[1:]
-    ]
-    host_config = HostConfig(config, Companions(*beside))
+        weights, config, layouts = open_transformers(file)
+        states = [rename(weights, layout) for layout in layouts]
+    host_config = HostConfig(config)
+    host_config.quant_config = comfy.utils.detect_layer_quantization(states[0], "")
+    dtype, manual_cast = choose_dtypes(states[0], weight_dtype, host_config)
     host_config.set_inference_dtype(dtype, manual_cast)
+    host_config.companions = Companions(
+        *(
+            load_network(network, state, host_config)
+            for (network, *_), state in zip(NETWORKS[1:], states[1:], strict=True)
+        )
+    )
     model = host_config.get_model()
     patcher = comfy.model_patcher.CoreModelPatcher(
         model, load_device=get_torch_device(), offload_device=unet_offload_device()
@@ -273,21 +276,44 @@ def load_dit(file: Path | None, weight_dtype: torch.dtype | None):
     return patcher, host_config.companions
 
 
-def choose_dtypes(state: Mapping[str, Tensor], weight_dtype: torch.dtype | None):
-    """The dtype that weights are kept in and the one they are cast to, or None."""
-    supported = HostConfig.supported_inference_dtypes
-    dtype = weight_dtype or comfy.model_management.unet_dtype(
+def rename(weights: Mapping[str, Tensor], layout: Mapping[str, str]) -> dict[str, Tensor]:
+    """Weights under our names, each with its scale and the mark of it if it has them."""
+    state = {}
+    for ours, theirs in layout.items():
+        state[ours] = weights[theirs]
+        if f"{theirs}_scale" in weights:
+            state[f"{ours}_scale"] = weights[f"{theirs}_scale"]
+            mark = "comfy_quant".join(theirs.rsplit("weight", 1))
+            state["comfy_quant".join(ours.rsplit("weight", 1))] = weights[mark]
+    return state
+
+
+def choose_dtypes(
+    state: Mapping[str, Tensor], weight_dtype: torch.dtype | None, host_config: HostConfig
+) -> tuple[torch.dtype, torch.dtype | None]:
+    """The dtype that weights are kept in and the one they are cast to, or None.
+
+    Scaled fp8 weights stay what they are, and the choice is that of the others.
+    """
+    management, supported = comfy.model_management, HostConfig.supported_inference_dtypes
+    scaled = host_config.quant_config is not None
+    dtype = None if scaled else weight_dtype
+    dtype = dtype or management.unet_dtype(
         model_params=comfy.utils.calculate_parameters(state),
         supported_dtypes=supported,
-        weight_dtype=comfy.utils.weight_dtype(state),
+        weight_dtype=None if scaled else comfy.utils.weight_dtype(state),
     )
-    cast = comfy.model_management.unet_manual_cast(dtype, get_torch_device(), supported)
+    cast = management.unet_manual_cast(None if scaled else dtype, get_torch_device(), supported)
     return dtype, cast
 
 
-def load_network(network: type[nn.Module], config: Hallo3Config, state, dtype, manual_cast):
+def load_network(network: type[nn.Module], state: Mapping[str, Tensor], host_config: HostConfig):
     """A ModelPatcher of one of the networks that run once."""
-    operations = comfy.ops.pick_operations(dtype, manual_cast)
+    dtype, manual_cast = host_config.unet_config["dtype"], host_config.manual_cast_dtype
+    operations = comfy.ops.pick_operations(
+        dtype, manual_cast, load_device=get_torch_device(), model_config=host_config
+    )
+    config = host_config.unet_config["config"]
     module = network(config, operations, dtype=dtype, device=unet_offload_device())
     module.compute_dtype = manual_cast or dtype
     patcher = comfy.model_patcher.CoreModelPatcher(

@@ -5,7 +5,7 @@ import comfy.model_patcher
 from torch import Tensor, nn
 from transformers import Wav2Vec2Model
 
-from ...hallo3_core.memory import return_freed_memory
+from ...hallo3_core.memory import steady_memory
 from ...hallo3_core.speech import Speech, encode_speech
 
 
@@ -24,6 +24,5 @@ class SpeechEncoder:
     def encode(self, waveform: Tensor) -> Speech:
         """Features of a waveform (samples,) at 16 kHz."""
         comfy.model_management.load_models_gpu([self.patcher])
-        speech = encode_speech(self.patcher.model.wav2vec2, waveform)
-        return_freed_memory()
-        return speech
+        with steady_memory():
+            return encode_speech(self.patcher.model.wav2vec2, waveform).on_disk()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hallo3_core.segments import motion_latents, segment_windows, windows
-from hallo3_core.speech import encode_speech, prepare_waveform
+from hallo3_core.speech import Speech, encode_speech, prepare_waveform
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,14 @@ def test_segments_hear_what_their_frames_show():
 class Stream:
     def uniform(self, *shape):
         return torch.linspace(0, 1, shape[0] * shape[1]).reshape(shape)
+
+
+def test_features_in_a_file_give_the_same_segments():
+    features = torch.randn(147, 12, 8)
+    filed = Speech(features, frames=130).on_disk().features
+    assert len(filed) == 147
+    for index in range(3):
+        assert torch.equal(segment_windows(filed, index), segment_windows(features, index))
 
 
 def test_a_tenth_of_the_motion_pixels_is_dropped(recorded_model, monkeypatch):

@@ -57,7 +57,7 @@ def full_size(host: Host, parts: Parts, monkeypatch):
     (patcher,) = host.run(parts.graph)
     management = importlib.import_module("comfy.model_management")
     monkeypatch.setattr(management, "pytorch_attention_flash_attention", lambda: True)
-    config = type(patcher.model.model_config)(Hallo3Config(), companions=None)
+    config = type(patcher.model.model_config)(Hallo3Config())
     config.set_inference_dtype(BF16, None)
     return config.get_model(device="meta")
 

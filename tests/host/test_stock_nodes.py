@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from comfyui import Host, Out, Parts, build
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from test_segments import SEED, STEPS, sample
 
 
@@ -110,20 +110,6 @@ def test_a_lora_in_our_names(host, parts):
     )
     assert (plain - with_lora).abs().max() > 1e-3
     assert (plain - plain_again).abs().max() < 1e-4
-
-
-def test_a_saved_model_is_loaded_again(host):
-    parts = build(seconds=1)
-    parts.graph("ModelSave", model=parts.model, filename_prefix="diffusion_models/saved")
-    (expected,) = latents(host, parts, sample(parts, 0))
-    (saved,) = (host.base / "output" / "diffusion_models").glob("saved*.safetensors")
-    folder = host.base / "models" / "diffusion_models"
-    folder.mkdir(parents=True, exist_ok=True)
-    saved.rename(folder / "saved.safetensors")
-    assert any(name.startswith("ref_model.") for name in load_file(folder / "saved.safetensors"))
-    parts = build(seconds=1, model_name="saved.safetensors")
-    (loaded,) = latents(host, parts, sample(parts, 0))
-    assert torch.equal(loaded, expected)
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp8_e4m3fn"])

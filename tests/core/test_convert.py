@@ -1,0 +1,222 @@
+"""Published files become safetensors, whole or not at all, and load again."""
+
+import errno
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+from hallo3_core import builtin, checkpoint, convert, weights_file
+from hallo3_core.config import LATENT_FRAMES, Hallo3Config
+from hallo3_core.errors import InputError
+from hallo3_core.model import NETWORKS, Hallo3, load_speech_encoder, load_transformers, load_vae
+from hallo3_core.transformer import Conditions, Denoiser
+from parity import FIXTURES
+
+CONFIG = replace(builtin.CONFIG, layers=3, text_width=64)
+
+
+def ignore(done: int) -> None:
+    pass
+
+
+def published(config: Hallo3Config) -> dict[str, torch.Tensor]:
+    """Random weights in bf16 under the published names, with the tensors that nothing reads."""
+    torch.manual_seed(1)
+    weights = {}
+    for network, prefix, table in NETWORKS:
+        state = network(config).state_dict()
+        names = checkpoint.published_names(state, prefix, table)
+        weights |= {names[ours]: value.bfloat16() for ours, value in state.items()}
+    rows = LATENT_FRAMES * config.frame_tokens
+    weights[checkpoint.ROTARY_TABLE] = torch.zeros(rows, config.head_width)
+    return weights
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("published") / "mp_rank_00_model_states.pt"
+    torch.save({"module": published(CONFIG)}, path)
+    return path
+
+
+def run(source: Path, folder: Path, dtype: str = "bf16") -> list[Path]:
+    plan = convert.plan(source, checkpoint.read_weights(source), dtype)
+    return convert.convert(plan, folder, ignore)
+
+
+@torch.no_grad()
+def prediction(denoiser: Denoiser) -> torch.Tensor:
+    """v of noise, in float32."""
+    torch.manual_seed(2)
+    denoiser.float()
+    config = denoiser.config
+    shape = (1, config.latent_channels, LATENT_FRAMES, config.latent_height, config.latent_width)
+    tokens = torch.randn(1, config.frame_tokens, config.width)
+    audio = torch.randn(1, LATENT_FRAMES, config.audio_tokens, config.audio_width)
+    conditions = Conditions(
+        torch.randn(1, config.text_tokens, config.text_width),
+        torch.randn(shape),
+        denoiser.reference_keys_values([tokens] * config.layers),
+        denoiser.face_keys_values(torch.randn(1, config.face_channels)),
+        denoiser.audio_keys_values(audio),
+    )
+    return denoiser(torch.randn(shape), torch.tensor([500]), conditions)
+
+
+def test_converted_to_bf16_is_the_same(source, tmp_path):
+    dit, reference, audio = run(source, tmp_path)
+    assert [file.name for file in (dit, reference, audio)] == [
+        "hallo3_dit_bf16.safetensors",
+        "hallo3_reference_bf16.safetensors",
+        "hallo3_audio_bf16.safetensors",
+    ]
+    for ours, theirs in zip(load_transformers(dit), load_transformers(source), strict=True):
+        assert ours.config == theirs.config if hasattr(ours, "config") else True
+        for name, value in theirs.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], value)
+
+
+def test_converted_to_fp8_is_near(source, tmp_path):
+    dit, *_ = run(source, tmp_path, "fp8_e4m3fn")
+    exact, near = (prediction(load_transformers(file)[0]) for file in (source, dit))
+    assert 0 < (near - exact).norm() / exact.norm() < 0.05
+    weights = load_file(dit)
+    name = f"{checkpoint.DENOISER}transformer.layers.0.mlp.dense_h_to_4h."
+    assert weights[name + "weight"].dtype == torch.float8_e4m3fn
+    assert weights[name + "weight"].float().abs().max() == convert.LARGEST_FP8
+    assert json.loads(bytes(weights[name + "comfy_quant"])) == {"format": "float8_e4m3fn"}
+    kinds = {str(value.dtype) for key, value in weights.items() if key.endswith("bias")}
+    assert kinds == {"torch.bfloat16"}
+
+
+def test_every_tensor_of_the_full_model_has_a_place():
+    shapes = json.loads((FIXTURES / "full_manifest.json").read_text())
+    weights = {
+        name: torch.empty(shape, dtype=torch.bfloat16, device="meta")
+        for name, shape in shapes.items()
+    }
+    plan = convert.plan(Path("mp_rank_00_model_states.pt"), weights, "fp8_e4m3fn")
+    assert [len(part.names) for part in plan.parts] == [1449, 773, 10]
+    assert len(plan.left_out) == 6
+    assert {line.split(" -> ")[0] for line in plan.lines()} == shapes.keys()
+    size = sum(entry.bytes for entry in plan.parts[0].entries(weights))
+    assert size == pytest.approx(7.9e9, rel=0.02)
+
+
+def test_the_vae_in_the_names_of_diffusers(tmp_path):
+    folder = tmp_path / "models"
+    (file,) = run(FIXTURES / "vae_weights.safetensors", folder)
+    assert file == folder / "vae" / "hallo3_vae_bf16.safetensors"
+    ours, theirs = load_vae(file), load_vae(FIXTURES / "vae_weights.safetensors", torch.bfloat16)
+    assert load_file(file).keys() == theirs.state_dict().keys()
+    for name, value in theirs.float().state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value)
+
+
+def test_a_speech_encoder_becomes_one_file(tmp_path):
+    torch.manual_seed(0)
+    Wav2Vec2ForCTC(Wav2Vec2Config()).save_pretrained(tmp_path / "wav2vec2")
+    (source,) = convert.find_sources(tmp_path / "wav2vec2")
+    (file,) = run(source, tmp_path / "models")
+    ours, theirs = load_speech_encoder(file), load_speech_encoder(tmp_path / "wav2vec2")
+    expected = theirs.state_dict()
+    for name, value in ours.state_dict().items():
+        assert torch.equal(value, expected[name])
+
+
+def test_it_can_be_started_again(source, tmp_path):
+    """What is whole is kept, what is not is made."""
+    files = run(source, tmp_path)
+    before = [file.stat().st_mtime_ns for file in files]
+    files[1].unlink()
+    assert run(source, tmp_path) == files
+    after = [file.stat().st_mtime_ns for file in files]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
+
+
+def spoiled(source: Path, **changes) -> dict[str, torch.Tensor]:
+    weights = dict(checkpoint.read_weights(source))
+    names = [name for name in weights if "ref_model" in name and "dense_4h_to_h.weight" in name]
+    weights[names[-1]] = changes["value"](weights[names[-1]])
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (lambda old: old.clone().index_fill_(0, torch.tensor(3), torch.nan), "no finite numbers"),
+        (lambda old: old[:-1].clone(), "wrong shape"),
+        (lambda old: old.to(torch.int8), "whole numbers"),
+    ],
+)
+def test_a_spoiled_tensor_is_refused_before_anything_is_written(source, tmp_path, value, says):
+    path = tmp_path / "spoiled.pt"
+    torch.save(spoiled(source, value=value), path)
+    with pytest.raises(InputError, match=says) as error:
+        run(path, tmp_path / "models")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "models").exists()
+
+
+def test_numbers_too_large_for_fp16(source, tmp_path):
+    path = tmp_path / "large.safetensors"
+    save_file(spoiled(source, value=lambda old: old * 0 + 1e6), path)
+    with pytest.raises(InputError, match="too large for fp16"):
+        run(path, tmp_path / "models", "fp16")
+
+
+def test_a_full_disk_leaves_no_file(source, tmp_path, monkeypatch):
+    written = []
+
+    def full(self, data):
+        written.append(len(data))
+        if len(written) > 5:
+            raise weights_file._cannot_write(self.path, OSError(errno.ENOSPC, "No space"))
+        self.file.write(data)
+
+    monkeypatch.setattr(weights_file.WeightsWriter, "_put", full)
+    with pytest.raises(InputError, match="There is no room left for"):
+        run(source, tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_companion_that_is_missing_or_chosen(source, tmp_path):
+    dit, reference, _ = run(source, tmp_path)
+    with pytest.raises(InputError, match="is the reference network: choose the denoiser"):
+        load_transformers(reference)
+    reference.unlink()
+    with pytest.raises(InputError, match="The reference network that was made with"):
+        load_transformers(dit)
+
+
+def test_a_converted_folder_is_a_model(source, tmp_path):
+    """All networks of the command line's --model are found in ComfyUI's folders."""
+    Wav2Vec2ForCTC(Wav2Vec2Config()).save_pretrained(tmp_path / "wav2vec2")
+    wav2vec2 = tmp_path / "wav2vec2" / "model.safetensors"
+    for file in (source, FIXTURES / "vae_weights.safetensors", wav2vec2):
+        run(file, tmp_path / "models")
+    model = Hallo3.from_folder(tmp_path / "models")
+    assert model.config == CONFIG
+    run(source, tmp_path / "models", "fp8_e4m3fn")
+    with pytest.raises(InputError, match="give the file itself"):
+        Hallo3.from_folder(tmp_path / "models")
+    dit = tmp_path / "models" / "diffusion_models" / "hallo3_dit_fp8_e4m3fn.safetensors"
+    assert Hallo3.from_folder(dit).config == CONFIG
+
+
+def test_the_command(source, tmp_path):
+    command = [sys.executable, "-m", "hallo3_core", "convert", source, tmp_path / "models"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=FIXTURES.parents[1])
+    assert done.returncode == 0
+    assert "hallo3_audio_bf16.safetensors" in done.stdout.splitlines()[-1]
+    listed = subprocess.run(
+        [*command, "--list"], capture_output=True, text=True, cwd=FIXTURES.parents[1]
+    )
+    assert f"{checkpoint.ROTARY_TABLE} -> left out" in listed.stdout
