@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from . import builtin
 from .animate import GUIDANCE, SAMPLER, STEPS, animate
+from .check import check
 from .checkpoint import read_weights
 from .convert import CONVERTED, convert, find_sources, plan
 from .errors import InputError
@@ -42,6 +43,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     convert.add_argument("folder", type=Path, help="where to, such as ComfyUI's models folder")
     convert.add_argument("--dtype", choices=CONVERTED, default="bf16", help="(%(default)s)")
     convert.add_argument("--list", action="store_true", help="only say where every tensor goes")
+    checking = commands.add_parser("check", help="say what weights files are")
+    checking.set_defaults(run=run_check)
+    checking.add_argument("files", type=Path, nargs="+", help="any weights files")
     add = command.add_argument
     add("--portrait", type=Path, help="a picture (default: scikit-image's astronaut)")
     add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
@@ -151,6 +155,17 @@ def run_convert(options: argparse.Namespace) -> int:
     for file in files:
         print(f"{file} ({file.stat().st_size / 1e9:.2f} GB)")
     return 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    status = 0
+    for file in options.files:
+        try:
+            print(f"{file}: " + "\n  ".join(check(file).lines()))
+        except InputError as error:
+            print(error)
+            status = BAD_INPUT
+    return status
 
 
 class Progress:

@@ -20,6 +20,7 @@ from . import checkpoint
 from .errors import InputError
 from .model import (
     NETWORKS,
+    PARTS,
     SPEECH_FOLDER,
     TRANSFORMER_FILE,
     VAE_FILE,
@@ -27,11 +28,9 @@ from .model import (
     speech_encoder_layout,
     vae_layout,
 )
-from .weights_file import Entry, WeightsWriter, read_metadata
+from .weights_file import Entry, WeightsWriter, read_metadata, slices
 
 FORMAT = "1"
-SLICE = 16 * 2**20
-"""Numbers that are converted at once."""
 LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
 SMALLEST_SCALE = 1e-12
 FP8_MARK = json.dumps({"format": "float8_e4m3fn"}).encode().ljust(32)
@@ -153,9 +152,9 @@ def plan(source: Path, weights: Mapping[str, Tensor], dtype: str) -> Plan:
             {name: name for name in layout.values()} for layout in layouts
         )
         parts = [
-            _part("denoiser", folder, f"dit_{dtype}", denoiser, dtype, sizes),
-            _part("reference network", folder, f"reference_{dtype}", reference, dtype, sizes),
-            _part("audio projector", folder, f"audio_{wide}", audio, wide, sizes),
+            _part(PARTS[0], folder, f"dit_{dtype}", denoiser, dtype, sizes),
+            _part(PARTS[1], folder, f"reference_{dtype}", reference, dtype, sizes),
+            _part(PARTS[2], folder, f"audio_{wide}", audio, wide, sizes),
         ]
     used = {name for part in parts for name in part.names.values()}
     return Plan(source, weights, parts, [name for name in weights if name not in used])
@@ -220,8 +219,3 @@ def examine(plan: Plan, progress: Callable[[int], None]) -> tuple[dict[str, Tens
                 )
             largest[name] = found
     return largest, contents.hexdigest()
-
-
-def slices(tensor: Tensor) -> Iterator[Tensor]:
-    """A tensor's numbers in order, some millions at a time."""
-    yield from tensor.contiguous().view(-1).split(SLICE)

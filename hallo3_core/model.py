@@ -32,6 +32,9 @@ NETWORKS = (
 )
 """The networks of the transformer file, and how their parameters are named there."""
 
+PARTS = ("denoiser", "reference network", "audio projector")
+"""What a converted file of each of `NETWORKS` says it is."""
+
 Transformers = tuple[Denoiser, ReferenceNetwork, AudioProjector]
 
 
@@ -188,11 +191,11 @@ def open_transformers(file: Path, latent_size: tuple[int, int] | None = None) ->
     network = metadata.get("hallo3_network")
     if network is None:
         return Opened(weights, *published_layout(checkpoint.shapes(weights), file, latent_size))
-    if network != "denoiser":
+    if network != PARTS[0]:
         raise InputError(
             f"{file} is the {network}: choose the denoiser beside it, hallo3_dit_....safetensors."
         )
-    for other in ("reference network", "audio projector"):
+    for other in PARTS[1:]:
         weights |= checkpoint.read_weights(_companion(file, metadata, other))
     config = Hallo3Config(**json.loads(metadata["config"]))
     return Opened(weights, config, _layouts(config, weights, file))

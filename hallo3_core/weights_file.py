@@ -1,9 +1,9 @@
-"""Safetensors files: written piece by piece, however large; and their metadata read."""
+"""Tensors too large for memory, piece by piece: read, and written as safetensors."""
 
 import errno
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,14 @@ DTYPE_NAMES = {
     torch.uint8: "U8",
 }
 """What safetensors calls the dtypes that we write."""
+
+
+SLICE = 16 * 2**20
+
+
+def slices(tensor: Tensor) -> Iterator[Tensor]:
+    """A tensor's numbers in order, some millions at a time."""
+    yield from tensor.contiguous().view(-1).split(SLICE)
 
 
 class Entry(NamedTuple):

@@ -2,18 +2,18 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .identity import EncodeIdentity
-from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
-from .sampling import Sampler, SampleSegment, Scheduler, SegmentConditioning
-from .speech import EncodePrompt, EncodeSpeech
-from .video import (
+from .animate import (
     AnimatePortrait,
-    DecodeVAE,
-    ExtendWithMotionFrames,
+    AnimateSegments,
     JoinSegments,
     SegmentImages,
     StoreSegment,
 )
+from .identity import EncodeIdentity
+from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
+from .sampling import Sampler, SampleSegment, Scheduler, SegmentConditioning
+from .speech import EncodePrompt, EncodeSpeech
+from .video import DecodeVAE, ExtendWithMotionFrames
 
 
 class Hallo3Extension(ComfyExtension):
@@ -32,6 +32,7 @@ class Hallo3Extension(ComfyExtension):
             DecodeVAE,
             ExtendWithMotionFrames,
             AnimatePortrait,
+            AnimateSegments,
             StoreSegment,
             SegmentImages,
             JoinSegments,

@@ -73,10 +73,8 @@ def prompt_input() -> io.Conditioning.Input:
     )
 
 
-def segment_index_input(of: str) -> io.Int.Input:
-    return io.Int.Input(
-        "segment_index", default=0, min=0, max=99_999, tooltip=f"{of}; the first is 0."
-    )
+def segment_index_input(of: str, name: str = "segment_index") -> io.Int.Input:
+    return io.Int.Input(name, default=0, min=0, max=99_999, tooltip=f"{of}; the first is 0.")
 
 
 def seed_input() -> io.Int.Input:

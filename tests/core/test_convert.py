@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from hallo3_core import builtin, checkpoint, convert, weights_file
+from hallo3_core.check import check
 from hallo3_core.config import LATENT_FRAMES, Hallo3Config
 from hallo3_core.errors import InputError
 from hallo3_core.model import NETWORKS, Hallo3, load_speech_encoder, load_transformers, load_vae
@@ -211,6 +212,31 @@ def test_a_converted_folder_is_a_model(source, tmp_path):
     assert Hallo3.from_folder(dit).config == CONFIG
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp8_e4m3fn"])
+def test_check_knows_what_was_converted(source, tmp_path, dtype):
+    dit, _, audio = run(source, tmp_path, dtype)
+    found = [check(file) for file in (source, dit, audio)]
+    assert [report.kind for report in found] == [
+        "Hallo3 transformers, as published",
+        "Hallo3 denoiser, converted",
+        "Hallo3 audio projector, converted",
+    ]
+    assert found[1].sizes == ", 3 layers of 128, canvas 192 x 128"
+    assert [report.extra for report in found] == [[checkpoint.ROTARY_TABLE], [], []]
+    assert found[1].parameters + found[2].parameters < found[0].parameters
+    assert found[1].dtypes.keys() <= {"bfloat16", "float8_e4m3fn"}
+
+
+def test_check_refuses_what_will_not_load(source, tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    save_file(spoiled(source, value=lambda old: old * torch.inf), broken)
+    with pytest.raises(InputError, match="no finite numbers in ref_model"):
+        check(broken)
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(InputError, match="a folder of diffusers, not Hallo3"):
+        check(tmp_path)
+
+
 def test_the_command(source, tmp_path):
     command = [sys.executable, "-m", "hallo3_core", "convert", source, tmp_path / "models"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=FIXTURES.parents[1])
@@ -220,3 +246,12 @@ def test_the_command(source, tmp_path):
         [*command, "--list"], capture_output=True, text=True, cwd=FIXTURES.parents[1]
     )
     assert f"{checkpoint.ROTARY_TABLE} -> left out" in listed.stdout
+    checked = subprocess.run(
+        [sys.executable, "-m", "hallo3_core", "check", source, FIXTURES / "config.json"],
+        capture_output=True,
+        text=True,
+        cwd=FIXTURES.parents[1],
+    )
+    assert checked.returncode == 2
+    assert "it will load" in checked.stdout
+    assert "cannot be read as weights" in checked.stdout

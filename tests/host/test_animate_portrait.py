@@ -1,5 +1,7 @@
 """Animate Portrait: expansion, caching, the video file."""
 
+import importlib
+import inspect
 import sys
 from types import SimpleNamespace
 
@@ -73,11 +75,13 @@ def four_segments(host) -> tuple[Graph, torch.Tensor]:
 
 @pytest.mark.parametrize("cache", ["CLASSIC", "LRU", "RAM_PRESSURE"])
 def test_a_stopped_job_goes_on_where_it_was(host, four_segments, monkeypatch, cache):
-    """Interrupted in the third of four segments, and queued again."""
+    """Interrupted in the third of four segments, in groups of two, and queued again."""
     graph, uninterrupted = four_segments
     host.use_cache(cache)
     sampled = []
-    node = host.nodes.NODE_CLASS_MAPPINGS["Hallo3SampleSegment"]
+    nodes = host.nodes.NODE_CLASS_MAPPINGS
+    monkeypatch.setattr(inspect.getmodule(nodes["Hallo3AnimateSegments"]), "GROUP", 2)
+    node = nodes["Hallo3SampleSegment"]
     execute = node.execute.__func__
 
     def interrupt_third(cls, **inputs):
@@ -93,3 +97,36 @@ def test_a_stopped_job_goes_on_where_it_was(host, four_segments, monkeypatch, ca
     host.use_cache("CLASSIC")
     assert sampled == [0, 1, 2, 2, 3]
     assert torch.equal(frames, uninterrupted)
+
+
+def test_an_hour_is_laid_out(host, monkeypatch):
+    """Every segment once, in order; ComfyUI's caches look for ancestors by recursion."""
+    parts = build(seconds=1)
+    nodes = host.nodes.NODE_CLASS_MAPPINGS
+    order = []
+
+    def sample(cls, segment_index, **inputs):
+        order.append(segment_index)
+        return io.NodeOutput(segment_index)
+
+    def store(cls, latent, segment_index, previous=-1, **inputs):
+        assert (latent, previous) == (segment_index, segment_index - 1)
+        return io.NodeOutput(segment_index, None)
+
+    io = importlib.import_module("comfy_api.latest").io
+    monkeypatch.setattr(nodes["Hallo3SampleSegment"], "execute", classmethod(sample))
+    monkeypatch.setattr(nodes["Hallo3StoreSegment"], "execute", classmethod(store))
+    inputs = {"steps": 1, "guidance": 1.0, "sampler": "ddim", "seed": 0}
+    laid_out = parts.graph(
+        "Hallo3AnimateSegments",
+        model=parts.model,
+        vae=parts.vae,
+        identity=parts.identity,
+        speech=parts.speech,
+        first=0,
+        count=800,
+        **inputs,
+    )
+    parts.graph.keep(laid_out)
+    assert host.run(parts.graph) == [799]
+    assert order == list(range(800))

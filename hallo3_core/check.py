@@ -1,0 +1,87 @@
+"""What a weights file is, and whether it will load."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from . import checkpoint
+from .config import Hallo3Config
+from .errors import InputError
+from .model import NETWORKS, PARTS, published_layout, speech_encoder_layout, vae_layout
+from .weights_file import read_metadata, slices
+
+SCALED = ("_scale", ".comfy_quant")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found; `extra` are tensors that nothing reads."""
+
+    kind: str
+    sizes: str
+    parameters: int
+    dtypes: Mapping[str, int]
+    extra: list[str]
+
+    def lines(self) -> Iterator[str]:
+        kinds = ", ".join(f"{count:,} tensors {name}" for name, count in self.dtypes.items())
+        yield f"{self.kind}{self.sizes}: {self.parameters:,} parameters; {kinds}"
+        if self.extra:
+            yield f"{len(self.extra)} tensors that nothing reads, such as {self.extra[0]}"
+        yield "whole, all numbers finite; it will load"
+
+
+def check(path: Path) -> Report:
+    """Read all of a file. Raises `InputError` if it will not load, or holds broken numbers."""
+    if (path / "model_index.json").is_file():
+        raise InputError(
+            f"{path} is a folder of diffusers, not Hallo3: choose the published files, or their "
+            "conversion."
+        )
+    weights = checkpoint.read_weights(path)
+    kind, sizes, modules = _recognise(path, weights)
+    used = set()
+    for module, names in modules:
+        checkpoint.require_shapes(module, weights, names, path)
+        used.update(names.values())
+    for name in used:
+        if not all(piece.float().isfinite().all() for piece in slices(weights[name])):
+            raise InputError(f"{path} has no finite numbers in {name}: download it again.")
+    extra = [name for name in weights if name not in used and not name.endswith(SCALED)]
+    dtypes = Counter(str(weights[name].dtype).removeprefix("torch.") for name in used)
+    count = sum(weights[name].numel() for name in used)
+    return Report(kind, sizes, count, dtypes, extra)
+
+
+def _recognise(
+    path: Path, weights: Mapping[str, Tensor]
+) -> tuple[str, str, list[tuple[nn.Module, dict[str, str]]]]:
+    """What a file is, its sizes, and the networks in it with their names for its tensors."""
+    metadata = read_metadata(path)
+    kind = checkpoint.describe(weights)
+    if kind == checkpoint.VAE:
+        return "CogVideoX VAE", "", [vae_layout(weights, path)]
+    if kind == checkpoint.SPEECH_ENCODER:
+        return "wav2vec2-base", "", [speech_encoder_layout(weights, path)]
+    if metadata.get("hallo3_network") in PARTS:
+        config = Hallo3Config(**json.loads(metadata["config"]))
+        index = PARTS.index(metadata["hallo3_network"])
+        network, prefix, table = NETWORKS[index]
+        module = network(config, device="meta")
+        names = checkpoint.published_names(module.state_dict(), prefix, table)
+        return f"Hallo3 {PARTS[index]}, converted", _sizes(config), [(module, names)]
+    config, layouts = published_layout(checkpoint.shapes(weights), path)
+    modules = [
+        (network(config, device="meta"), layout)
+        for (network, *_), layout in zip(NETWORKS, layouts, strict=True)
+    ]
+    return "Hallo3 transformers, as published", _sizes(config), modules
+
+
+def _sizes(config: Hallo3Config) -> str:
+    height, width = config.canvas
+    return f", {config.layers} layers of {config.width}, canvas {width} x {height}"
