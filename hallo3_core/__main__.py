@@ -33,18 +33,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m hallo3_core")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("animate", help="make a portrait speak")
-    command.set_defaults(run=run_animate)
+    command.set_defaults(run=run_animate, stopped="Stopped before the first segment was done.")
     examples = commands.add_parser("examples", help="copy the example portrait and speech")
-    examples.set_defaults(run=run_examples)
+    examples.set_defaults(run=run_examples, stopped="Stopped.")
     examples.add_argument("folder", type=Path, help="where to, such as ComfyUI's input folder")
     convert = commands.add_parser("convert", help="make published files ready for ComfyUI")
-    convert.set_defaults(run=run_convert)
+    convert.set_defaults(run=run_convert, stopped="Stopped; the files that are there are whole.")
     convert.add_argument("source", type=Path, help="a published file, or the folder of them")
     convert.add_argument("folder", type=Path, help="where to, such as ComfyUI's models folder")
     convert.add_argument("--dtype", choices=CONVERTED, default="bf16", help="(%(default)s)")
     convert.add_argument("--list", action="store_true", help="only say where every tensor goes")
     checking = commands.add_parser("check", help="say what weights files are")
-    checking.set_defaults(run=run_check)
+    checking.set_defaults(run=run_check, stopped="Stopped.")
     checking.add_argument("files", type=Path, nargs="+", help="any weights files")
     add = command.add_argument
     add("--portrait", type=Path, help="a picture (default: scikit-image's astronaut)")
@@ -127,7 +127,7 @@ def run_animate(options: argparse.Namespace) -> int:
     if not interrupted:
         print(saved)
         return 0
-    print(f"Stopped. {saved}." if video.frames else "Stopped before the first segment was done.")
+    print(f"Stopped. {saved}." if video.frames else options.stopped)
     return INTERRUPTED
 
 
@@ -201,7 +201,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("Stopped before the first segment was done.")
+        print(options.stopped)
         return INTERRUPTED
 
 

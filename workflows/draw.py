@@ -78,7 +78,7 @@ FIT = """() => {
       box[3] = Math.max(box[3], node.pos[1] + node.size[1]);
     }
     canvas.ds.fitToBounds(
-      [box[0] - 130, box[1] - 120, box[2] - box[0] + 180, box[3] - box[1] + 260], {zoom: 1}
+      [box[0] - 130, box[1] - 170, box[2] - box[0] + 180, box[3] - box[1] + 310], {zoom: 1}
     );
   }
   canvas.setDirty(true, true);
