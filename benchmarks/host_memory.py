@@ -7,8 +7,9 @@ runs one after the other. Run it with the Python that ComfyUI runs with.
 """
 
 import argparse
-import os
 from pathlib import Path
+
+from run import find_comfyui
 
 from .comfyui_server import running
 
@@ -55,7 +56,7 @@ def _node(kind: str, **inputs) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("comfyui", type=Path, default=os.environ.get("COMFYUI_PATH"), nargs="?")
+    parser.add_argument("comfyui", type=Path, default=find_comfyui(), nargs="?")
     parser.add_argument("--port", type=int, default=8195)
     parser.add_argument("--short", type=float, default=10, help="seconds (%(default)s)")
     parser.add_argument("--long", type=float, default=180, help="seconds (%(default)s)")

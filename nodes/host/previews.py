@@ -10,6 +10,9 @@ from ...hallo3_core.portrait import Identity
 CAUTION = 0.01
 """Weight of the ridge that keeps colours tame which the portrait does not have."""
 
+SMALLEST = 1e-6
+"""Keeps the solution finite for a picture of a single colour."""
+
 
 class Hallo3Latents(comfy.latent_formats.CogVideoX1_5):
     """CogVideoX's latents; the factors from them to RGB are fitted to the portrait at hand.
@@ -25,7 +28,7 @@ class Hallo3Latents(comfy.latent_formats.CogVideoX1_5):
         latents_mean, colours_mean = latents.mean(0), colours.mean(0)
         spread = latents - latents_mean
         covariance = spread.T @ spread / len(spread)
-        ridge = CAUTION * covariance.diagonal().mean() * torch.eye(len(covariance))
+        ridge = (CAUTION * covariance.diagonal().mean() + SMALLEST) * torch.eye(len(covariance))
         factors = torch.linalg.solve(
             covariance + ridge, spread.T @ (colours - colours_mean) / len(spread)
         )

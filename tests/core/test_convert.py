@@ -79,7 +79,6 @@ def test_converted_to_bf16_is_the_same(source, tmp_path):
         "hallo3_audio_bf16.safetensors",
     ]
     for ours, theirs in zip(load_transformers(dit), load_transformers(source), strict=True):
-        assert ours.config == theirs.config if hasattr(ours, "config") else True
         for name, value in theirs.state_dict().items():
             assert torch.equal(ours.state_dict()[name], value)
 

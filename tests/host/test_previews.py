@@ -41,6 +41,17 @@ def test_colours_are_those_of_the_portrait(host, parts, previews):
     assert np.abs(shown - (small[0].permute(1, 2, 0).numpy() / 2 + 0.5)).max() < 0.05
 
 
+def test_a_picture_of_one_colour(host, parts, previews):
+    """Latents that say nothing still give that colour."""
+    parts.graph.keep(parts.model)
+    (patcher,) = host.run(parts.graph)
+    latent_format = type(patcher.model.latent_format)()
+    portrait = torch.full((1, 3, 128, 192), -1.0)
+    motion = torch.zeros(1, 16, 13, 16, 24)
+    latent_format.learn_colours(SimpleNamespace(portrait=portrait, motion=motion))
+    assert previews(latent_format, motion).max() == 0
+
+
 def test_sampling_shows_pictures(host, parts, previews, monkeypatch):
     """One for each step, of the size of the latents."""
     pictures = []
