@@ -12,19 +12,24 @@ from PIL import Image
 from tqdm import tqdm
 
 from . import builtin
-from .animate import GUIDANCE, SAMPLER, STEPS, animate
+from .animate import GUIDANCE, SAMPLER, STEPS, NotDecoded, animate
 from .check import check
 from .checkpoint import read_weights
 from .convert import CONVERTED, convert, find_sources, plan
+from .download import FILES, TEXT_ENCODERS, download
 from .errors import InputError
-from .model import Hallo3
+from .memory_plan import GB, RESERVED, WEIGHTS, free_memory
+from .model import Hallo3, plan_for
 from .noise import SeededNoise
 from .portrait import encode_portrait, face_region, read_image, read_mask
 from .sampling import SAMPLERS, Schedule
 from .speech import encode_speech, prepare_waveform
+from .vae import save_latent
 from .video import VideoWriter, check_output, read_speech, sound_of_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CARDS = (8, 12, 16, 24, 48, 80)
+PLANNED = ("bf16", "fp8")
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -46,6 +51,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     checking = commands.add_parser("check", help="say what weights files are")
     checking.set_defaults(run=run_check, stopped="Stopped.")
     checking.add_argument("files", type=Path, nargs="+", help="any weights files")
+    planning = commands.add_parser("plan", help="say what memory a model takes")
+    planning.set_defaults(run=run_plan, stopped="Stopped.")
+    planning.add_argument("--model", type=Path, help="as for animate (default: the released one)")
+    planning.add_argument("--memory", type=float, nargs="+", default=CARDS, help="of cards, in GB")
+    planning.add_argument("--dtype", choices=WEIGHTS, nargs="+", default=PLANNED, help="of weights")
+    bringing = commands.add_parser("download", help="bring the released files")
+    bringing.set_defaults(run=run_download, stopped="Stopped; start again to go on.")
+    bringing.add_argument("folder", type=Path, help="where to, such as ComfyUI's models folder")
+    bringing.add_argument("--text-encoder", choices=TEXT_ENCODERS, help="also T5, for prompts")
+    bringing.add_argument("--list", action="store_true", help="only say what would be brought")
     add = command.add_argument
     add("--portrait", type=Path, help="a picture (default: scikit-image's astronaut)")
     add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
@@ -76,6 +91,18 @@ def choose_device(name: str | None) -> torch.device:
         raise InputError(f"The device {name} cannot be used ({reason}): try cpu.") from error
 
 
+def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Hallo3:
+    """The model that was asked for, placed as the memory of the device allows."""
+    if options.model is None:
+        return builtin.load().to(dtype).placed(device)
+    kind = next(kind for kind, (_, size) in WEIGHTS.items() if size == dtype.itemsize)
+    offload = device.type != "cpu"
+    plan = plan_for(options.model, kind, free_memory(device), offload)
+    if not options.quiet:
+        print("\n".join(plan.lines()))
+    return Hallo3.from_folder(options.model, dtype).placed(device, plan)
+
+
 def run_animate(options: argparse.Namespace) -> int:
     check_output(options.output)
     Schedule.published(options.steps)
@@ -92,12 +119,13 @@ def run_animate(options: argparse.Namespace) -> int:
         region = face_region(read_mask(options.face_mask, portrait.shape[1:]))
     waveform, rate = read_speech(options.speech)
 
-    model = Hallo3.from_folder(options.model, dtype) if options.model else builtin.load()
-    model.to(device, dtype)
+    model = load_model(options, device, dtype)
     noise = SeededNoise(options.seed)
     text = model.text_encoder()(options.prompt) if options.prompt else None
-    speech = encode_speech(model.speech_encoder, prepare_waveform(waveform, rate)).on_disk()
-    identity = encode_portrait(model.vae, model.reference_network, portrait, region, noise)
+    with model.working(model.speech_encoder):
+        speech = encode_speech(model.speech_encoder, prepare_waveform(waveform, rate)).on_disk()
+    with model.working(model.vae, model.reference_network):
+        identity = encode_portrait(model.vae, model.reference_network, portrait, region, noise)
 
     height, width = identity.size
     with (
@@ -120,6 +148,10 @@ def run_animate(options: argparse.Namespace) -> int:
             interrupted = False
         except KeyboardInterrupt:
             interrupted = True
+        except NotDecoded as error:
+            file = options.output.with_suffix(f".segment{error.index}.latent")
+            save_latent(file, error.latents)
+            raise InputError(f"{error} Its latents are in {file}.") from error
         finally:
             # nothing may keep the file from being finished now
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -154,6 +186,34 @@ def run_convert(options: argparse.Namespace) -> int:
         files = [file for made in plans for file in convert(made, options.folder, bar.update)]
     for file in files:
         print(f"{file} ({file.stat().st_size / 1e9:.2f} GB)")
+    return 0
+
+
+def run_plan(options: argparse.Namespace) -> int:
+    print("| memory | weights | portrait | speech | sampling | decoding | how |")
+    print("|---|---|---|---|---|---|---|")
+    for memory in options.memory:
+        for kind in options.dtype:
+            start = f"| {memory:g} GB | {kind} | "
+            try:
+                plan = plan_for(options.model, kind, memory * GB - RESERVED)
+            except InputError as error:
+                print(f"{start}| | | | {error} |")
+                continue
+            peaks = (f"{plan.peak(stage) / GB:.1f} GB" for stage in plan.stages)
+            print(start + " | ".join((*peaks, plan.how)) + " |")
+    return 0
+
+
+def run_download(options: argparse.Namespace) -> int:
+    files = (*FILES, *TEXT_ENCODERS.get(options.text_encoder, ()))
+    if options.list:
+        for file in files:
+            size = f"{file.gigabytes:.2f} GB, " if file.gigabytes else ""
+            print(f"{file.place(options.folder)}: {size}{file.licence}, {file.repository}")
+        return 0
+    for path in download(files, options.folder):
+        print(path)
     return 0
 
 

@@ -1,5 +1,6 @@
 """The whole job: an Identity and a Speech become a video, one segment after the other."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,9 @@ from .sampling import SAMPLERS, Schedule, guided, sample
 from .segments import motion_latents, segment_windows
 from .speech import Speech
 from .transformer import Conditions
-from .vae import decode
+from .vae import MOST_TILES, TILE_UNITS, decode
+
+logger = logging.getLogger(__name__)
 
 STEPS = 50
 GUIDANCE = 3.5
@@ -42,6 +45,17 @@ class Segment:
     index: int
     latents: Tensor
     frames: Tensor
+
+
+class NotDecoded(InputError):
+    """The device has not the memory to decode a segment, whose `latents` are here."""
+
+    def __init__(self, index: int, latents: Tensor):
+        super().__init__(
+            f"There is not enough memory to decode segment {index}: close other programs, or use "
+            "--device cpu."
+        )
+        self.index, self.latents = index, latents
 
 
 @torch.no_grad()
@@ -79,38 +93,49 @@ def animate(
     silence = torch.zeros(
         1, SEGMENT_FRAMES, AUDIO_WINDOW, AUDIO_LAYERS, config.audio_channels, **options
     )
-    no_audio = denoiser.audio_keys_values(model.audio_projector(silence))
-    face = denoiser.face_keys_values(identity.face.to(**options))
-    reference = denoiser.reference_keys_values([f.to(**options) for f in identity.features])
+    with model.working(model.audio_projector):
+        no_tokens = model.audio_projector(silence)
+    with model.working(denoiser):
+        no_audio = denoiser.audio_keys_values(no_tokens)
+        face = denoiser.face_keys_values(identity.face.to(**options))
+        reference = denoiser.reference_keys_values([f.to(**options) for f in identity.features])
 
     motion = identity.motion
     for index in range(speech.segments):
         windows = segment_windows(speech.features, index).to(**options)
-        audio = denoiser.audio_keys_values(model.audio_projector(windows))
+        with model.working(model.audio_projector):
+            tokens = model.audio_projector(windows)
         motion = motion.to(**options)
-        predict = guided(
-            partial(predict_v, model, Conditions(no_text, motion, reference, face, no_audio)),
-            partial(predict_v, model, Conditions(text, motion, reference, face, audio)),
-            guidance,
-        )
         initial = noise.stream("initial", index).normal(*latents_shape).to(model.device)
         draw = partial(noise.stream("steps", index).normal, *latents_shape)
-        for estimate in sample(predict, initial, schedule, SAMPLERS[sampler], draw):
-            latents = estimate
-            on_step()
+        with model.working(denoiser):
+            audio = denoiser.audio_keys_values(tokens)
+            predict = guided(
+                partial(predict_v, model, Conditions(no_text, motion, reference, face, no_audio)),
+                partial(predict_v, model, Conditions(text, motion, reference, face, audio)),
+                guidance,
+            )
+            for estimate in sample(predict, initial, schedule, SAMPLERS[sampler], draw):
+                latents = estimate
+                on_step()
 
         if not latents.isfinite().all():
             raise InputError(
                 f"Segment {index} came out as no numbers in {model.dtype}: use bfloat16 or float32."
             )
         new = min(speech.frames - index * NEW_FRAMES, NEW_FRAMES)
-        frames = decode_images(model.vae, latents, MOTION_FRAMES + new)
+        try:
+            with model.working(model.vae):
+                frames = decode_images(model.vae, latents, MOTION_FRAMES + new, model.tiles)
+        except torch.OutOfMemoryError as error:
+            raise NotDecoded(index, latents) from error
         yield Segment(index, latents, frames[MOTION_FRAMES:, :, identity.columns])
 
         if index + 1 < speech.segments:
             last_frames = frames[-MOTION_FRAMES:].permute(3, 0, 1, 2)[None] * 2 - 1
             draws = noise.stream("motion", index + 1)
-            motion = motion_latents(model.vae, identity.portrait, last_frames, draws)
+            with model.working(model.vae):
+                motion = motion_latents(model.vae, identity.portrait, last_frames, draws)
 
 
 def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor) -> Tensor:
@@ -119,10 +144,27 @@ def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor
     return model.denoiser(x.to(model.dtype), timesteps, conditions).float()
 
 
-def decode_images(vae: AutoencoderKLCogVideoX, latents: Tensor, count: int) -> Tensor:
-    """The first frames of `latents` as (count, height, width, 3) in [0, 1]."""
+def decode_images(
+    vae: AutoencoderKLCogVideoX, latents: Tensor, count: int, tiles: int = 1
+) -> Tensor:
+    """The first frames of `latents` as (count, height, width, 3) in [0, 1].
+
+    If the device has not the memory, in more and smaller tiles than asked for.
+    """
+    side = min(latents.shape[-2:])
+    while True:
+        try:
+            return _decode_images(vae, latents, count, tiles)
+        except torch.OutOfMemoryError:
+            tiles += 1
+            if tiles > min(MOST_TILES, side // TILE_UNITS):
+                raise
+            logger.warning("Decoding ran out of memory: again in %d x %d tiles.", tiles, tiles)
+
+
+def _decode_images(vae: AutoencoderKLCogVideoX, latents: Tensor, count: int, tiles: int) -> Tensor:
     chunks, decoded = [], 0
-    for pixels in decode(vae, latents):
+    for pixels in decode(vae, latents, tiles):
         chunks.append((pixels[0].permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1))
         decoded += len(chunks[-1])
         if decoded >= count:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import InputError
+from .layers import ScaledLinear
 
 DENOISER = "model.diffusion_model."
 REFERENCE_NETWORK = "ref_model.diffusion_model."
@@ -199,19 +200,21 @@ def load(
 ) -> None:
     """Put weights into a module made on the meta device, as `dtype`, for inference.
 
-    Raises `InputError` as `require_shapes` does.
+    Weights that come with a scale stay in fp8. Raises `InputError` as `require_shapes` does.
     """
     require_shapes(module, weights, names, source)
-    state = {ours: _plain(weights, theirs, dtype) for ours, theirs in names.items()}
+    state = {}
+    for ours, theirs in names.items():
+        scale = weights.get(f"{theirs}_scale")
+        state[ours] = weights[theirs] if scale is not None else weights[theirs].to(dtype)
+        if scale is not None:
+            state[f"{ours}_scale"] = scale.float().reshape(())
+            name = ours.removesuffix(".weight")
+            linear = module.get_submodule(name)
+            sizes = (linear.in_features, linear.out_features, linear.bias is not None)
+            module.set_submodule(name, ScaledLinear(*sizes, device="meta"))
     module.load_state_dict(state, assign=True)
     module.eval().requires_grad_(False)
-
-
-def _plain(weights: Mapping[str, Tensor], name: str, dtype: torch.dtype) -> Tensor:
-    """A tensor as `dtype`, multiplied by its scale if it has one."""
-    value = weights[name]
-    scale = weights.get(f"{name}_scale")
-    return value.to(dtype) if scale is None else (value.float() * scale).to(dtype)
 
 
 def _some(items: list[str]) -> str:

@@ -45,6 +45,18 @@ class Modulation(NamedTuple):
         return torch.addcmul(self.shift, x, 1 + self.scale)
 
 
+class ScaledLinear(nn.Linear):
+    """A linear layer whose weight is kept in fp8, to be multiplied by `weight_scale`."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, **factory):
+        super().__init__(inputs, outputs, bias, **factory)
+        self.register_buffer("weight_scale", torch.ones((), device=self.weight.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = (self.weight.float() * self.weight_scale).to(x.dtype)
+        return F.linear(x, weight, self.bias)
+
+
 class MLP(nn.Module):
     def __init__(self, width: int, operations: Operations, **factory):
         super().__init__()

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from . import checkpoint, vae
 from .conditioning import AudioProjector
 from .config import Hallo3Config
 from .errors import InputError
+from .memory_plan import MemoryPlan, plan_memory
+from .placement import Placement
 from .text import TextEncoder
 from .transformer import Denoiser, ReferenceNetwork
 from .weights_file import read_metadata
@@ -23,7 +26,12 @@ TRANSFORMER_FILE = "hallo3/1/mp_rank_00_model_states.pt"
 VAE_FILE = "cogvideox-5b-i2v-sat/vae/3d-vae.pt"
 SPEECH_FOLDER = "wav2vec/wav2vec2-base-960h"
 TEXT_FOLDER = "t5-v1_1-xxl"
-CONVERTED_FILES = ("vae/hallo3_vae_*.safetensors", "audio_encoders/hallo3_wav2vec2.safetensors")
+COMFYUI_FILES = (
+    ("vae/hallo3_vae_*.safetensors", "vae/hallo3/3d-vae.pt"),
+    ("audio_encoders/hallo3_wav2vec2.safetensors", "audio_encoders/wav2vec2-base-960h"),
+    ("text_encoders/t5xxl_*.safetensors", "text_encoders/t5-v1_1-xxl"),
+)
+"""In ComfyUI's `models`: autoencoder, speech encoder and text encoder, the best place first."""
 
 NETWORKS = (
     (Denoiser, checkpoint.DENOISER, checkpoint.TRANSFORMER_NAMES),
@@ -48,6 +56,8 @@ class Hallo3:
     vae: AutoencoderKLCogVideoX
     speech_encoder: Wav2Vec2Model
     text_encoder: Callable[[], TextEncoder]
+    placement: Placement = field(default_factory=Placement)
+    tiles: int = 1
 
     @property
     def config(self) -> Hallo3Config:
@@ -55,19 +65,31 @@ class Hallo3:
 
     @property
     def device(self) -> torch.device:
-        return self.denoiser.embed.position.device
+        return self.placement.device
 
     @property
     def dtype(self) -> torch.dtype:
         return self.denoiser.embed.position.dtype
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Hallo3":
-        """Everything to `device`, and all but the speech encoder to `dtype`."""
+    def working(self, *networks: nn.Module) -> AbstractContextManager:
+        """Have networks on the device for a while, if they do not stay there."""
+        return self.placement.working(*networks)
+
+    def to(self, dtype: torch.dtype) -> "Hallo3":
+        """All but the speech encoder as `dtype`."""
         for network in (self.denoiser, self.reference_network, self.audio_projector, self.vae):
-            # past diffusers' own `to`, which warns of an empty list of exceptions
-            nn.Module.to(network, device, dtype)
-        self.speech_encoder.to(device)
+            nn.Module.to(network, dtype)  # past diffusers' own, which warns of an empty list
         return self
+
+    def placed(self, device: torch.device, plan: MemoryPlan | None = None) -> "Hallo3":
+        """The model on a device, all of it or as planned."""
+        placement = Placement(device, plan is not None and plan.in_turn)
+        streamed = plan.streamed if plan else 0
+        for network in (self.denoiser, self.reference_network):
+            placement.add(network, network.layers[:streamed])
+        for network in (self.audio_projector, self.vae, self.speech_encoder):
+            placement.add(network)
+        return replace(self, placement=placement, tiles=plan.tiles if plan else 1)
 
     @classmethod
     def from_folder(cls, path: Path, dtype: torch.dtype = torch.float32) -> "Hallo3":
@@ -88,8 +110,25 @@ class Hallo3:
             *transformers,
             load_vae(files.vae, dtype),
             speech_encoder,
-            lambda: TextEncoder.from_folder(files.text_encoder, dtype),
+            lambda: TextEncoder.load(files.text_encoder, dtype),
         )
+
+
+def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) -> MemoryPlan:
+    """The memory plan of the model at `path`, or of the released one (None); see `plan_memory`.
+
+    Weights in fp8 stay so, whatever `kind`.
+    """
+    if path is None:
+        config = Hallo3Config()
+        with torch.device("meta"):
+            autoencoder = vae.autoencoder(**vae.RELEASED)
+        return plan_memory(config, autoencoder, kind, free, offload)
+    files = find_files(path)
+    weights, config, layouts = open_transformers(files.transformers)
+    autoencoder, _ = vae_layout(checkpoint.read_weights(files.vae), files.vae)
+    scaled = any(f"{theirs}_scale" in weights for theirs in layouts[0].values())
+    return plan_memory(config, autoencoder, "fp8" if scaled else kind, free, offload)
 
 
 class Files(NamedTuple):
@@ -113,22 +152,21 @@ def find_files(path: Path) -> Files:
         if len(converted) > 1:
             names = ", ".join(file.name for file in converted)
             raise InputError(f"There are {names} in {path}: give the file itself.")
-        path = converted[0] if converted else path / TRANSFORMER_FILE
+        published = [path / "diffusion_models" / TRANSFORMER_FILE, path / TRANSFORMER_FILE]
+        path = next(filter(Path.is_file, [*converted, *published]), published[1])
     file = path.resolve()
-    if "hallo3_network" in read_metadata(file):
-        folder = file.parent.parent
-        return Files(
-            file,
-            *(_first(folder, pattern) for pattern in CONVERTED_FILES),
-            folder / "text_encoders" / TEXT_FOLDER,
-        )
+    for folder in file.parents:
+        if folder.name == "diffusion_models":
+            return Files(file, *(_first(folder.parent, places) for places in COMFYUI_FILES))
     folder = file.parent.parent.parent
-    return Files(file, *(folder / name for name in (VAE_FILE, SPEECH_FOLDER, TEXT_FOLDER)))
+    text = _first(folder, ("t5xxl_*.safetensors", TEXT_FOLDER))
+    return Files(file, folder / VAE_FILE, folder / SPEECH_FOLDER, text)
 
 
-def _first(folder: Path, pattern: str) -> Path:
-    """The first file of a pattern, or the place where it is missing."""
-    return next(iter(sorted(folder.glob(pattern))), folder / pattern)
+def _first(folder: Path, patterns: tuple[str, ...]) -> Path:
+    """The first file of some patterns, or the place where it is missing."""
+    found = (path for pattern in patterns for path in sorted(folder.glob(pattern)))
+    return next(found, folder / patterns[-1])
 
 
 def published_layout(

@@ -1,15 +1,22 @@
 """The prompt: 226 T5 tokens, padded, without an attention mask."""
 
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
-from .checkpoint import load_pretrained
+from . import checkpoint
 from .config import Hallo3Config
 from .errors import InputError
+
+TOKENIZERS = ("t5-v1_1-xxl", "t5_tokenizer", "../../comfy/text_encoders/t5_tokenizer")
+"""Folders beside a single file of T5 where its tokenizer may be; the last is ComfyUI's own."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,21 +26,26 @@ class TextEncoder:
     tokens: int = Hallo3Config.text_tokens
 
     @classmethod
-    def from_folder(cls, folder: Path, dtype: torch.dtype) -> "TextEncoder":
-        """A T5 encoder and its tokenizer as transformers saves them."""
-        encoder = load_pretrained(T5EncoderModel, folder).to(dtype)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # transformers raises many kinds
-            raise InputError(
-                f"There is no tokenizer in {folder} ({type(error).__name__}): "
-                "download the folder whole."
-            ) from error
-        return cls(tokenizer, encoder)
+    def load(cls, path: Path, dtype: torch.dtype) -> "TextEncoder":
+        """A T5 encoder: a folder as transformers saves it, or one file as ComfyUI has it."""
+        if path.is_dir():
+            encoder = checkpoint.load_pretrained(T5EncoderModel, path).to(dtype)
+            return cls(load_tokenizer([path]), encoder)
+        read = checkpoint.read_weights(path)
+        weights = {name.replace(".scale_weight", ".weight_scale"): read[name] for name in read}
+        module, names = t5_layout(weights, path)
+        checkpoint.load(module, weights, names, dtype, path)
+        folder = path.resolve().parent
+        return cls(load_tokenizer([folder, *(folder / name for name in TOKENIZERS)]), module)
 
     @torch.no_grad()
     def __call__(self, prompt: str) -> Tensor:
         """The prompt cut or padded to `tokens`: (1, tokens, text width), float32."""
+        length = len(self.tokenizer(prompt).input_ids)
+        if length > self.tokens:
+            logger.warning(
+                "The prompt has %d tokens: what comes after %d is cut off.", length, self.tokens
+            )
         ids = self.tokenizer(
             prompt,
             max_length=self.tokens,
@@ -43,3 +55,48 @@ class TextEncoder:
         ).input_ids
 
         return self.encoder(ids.to(self.encoder.device)).last_hidden_state.float()
+
+
+def load_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:
+    """The tokenizer in the first of the folders that has one."""
+    failure = "nothing there"
+    for folder in folders:
+        try:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # transformers raises many kinds
+            failure = type(error).__name__
+    raise InputError(
+        f"There is no T5 tokenizer in {folders[0]} ({failure}): put tokenizer.json or spiece.model "
+        "of google/t5-v1_1-xxl there."
+    )
+
+
+def t5_layout(weights: dict[str, Tensor], file: Path) -> tuple[T5EncoderModel, dict[str, str]]:
+    """A T5 v1.1 encoder without weights of the sizes in `file`, and its names there."""
+    names = [re.match(r"encoder\.block\.(\d+)\.", name) for name in weights]
+    layers = 1 + max((int(match[1]) for match in names if match), default=-1)
+    block = "encoder.block.0.layer"
+    try:
+        vocabulary, width = weights["shared.weight"].shape
+        heads = weights[f"{block}.0.SelfAttention.relative_attention_bias.weight"].shape[1]
+        config = T5Config(
+            vocab_size=vocabulary,
+            d_model=width,
+            d_kv=weights[f"{block}.0.SelfAttention.q.weight"].shape[0] // heads,
+            d_ff=weights[f"{block}.1.DenseReluDense.wi_0.weight"].shape[0],
+            num_layers=layers,
+            num_heads=heads,
+            feed_forward_proj="gated-gelu",
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        looks_like = checkpoint.describe(weights)
+        raise InputError(
+            f"{file} is not a T5 v1.1 encoder but {looks_like}: choose t5xxl_fp16 or "
+            "t5xxl_fp8_e4m3fn."
+        ) from error
+    with torch.device("meta"):
+        module = T5EncoderModel(config)
+    names = {ours: ours for ours in module.state_dict()}
+    return module, names | {
+        ours: "shared.weight" for ours in names if ours.endswith("embed_tokens.weight")
+    }

@@ -6,28 +6,38 @@ height / 8, width / 8), scaled as the transformers expect them.
 
 import re
 from collections.abc import Iterator, Mapping
+from math import ceil
+from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKLCogVideoX
-from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCausalConv3d
+from safetensors.torch import save_file
 from torch import Tensor
 
+from .config import SPACE_COMPRESSION
+from .lean_vae import make_lean
 from .memory import steady_memory
 from .noise import Stream
 
 LATENT_SCALE = 0.7
+TILE_UNITS = 4
+"""A tile is as many of its overlaps wide."""
+MOST_TILES = 8
+
+
+RELEASED = {
+    "block_out_channels": (128, 256, 256, 512),
+    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+    "layers_per_block": 3,
+    "latent_channels": 16,
+}
+"""Sizes of the released autoencoder."""
 
 
 def autoencoder(**config) -> AutoencoderKLCogVideoX:
-    """diffusers' autoencoder, without the copies that its 1 x 1 x 1 convolutions keep for nothing.
-
-    A causal convolution keeps the end of its input for the next chunk; one that looks at a single
-    frame needs none, but in diffusers keeps all of it, at every norm of the decoder.
-    """
-    vae = AutoencoderKLCogVideoX(**config)
-    for module in vae.modules():
-        if isinstance(module, CogVideoXCausalConv3d) and module.time_kernel_size == 1:
-            module.pad_mode = "replicate"  # pads by nothing and keeps nothing
-    return vae
+    """diffusers' autoencoder for inference, with layers that keep less."""
+    return make_lean(AutoencoderKLCogVideoX(**config))
 
 
 def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor:
@@ -38,13 +48,17 @@ def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor
     return LATENT_SCALE * (mean + std * noise.normal(*mean.shape).to(mean))
 
 
-def decode(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:
+def decode(vae: AutoencoderKLCogVideoX, latents: Tensor, tiles: int = 1) -> Iterator[Tensor]:
     """Pixels of `latents`, a few frames at a time: 9 first, then 8, for 13 latent frames.
 
     The chunks are diffusers' own: group norms look at one chunk, so other chunks would give
-    other numbers.
+    other numbers. So do more than one of `tiles` a side, which overlap and take less memory; then
+    all frames come at once.
     """
     latents = latents.to(vae.dtype) / LATENT_SCALE
+    if tiles > 1:
+        yield _decode_tiled(vae, latents, tiles)
+        return
     chunk = vae.num_latent_frames_batch_size
     first = chunk + latents.shape[2] % chunk
     cache = None
@@ -52,6 +66,28 @@ def decode(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:
         for part in (latents[:, :, :first], *latents[:, :, first:].split(chunk, dim=2)):
             pixels, cache = vae.decoder(part, conv_cache=cache)
             yield pixels.float()
+
+
+def _decode_tiled(vae: AutoencoderKLCogVideoX, latents: Tensor, tiles: int) -> Tensor:
+    height, width = (SPACE_COMPRESSION * tile_side(side, tiles) for side in latents.shape[-2:])
+    overlap = 1 / TILE_UNITS
+    vae.enable_tiling(height, width, overlap, overlap)
+    try:
+        with steady_memory():
+            return vae.tiled_decode(latents).sample.float()
+    finally:
+        vae.disable_tiling()
+
+
+def tile_side(side: int, tiles: int) -> int:
+    """The side of each of `tiles` that cover `side` latents and overlap by a quarter."""
+    return TILE_UNITS * ceil(side / ((TILE_UNITS - 1) * tiles))
+
+
+def save_latent(file: Path, latents: Tensor) -> None:
+    """Latents as ComfyUI's Load Latent reads them."""
+    tensor = (latents / LATENT_SCALE).float().contiguous().cpu()
+    save_file({"latent_tensor": tensor, "latent_format_version_0": torch.tensor([])}, file)
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict:

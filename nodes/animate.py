@@ -1,5 +1,6 @@
 """Animate Portrait, and the nodes that it expands to."""
 
+import logging
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from server import PromptServer
 
 from ..hallo3_core.config import FPS
 from ..hallo3_core.video import join, sound_of_waveform, write_pictures
+from .host.memory import plan
 from .sampling import FRAMES, hallo3_model, motion_input
 from .sockets import (
     CATEGORY,
@@ -30,6 +32,8 @@ from .sockets import (
     vae_input,
 )
 from .video import decode_segment, extend, latent_input
+
+logger = logging.getLogger(__name__)
 
 PARTS = f"{CATEGORY}/parts"
 GROUP = 8
@@ -125,6 +129,7 @@ class AnimatePortrait(io.ComfyNode):
         soundtrack=None,
     ) -> io.NodeOutput:
         hallo3_model(model)
+        logger.info("Hallo3 memory: %s", "; ".join(plan(model, vae).lines()))
         expansion = Expansion(cls.hidden)
         segments = expansion.node(
             "Hallo3AnimateSegments", 0, (*SAMPLED_WITH, "vae"), first=0, count=speech.segments

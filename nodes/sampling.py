@@ -13,6 +13,7 @@ from ..hallo3_core.config import (
 from ..hallo3_core.errors import InputError
 from ..hallo3_core.portrait import Identity
 from ..hallo3_core.segments import segment_windows
+from .host.memory import plan
 from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, RunOnce
 from .host.sampling import published_sampler, published_sigmas, sample_segment
 from .sockets import (
@@ -56,6 +57,7 @@ def condition(
 ) -> tuple[list, list, dict]:
     """Positive and negative conditioning and an empty LATENT for one segment."""
     host_model = hallo3_model(model)
+    plan(model)
     config: Hallo3Config = host_model.diffusion_model.config
     if index >= speech.segments:
         raise InputError(

@@ -19,10 +19,11 @@ from comfy.patcher_extension import CallbacksMP, WrapperExecutor, WrappersMP, ge
 from torch import Tensor, nn
 
 from ...hallo3_core import builtin, checkpoint
-from ...hallo3_core.config import LATENT_FRAMES, Hallo3Config
+from ...hallo3_core.config import Hallo3Config
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.layers import Attention, KeyValue
 from ...hallo3_core.memory import return_freed_memory
+from ...hallo3_core.memory_plan import sampling_bytes
 from ...hallo3_core.model import NETWORKS, open_transformers
 from ...hallo3_core.transformer import Conditions, Denoiser
 from .previews import Hallo3Latents
@@ -36,12 +37,6 @@ DTYPES = {
     "fp16": torch.float16,
     "fp8_e4m3fn": torch.float8_e4m3fn,
 }
-
-
-MEMORY_FACTOR = 1.05 / 3072
-"""Of `memory_usage_factor`, for each channel: the tensors that are alive at the peak of a call take
-1352 MiB in bf16 at full size, counted by `tests/host/test_memory.py`, where a factor of 1 stands
-for 1404; the rest is for allocators."""
 
 
 class CONDRows(comfy.conds.CONDRegular):
@@ -179,13 +174,9 @@ class Hallo3Model(comfy.model_base.BaseModel):
         return kwargs[MOTION].to(kwargs["device"])
 
     def memory_required(self, input_shape: list[int], cond_shapes: dict | None = None) -> float:
-        """Bytes that a call on latents of `input_shape` takes: activations, and what is kept."""
-        config, rows = self.diffusion_model.config, input_shape[0]
-        per_frame = config.face_tokens + config.audio_tokens
-        tokens = config.frame_tokens + rows * LATENT_FRAMES * per_frame
-        numbers = config.layers * 2 * tokens * config.width
-        kept = numbers * comfy.model_management.dtype_size(self.get_dtype_inference())
-        return super().memory_required(input_shape) + kept
+        """Bytes that a call on latents of `input_shape` takes, and what is kept between calls."""
+        size = comfy.model_management.dtype_size(self.get_dtype_inference())
+        return sampling_bytes(self.diffusion_model.config, input_shape[0], size)
 
 
 class Companions(NamedTuple):
@@ -210,7 +201,6 @@ class HostConfig(comfy.supported_models_base.BASE):
 
     def __init__(self, config: Hallo3Config):
         super().__init__({"config": config})
-        self.memory_usage_factor = MEMORY_FACTOR * config.width
 
     def get_model(self, state_dict=None, prefix="", device=None) -> Hallo3Model:
         return Hallo3Model(self, device=device)

@@ -1,5 +1,6 @@
 """The video autoencoder as ComfyUI's VAE, and what the core's functions take in its place."""
 
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -14,9 +15,12 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from ...hallo3_core.animate import decode_images
-from ...hallo3_core.config import MOTION_FRAMES, SPACE_COMPRESSION
+from ...hallo3_core.config import MOTION_FRAMES
 from ...hallo3_core.errors import InputError
+from ...hallo3_core.memory_plan import GB, choose_tiles, decoding_bytes, encoding_bytes
 from ...hallo3_core.vae import LATENT_SCALE, decode
+
+logger = logging.getLogger(__name__)
 
 
 class Autoencoder(nn.Module):
@@ -70,23 +74,17 @@ class Hallo3VAE(comfy.sd.VAE):
 def memory_to_encode(
     vae: AutoencoderKLCogVideoX, shape: tuple[int, ...], dtype: torch.dtype
 ) -> float:
-    """Bytes to encode pixels (batch, 3, frames, height, width); beyond 12 frames it is streamed."""
-    frames, height, width = shape[-3:]
-    return _maps(vae, height, width, dtype) * (20 + 5 * min(frames, 12))
+    """Bytes to encode pixels (batch, 3, frames, height, width)."""
+    size = comfy.model_management.dtype_size(dtype)
+    return encoding_bytes(vae.config.block_out_channels[0], *shape[-3:], size)
 
 
 def memory_to_decode(
     vae: AutoencoderKLCogVideoX, shape: tuple[int, ...], dtype: torch.dtype
 ) -> float:
     """Bytes to decode latents (batch, 16, latent frames, height, width), which is streamed."""
-    height, width = (SPACE_COMPRESSION * side for side in shape[-2:])
-    return _maps(vae, height, width, dtype) * 145
-
-
-def _maps(vae: AutoencoderKLCogVideoX, height: int, width: int, dtype: torch.dtype) -> float:
-    """Bytes of one frame's feature maps at full resolution, in which the peaks are counted."""
-    channels = vae.config.block_out_channels[0]
-    return channels * height * width * comfy.model_management.dtype_size(dtype)
+    size = comfy.model_management.dtype_size(dtype)
+    return decoding_bytes(vae.config.block_out_channels[0], *shape[-2:], size)
 
 
 class StockAutoencoder:
@@ -131,9 +129,20 @@ def _open(
 
 @torch.no_grad()
 def decode_latent(vae: comfy.sd.VAE, samples: Tensor, frames: int) -> Tensor:
-    """The first `frames` images (frames, height, width, 3) of a LATENT's samples, on the CPU."""
+    """The first `frames` images (frames, height, width, 3) of a LATENT's samples, on the CPU.
+
+    Whole if there is the memory for it, else in tiles.
+    """
     autoencoder = _open(vae, memory_to_decode, samples.shape)
     if isinstance(autoencoder, StockAutoencoder):
         return vae.decode(samples)[0][:frames]
+    channels = autoencoder.config.block_out_channels[0]
+    size = comfy.model_management.dtype_size(vae.vae_dtype)
+    free = comfy.model_management.get_free_memory(vae.device)
+    tiles = choose_tiles(channels, *samples.shape[-2:], size, free)
+    if tiles > 1:
+        logger.warning(
+            "%.1f GB are free: decoding in %d x %d tiles, which may show.", free / GB, tiles, tiles
+        )
     latents = samples.to(autoencoder.device) * LATENT_SCALE
-    return decode_images(autoencoder, latents, frames).to(vae.output_device)
+    return decode_images(autoencoder, latents, frames, tiles).to(vae.output_device)

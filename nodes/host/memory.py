@@ -1,0 +1,28 @@
+"""The memory plan of a loaded model, on the device that ComfyUI has."""
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+
+from ...hallo3_core.memory_plan import WEIGHTS, MemoryPlan, plan_memory
+from .vae import Autoencoder
+
+
+def plan(
+    model: comfy.model_patcher.ModelPatcher, autoencoder: comfy.sd.VAE | None = None
+) -> MemoryPlan:
+    """How a Hallo3 MODEL fits into the whole memory of its device, with its VAE if that is known.
+
+    ComfyUI decides by itself what rests where; that it can at all is what this is for. Raises
+    `InputError` if the model does not fit.
+    """
+    host_model = model.model
+    management = comfy.model_management
+    module = getattr(autoencoder, "first_stage_model", None)
+    network = module.vae if isinstance(module, Autoencoder) else None
+    kind = "fp8"
+    if host_model.model_config.quant_config is None:
+        size = management.dtype_size(host_model.get_dtype())
+        kind = next(kind for kind, (matrix, _) in WEIGHTS.items() if matrix == size)
+    total = management.get_total_memory(model.load_device) - management.extra_reserved_memory()
+    return plan_memory(host_model.diffusion_model.config, network, kind, total)
