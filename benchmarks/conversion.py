@@ -1,8 +1,9 @@
-"""Time and memory of a conversion: `python -m benchmarks.conversion FOLDER` (Linux).
+"""Time, memory and closeness of a conversion: `python -m benchmarks.conversion FOLDER` (Linux).
 
 Makes a checkpoint of the released width with a few layers of random weights in FOLDER (5 GB for 4
 layers, and as much again for the results), converts it by the command line, and reads that
-process's anonymous memory all the while; pages of mapped files do not count.
+process's anonymous memory all the while; pages of mapped files do not count. Then compares what
+the denoisers of the source and of the results predict, on a canvas of 96 x 64.
 """
 
 import argparse
@@ -15,7 +16,11 @@ import torch
 
 from hallo3_core import checkpoint
 from hallo3_core.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.model import NETWORKS
+from hallo3_core.model import NETWORKS, load_transformers
+from hallo3_core.transformer import Conditions
+
+CANVAS = (8, 12)
+"""Height and width in latents: the width of the networks matters here, not that of the canvas."""
 
 
 def make_checkpoint(path: Path, config: Hallo3Config) -> None:
@@ -29,6 +34,29 @@ def make_checkpoint(path: Path, config: Hallo3Config) -> None:
     rows = LATENT_FRAMES * config.frame_tokens
     weights[checkpoint.ROTARY_TABLE] = torch.zeros(rows, config.head_width, dtype=torch.bfloat16)
     torch.save({"module": weights}, path)
+
+
+@torch.no_grad()
+def prediction(file: Path) -> torch.Tensor:
+    """What the denoiser of a file makes of noise, computed in bf16."""
+    torch.manual_seed(0)
+    denoiser, *_ = load_transformers(file, torch.bfloat16)
+    config = denoiser.config
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, dtype=torch.bfloat16)
+
+    shape = (1, config.latent_channels, LATENT_FRAMES, *CANVAS)
+    tokens = noise(1, config.frame_tokens, config.width)
+    audio = noise(1, LATENT_FRAMES, config.audio_tokens, config.audio_width)
+    conditions = Conditions(
+        noise(1, config.text_tokens, config.text_width),
+        noise(*shape),
+        denoiser.reference_keys_values([tokens] * config.layers),
+        denoiser.face_keys_values(noise(1, config.face_channels)),
+        denoiser.audio_keys_values(audio),
+    )
+    return denoiser(noise(*shape), torch.tensor([500]), conditions).float()
 
 
 def anonymous_memory(process: subprocess.Popen) -> int:
@@ -45,7 +73,9 @@ def main() -> None:
     options = parser.parse_args()
     source = options.folder / "mp_rank_00_model_states.pt"
     if not source.exists():
-        make_checkpoint(source, Hallo3Config(layers=options.layers))
+        height, width = CANVAS
+        config = Hallo3Config(layers=options.layers, latent_height=height, latent_width=width)
+        make_checkpoint(source, config)
     print(f"{source.stat().st_size / 1e9:.1f} GB, {options.layers} layers", flush=True)
     for dtype in ("bf16", "fp8_e4m3fn"):
         command = [sys.executable, "-m", "hallo3_core", "convert", source, options.folder]
@@ -55,6 +85,11 @@ def main() -> None:
             peak = max(peak, anonymous_memory(process))
             time.sleep(0.05)
         print(f"{dtype}: {time.perf_counter() - start:.0f} s, anonymous memory {peak} MB at most")
+    expected = prediction(source)
+    for dtype in ("bf16", "fp8_e4m3fn"):
+        found = prediction(options.folder / f"diffusion_models/hallo3_dit_{dtype}.safetensors")
+        error = (found - expected).norm() / expected.norm()
+        print(f"{dtype}: prediction off by {error:.3%}", flush=True)
 
 
 if __name__ == "__main__":

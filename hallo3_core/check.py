@@ -1,6 +1,5 @@
 """What a weights file is, and whether it will load."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,10 +10,17 @@ from torch import Tensor, nn
 from . import checkpoint
 from .config import Hallo3Config
 from .errors import InputError
-from .model import NETWORKS, PARTS, published_layout, speech_encoder_layout, vae_layout
+from .model import (
+    NETWORKS,
+    PARTS,
+    converted_config,
+    published_layout,
+    require_no_others,
+    scale_names,
+    speech_encoder_layout,
+    vae_layout,
+)
 from .weights_file import read_metadata, slices
-
-SCALED = ("_scale", ".comfy_quant")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ def check(path: Path) -> Report:
     for name in used:
         if not all(piece.float().isfinite().all() for piece in slices(weights[name])):
             raise InputError(f"{path} has no finite numbers in {name}: download it again.")
-    extra = [name for name in weights if name not in used and not name.endswith(SCALED)]
+    scales = {beside for name in used for beside in scale_names(name)}
+    extra = [name for name in weights if name not in used | scales]
     dtypes = Counter(str(weights[name].dtype).removeprefix("torch.") for name in used)
     count = sum(weights[name].numel() for name in used)
     return Report(kind, sizes, count, dtypes, extra)
@@ -68,11 +75,12 @@ def _recognise(
     if kind == checkpoint.SPEECH_ENCODER:
         return "wav2vec2-base", "", [speech_encoder_layout(weights, path)]
     if metadata.get("hallo3_network") in PARTS:
-        config = Hallo3Config(**json.loads(metadata["config"]))
+        config = converted_config(metadata, path)
         index = PARTS.index(metadata["hallo3_network"])
         network, prefix, table = NETWORKS[index]
         module = network(config, device="meta")
         names = checkpoint.published_names(module.state_dict(), prefix, table)
+        require_no_others(weights, [names], path)
         return f"Hallo3 {PARTS[index]}, converted", _sizes(config), [(module, names)]
     config, layouts = published_layout(checkpoint.shapes(weights), path)
     modules = [

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from safetensors.torch import load_file
@@ -133,6 +133,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         whole = is_zipfile(path)
+        if whole:
+            _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
     except Exception as error:  # on garbage the unpickler may raise anything
         if isinstance(error, UnpicklingError) and whole:
@@ -152,6 +154,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} holds a {type(content).__name__}, not named weights: choose another file."
         )
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _check_archive(path: Path) -> None:
+    """Find every member of a PyTorch file in its place, and its index whole; torch does not."""
+    with ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                if name.endswith("data.pkl"):
+                    member.read()
 
 
 def require(names: Iterable[str], weights: Mapping[str, object], source: Path) -> None:

@@ -19,12 +19,14 @@ from torch import Tensor
 from . import checkpoint
 from .errors import InputError
 from .model import (
+    COMFYUI_DOWNLOADS,
     NETWORKS,
     PARTS,
     SPEECH_FOLDER,
     TRANSFORMER_FILE,
     VAE_FILE,
     published_layout,
+    scale_names,
     speech_encoder_layout,
     vae_layout,
 )
@@ -72,8 +74,8 @@ class Part:
                 yield Entry(name, self.plain_dtype, tensor.shape)
                 continue
             yield Entry(name, self.dtype, tensor.shape)
-            yield Entry(f"{name}_scale", torch.float32, ())
-            mark = f"{name.removesuffix('weight')}comfy_quant"
+            scale, mark = scale_names(name)
+            yield Entry(scale, torch.float32, ())
             yield Entry(mark, torch.uint8, (len(FP8_MARK),))
 
 
@@ -110,7 +112,8 @@ def find_sources(path: Path) -> list[Path]:
     if (path / "latest").is_file():
         version = (path / "latest").read_text().strip()
         return [path / version / Path(TRANSFORMER_FILE).name]
-    inside = [path / TRANSFORMER_FILE, path / VAE_FILE, path / SPEECH_FOLDER]
+    comfyui = ("diffusion_models/" + TRANSFORMER_FILE, *COMFYUI_DOWNLOADS)
+    inside = [path / name for name in (TRANSFORMER_FILE, VAE_FILE, SPEECH_FOLDER, *comfyui)]
     found = [place for place in inside if place.exists()]
     found = [speech_file(place) if place.is_dir() else place for place in found]
     if not found and (path / "config.json").is_file():

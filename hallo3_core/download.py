@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from .errors import InputError
-from .model import SPEECH_FOLDER, TEXT_FOLDER, TRANSFORMER_FILE, VAE_FILE
+from .model import COMFYUI_DOWNLOADS, SPEECH_FOLDER, TEXT_FOLDER, TRANSFORMER_FILE, VAE_FILE
 
 HALLO3 = "fudan-generative-ai/hallo3"
 COGVIDEOX, APACHE = "CogVideoX licence", "Apache 2.0"
@@ -40,7 +39,7 @@ def _speech_encoder(name: str, gigabytes: float = 0) -> Download:
         "facebook/wav2vec2-base-960h",
         name,
         f"{SPEECH_FOLDER}/{name}",
-        f"audio_encoders/{Path(SPEECH_FOLDER).name}/{name}",
+        f"{COMFYUI_DOWNLOADS[1]}/{name}",
         gigabytes,
         APACHE,
     )
@@ -71,7 +70,7 @@ FILES = (
         29.1,
         COGVIDEOX,
     ),
-    Download(HALLO3, VAE_FILE, VAE_FILE, "vae/hallo3/3d-vae.pt", 0.86, COGVIDEOX),
+    Download(HALLO3, VAE_FILE, VAE_FILE, COMFYUI_DOWNLOADS[0], 0.86, COGVIDEOX),
     _speech_encoder("model.safetensors", 0.38),
     _speech_encoder("config.json"),
 )
@@ -100,7 +99,9 @@ def download(files: tuple[Download, ...], folder: Path) -> Iterator[Path]:
                 _verify(loaded, expected.etag)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 loaded.replace(target)
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # those of whichever HTTP library huggingface_hub is using
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
                 f"{file.name} of {file.repository} cannot be had ({reason}): check the network "

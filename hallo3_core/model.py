@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +26,10 @@ TRANSFORMER_FILE = "hallo3/1/mp_rank_00_model_states.pt"
 VAE_FILE = "cogvideox-5b-i2v-sat/vae/3d-vae.pt"
 SPEECH_FOLDER = "wav2vec/wav2vec2-base-960h"
 TEXT_FOLDER = "t5-v1_1-xxl"
+COMFYUI_DOWNLOADS = ("vae/hallo3/3d-vae.pt", "audio_encoders/wav2vec2-base-960h")
 COMFYUI_FILES = (
-    ("vae/hallo3_vae_*.safetensors", "vae/hallo3/3d-vae.pt"),
-    ("audio_encoders/hallo3_wav2vec2.safetensors", "audio_encoders/wav2vec2-base-960h"),
+    ("vae/hallo3_vae_*.safetensors", COMFYUI_DOWNLOADS[0]),
+    ("audio_encoders/hallo3_wav2vec2.safetensors", COMFYUI_DOWNLOADS[1]),
     ("text_encoders/t5xxl_*.safetensors", "text_encoders/t5-v1_1-xxl"),
 )
 """In ComfyUI's `models`: autoencoder, speech encoder and text encoder, the best place first."""
@@ -42,6 +43,7 @@ NETWORKS = (
 
 PARTS = ("denoiser", "reference network", "audio projector")
 """What a converted file of each of `NETWORKS` says it is."""
+
 
 Transformers = tuple[Denoiser, ReferenceNetwork, AudioProjector]
 
@@ -235,8 +237,40 @@ def open_transformers(file: Path, latent_size: tuple[int, int] | None = None) ->
         )
     for other in PARTS[1:]:
         weights |= checkpoint.read_weights(_companion(file, metadata, other))
-    config = Hallo3Config(**json.loads(metadata["config"]))
-    return Opened(weights, config, _layouts(config, weights, file))
+    config = converted_config(metadata, file)
+    layouts = _layouts(config, weights, file)
+    require_no_others(weights, layouts, file)
+    return Opened(weights, config, layouts)
+
+
+def converted_config(metadata: Mapping[str, str], file: Path) -> Hallo3Config:
+    """The sizes in the header of a converted file."""
+    try:
+        config = Hallo3Config(**json.loads(metadata["config"]))
+        if all(isinstance(size, int) and size > 0 for size in astuple(config)):
+            return config
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise InputError(f"{file} has a header that is damaged: convert again.")
+
+
+def scale_names(name: str) -> tuple[str, str]:
+    """The scale of a tensor in ComfyUI's scaled fp8 files, and the mark that it is there."""
+    return f"{name}_scale", f"{name.removesuffix('weight')}comfy_quant"
+
+
+def require_no_others(
+    weights: Mapping[str, Tensor], layouts: list[dict[str, str]], file: Path
+) -> None:
+    """Raise `InputError` if a converted file has tensors that the networks have not."""
+    used = [name for layout in layouts for name in layout.values()]
+    known = {*used, *(beside for name in used for beside in scale_names(name))}
+    others = [name for name in weights if name not in known]
+    if others:
+        raise InputError(
+            f"{file} has {len(others)} tensors too many, such as {others[0]}: its header is "
+            "damaged, convert again."
+        )
 
 
 def _companion(file: Path, metadata: Mapping[str, str], network: str) -> Path:

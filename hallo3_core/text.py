@@ -31,8 +31,7 @@ class TextEncoder:
         if path.is_dir():
             encoder = checkpoint.load_pretrained(T5EncoderModel, path).to(dtype)
             return cls(load_tokenizer([path]), encoder)
-        read = checkpoint.read_weights(path)
-        weights = {name.replace(".scale_weight", ".weight_scale"): read[name] for name in read}
+        weights = unscaled(checkpoint.read_weights(path))
         module, names = t5_layout(weights, path)
         checkpoint.load(module, weights, names, dtype, path)
         folder = path.resolve().parent
@@ -55,6 +54,16 @@ class TextEncoder:
         ).input_ids
 
         return self.encoder(ids.to(self.encoder.device)).last_hidden_state.float()
+
+
+def unscaled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights multiplied by the scales that ComfyUI's scaled fp8 files have beside them."""
+    found = {}
+    for name, value in weights.items():
+        scale = weights.get(name.removesuffix("weight") + "scale_weight")
+        scale = weights.get(f"{name}_scale", scale)
+        found[name] = value if scale is None else value.float() * scale
+    return found
 
 
 def load_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:

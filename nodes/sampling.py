@@ -1,5 +1,7 @@
 """Segment Conditioning, Hallo3 Sampler and Scheduler, Sample Segment."""
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
@@ -30,6 +32,8 @@ from .sockets import (
     speech_input,
     steps_input,
 )
+
+logger = logging.getLogger(__name__)
 
 FRAMES = "hallo3_new_frames"
 """Where a LATENT says how many new frames its segment has; without it, 47."""
@@ -92,6 +96,12 @@ def fit_text(text: Tensor, config: Hallo3Config) -> Tensor:
         raise InputError(
             f"The prompt was encoded to {text.shape[-1]} numbers a token, Hallo3 takes "
             f"{config.text_width}: use CLIPLoader with T5 XXL and type cogvideox."
+        )
+    if text.shape[1] > config.text_tokens:
+        logger.warning(
+            "The prompt has %d tokens: what comes after %d is cut off.",
+            text.shape[1],
+            config.text_tokens,
         )
     return F.pad(text, (0, 0, 0, config.text_tokens - text.shape[1]))
 

@@ -46,14 +46,28 @@ LOADED = {
 WHO = {"identity": "identity", "speech": "speech"}
 FILES = """Runs as it is, on the built-in tiny model with random weights (coloured noise).
 
-For the real thing choose these files in the three loaders:
-- models/diffusion_models: mp_rank_00_model_states.pt (Hallo3)
-- models/vae: 3d-vae.pt (Hallo3), or a CogVideoX VAE in diffusers' names
-- models/audio_encoders: wav2vec2-base-960h (folder or file)
+For the real thing choose in the three loaders what `hallo3_core download ComfyUI/models` brings:
+- models/diffusion_models: hallo3/1/mp_rank_00_model_states.pt
+- models/vae: hallo3/3d-vae.pt
+- models/audio_encoders: wav2vec2-base-960h
+
+or the smaller files that `hallo3_core convert` makes of them (see the README).
 
 Example files: python -m hallo3_core examples ComfyUI/input"""
 
 DOWNLOADS = {
+    "Hallo3LoadDiT": (
+        "diffusion_models",
+        "fudan-generative-ai/hallo3/resolve/main/hallo3/1/mp_rank_00_model_states.pt",
+    ),
+    "Hallo3LoadVAE": (
+        "vae",
+        "fudan-generative-ai/hallo3/resolve/main/cogvideox-5b-i2v-sat/vae/3d-vae.pt",
+    ),
+    "Hallo3LoadSpeechEncoder": (
+        "audio_encoders",
+        "facebook/wav2vec2-base-960h/resolve/main/model.safetensors",
+    ),
     "LoadMediaPipeFaceLandmarker": (
         "detection",
         "Comfy-Org/mediapipe/resolve/main/detection/mediapipe_face_fp32.safetensors",
@@ -67,7 +81,7 @@ DOWNLOADS = {
         "Comfy-Org/frame_interpolation/resolve/main/frame_interpolation/film_net_fp16.safetensors",
     ),
 }
-"""Folder and place on huggingface.co of the file that a stock loader asks for."""
+"""Folder and place on huggingface.co of the file that a loader asks for."""
 
 
 def sample(index: int, at: tuple[int, int], **links: str) -> tuple:

@@ -24,7 +24,7 @@ from ...hallo3_core.errors import InputError
 from ...hallo3_core.layers import Attention, KeyValue
 from ...hallo3_core.memory import return_freed_memory
 from ...hallo3_core.memory_plan import sampling_bytes
-from ...hallo3_core.model import NETWORKS, open_transformers
+from ...hallo3_core.model import NETWORKS, open_transformers, scale_names
 from ...hallo3_core.transformer import Conditions, Denoiser
 from .previews import Hallo3Latents
 
@@ -271,10 +271,9 @@ def rename(weights: Mapping[str, Tensor], layout: Mapping[str, str]) -> dict[str
     state = {}
     for ours, theirs in layout.items():
         state[ours] = weights[theirs]
-        if f"{theirs}_scale" in weights:
-            state[f"{ours}_scale"] = weights[f"{theirs}_scale"]
-            mark = "comfy_quant".join(theirs.rsplit("weight", 1))
-            state["comfy_quant".join(ours.rsplit("weight", 1))] = weights[mark]
+        if scale_names(theirs)[0] in weights:
+            for own, other in zip(scale_names(ours), scale_names(theirs), strict=True):
+                state[own] = weights[other]
     return state
 
 

@@ -15,6 +15,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 from hallo3_core import builtin, checkpoint, convert, weights_file
 from hallo3_core.check import check
 from hallo3_core.config import LATENT_FRAMES, Hallo3Config
+from hallo3_core.download import FILES
 from hallo3_core.errors import InputError
 from hallo3_core.model import NETWORKS, Hallo3, load_speech_encoder, load_transformers, load_vae
 from hallo3_core.transformer import Conditions, Denoiser
@@ -129,6 +130,15 @@ def test_a_speech_encoder_becomes_one_file(tmp_path):
     expected = theirs.state_dict()
     for name, value in ours.state_dict().items():
         assert torch.equal(value, expected[name])
+
+
+def test_what_was_downloaded_into_comfyui_is_found(tmp_path):
+    (tmp_path / "diffusion_models").mkdir()
+    places = [file.place(tmp_path) for file in FILES]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    assert convert.find_sources(tmp_path) == places[:3]
 
 
 def test_it_can_be_started_again(source, tmp_path):
