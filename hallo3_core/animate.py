@@ -39,7 +39,7 @@ class Segment:
     """One finished piece of the video.
 
     `latents` (1, 16, 13, height / 8, width / 8), float32; `frames` (frames, height, width, 3) in
-    [0, 1], the new ones, without the canvas around a square picture.
+    [0, 1], the new ones, without the canvas around the picture.
     """
 
     index: int
@@ -129,7 +129,7 @@ def animate(
                 frames = decode_images(model.vae, latents, MOTION_FRAMES + new, model.tiles)
         except torch.OutOfMemoryError as error:
             raise NotDecoded(index, latents) from error
-        yield Segment(index, latents, frames[MOTION_FRAMES:, :, identity.columns])
+        yield Segment(index, latents, frames[MOTION_FRAMES:, *identity.place])
 
         if index + 1 < speech.segments:
             last_frames = frames[-MOTION_FRAMES:].permute(3, 0, 1, 2)[None] * 2 - 1

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLCogVideoX
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .config import MOTION_FRAMES
 from .errors import InputError
+from .framing import FITS, Box, Size
 from .noise import Noise
 from .segments import motion_latents
 from .transformer import ReferenceNetwork
@@ -34,19 +34,19 @@ class Identity:
     `portrait` (1, 3, height, width) is the canvas portrait, `motion` (1, 16, 13, height / 8,
     width / 8) the motion latents of its standing still, which the first segment continues, `face`
     (1, 512) the face embedding, `features` the reference network's tokens, one (1, tokens, width)
-    for each layer, and `columns` the columns of the canvas that the picture itself covers.
+    for each layer, and `place` the rows and columns of the canvas that the picture itself covers.
     """
 
     portrait: Tensor
     motion: Tensor
     face: Tensor
     features: list[Tensor]
-    columns: slice
+    place: tuple[slice, slice]
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the picture, which is what the video shows."""
-        return self.portrait[..., self.columns].shape[-2:]
+        return self.portrait[..., *self.place].shape[-2:]
 
 
 def read_image(path: Path) -> Tensor:
@@ -103,10 +103,9 @@ def face_region(mask: Tensor, growth: float = FACE_BOX_GROWTH) -> Tensor:
     A box that has grown past the edge is shifted back inside the picture.
     """
     region = torch.zeros_like(mask)
+    left, top, right, bottom = region_box(mask)
     box = []
-    for axis, length in enumerate(mask.shape):
-        inside = (mask > 0.5).any(dim=1 - axis).nonzero()
-        first, last = inside.min().item(), inside.max().item() + 1
+    for first, last, length in ((top, bottom, len(mask)), (left, right, mask.shape[1])):
         size = min(round((last - first) * growth), length)
         start = round((first + last - size) / 2)
         start = min(max(start, 0), length - size)
@@ -115,38 +114,19 @@ def face_region(mask: Tensor, growth: float = FACE_BOX_GROWTH) -> Tensor:
     return region
 
 
-def fit(image: Tensor, canvas: tuple[int, int]) -> Tensor:
-    """`image` on a canvas of (height, width).
-
-    A square one is resized to the canvas height and padded left and right with black; any other
-    is resized to cover the canvas and cropped around its centre.
-    """
-    height, width = canvas
-    image = image[None]
-    if image.shape[2] == image.shape[3]:
-        image = F.interpolate(image, (height, height), mode="bilinear", antialias=True)
-        left = (width - height) // 2
-        image = F.pad(image, (left, width - height - left)).clamp(0, 1)
-    else:
-        tall, wide = image.shape[2:]
-        size = (
-            (height, wide * height // tall)
-            if wide * height > width * tall
-            else (tall * width // wide, width)
-        )
-        image = F.interpolate(image, size, mode="bicubic", antialias=True)
-        top, left = (size[0] - height) // 2, (size[1] - width) // 2
-        image = image[:, :, top : top + height, left : left + width]
-    return image * 2 - 1
+def region_box(region: Tensor) -> Box:
+    """The box around what is 1 in a mask (height, width)."""
+    rows, columns = ((region > 0.5).any(dim=axis).nonzero() for axis in (1, 0))
+    left, right = columns.min().item(), columns.max().item() + 1
+    return left, rows.min().item(), right, rows.max().item() + 1
 
 
-def picture_columns(image: Tensor, canvas: tuple[int, int]) -> slice:
-    """The columns of the canvas that `image` covers: the middle for a square, else all."""
-    height, width = canvas
-    if image.shape[1] != image.shape[2]:
-        return slice(0, width)
-    left = (width - height) // 2
-    return slice(left, left + height)
+def box_region(box: Box, size: Size, growth: float = FACE_BOX_GROWTH) -> Tensor:
+    """The region of a face in this box of a picture of `size`."""
+    mask = torch.zeros(size)
+    left, top, right, bottom = (max(round(edge), 0) for edge in box)
+    mask[top : max(bottom, top + 1), left : max(right, left + 1)] = 1
+    return face_region(mask, growth)
 
 
 def encode_identity(
@@ -156,7 +136,7 @@ def encode_identity(
     reference: Tensor,
     noise: Noise,
     face: Tensor | None = None,
-    columns: slice = slice(None),
+    place: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> Identity:
     """Identity from the canvas portrait, the canvas reference image and the face embedding.
 
@@ -168,7 +148,7 @@ def encode_identity(
     features, _ = reference_network(latents.to(**reference_network.placement))
     if face is None:
         face = torch.zeros(1, reference_network.config.face_channels)
-    return Identity(portrait, motion, face, features, columns)
+    return Identity(portrait, motion, face, features, place)
 
 
 @torch.no_grad()
@@ -179,21 +159,23 @@ def encode_portrait(
     region: Tensor | None,
     noise: Noise,
     face: Tensor | None = None,
+    fit: str = "published",
 ) -> Identity:
     """Identity from a picture (3, height, width), its face region and the face embedding.
 
     `region` (height, width) is 1 at the face and 0 elsewhere; without it the whole picture is.
-    Without an embedding it is zeros, as in the published program when it finds no face.
+    Without an embedding it is zeros, as in the published program when it finds no face. `fit` is
+    one of `FITS`.
     """
-    canvas = reference_network.config.canvas
-    if region is None:
-        region = torch.ones_like(image[0])
+    canvas, picture = reference_network.config.canvas, tuple(image.shape[1:])
+    framing = FITS[fit](picture, canvas, None if region is None else region_box(region))
+    reference = image if region is None else image * region
     return encode_identity(
         vae,
         reference_network,
-        fit(image, canvas),
-        fit(image * region, canvas),
+        framing.apply(image),
+        framing.apply(reference),
         noise,
         face,
-        picture_columns(image, canvas),
+        framing.place,
     )

@@ -1,19 +1,22 @@
 """Speech features: wav2vec2 hidden states at the frame rate of the video."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil, gcd
 from tempfile import TemporaryFile
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor
 from transformers import Wav2Vec2Model
 
 from .config import AUDIO_LAYERS, FPS, SAMPLE_RATE, SEGMENT_FRAMES, frame_count, segment_count
+from .long_speech import long_hidden_states
+from .resample import resample
 
 FRAME_SAMPLES = SAMPLE_RATE // FPS
-LARGEST_RATIO = 1000
+
+LONGEST_PASS = 3 * 60 * FPS
+"""Frames that are encoded by a single call of the encoder; longer speech goes by another way."""
 
 
 @dataclass(frozen=True)
@@ -34,55 +37,61 @@ class Speech:
 
     def on_disk(self) -> "Speech":
         """The same with its features in a file: they take 55 MB a minute."""
-        return Speech(FeatureFile(self.features), self.frames)
+        if isinstance(self.features, FeatureFile):
+            return self
+        return Speech(FeatureFile(self.features.unbind(1)), self.frames)
 
 
 class FeatureFile:
-    """A float32 tensor in a temporary file, that can be sliced along its first dimension.
+    """Float32 (frames, layers, channels) in a temporary file, that can be sliced by frames.
 
-    The file goes with the object.
+    It is written from the layers, each (frames, channels), one after the other. The file goes
+    with the object.
     """
 
-    def __init__(self, features: Tensor):
-        self.shape = features.shape
+    def __init__(self, layers: Iterable[Tensor]):
         self.file = TemporaryFile()  # noqa: SIM115
-        self.file.write(features.contiguous().numpy().data)
+        count = 0
+        for layer in layers:
+            self.file.write(layer.contiguous().numpy().data)
+            count += 1
+        frames, channels = layer.shape
+        self.shape = torch.Size((frames, count, channels))
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> Tensor:
-        start, stop, _ = rows.indices(len(self))
-        row = self.shape[1:].numel() * torch.float32.itemsize
-        self.file.seek(start * row)
-        data = bytearray(self.file.read((stop - start) * row))
-        return torch.frombuffer(data, dtype=torch.float32).view(-1, *self.shape[1:])
+        frames, layers, channels = self.shape
+        start, stop, _ = rows.indices(frames)
+        row = channels * torch.float32.itemsize
+        parts = []
+        for layer in range(layers):
+            self.file.seek((layer * frames + start) * row)
+            data = bytearray(self.file.read((stop - start) * row))
+            parts.append(torch.frombuffer(data, dtype=torch.float32).view(-1, channels))
+        return torch.stack(parts, dim=1)
 
 
 def prepare_waveform(waveform: Tensor, rate: int) -> Tensor:
-    """(channels, samples) at `rate` Hz to (samples,) at 16 kHz, mono, float32.
-
-    torchaudio's filter has rate * 16000 / gcd^2 taps, so rates that share little with 16 kHz go
-    to their nearest 100 Hz by linear interpolation first, which is less than 1 % away.
-    """
-    mono = waveform.float().mean(0)
-    samples = ceil(len(mono) * SAMPLE_RATE / rate)
-    if rate // gcd(rate, SAMPLE_RATE) > LARGEST_RATIO:
-        round_rate = max(100 * round(rate / 100), 100)
-        mono = F.interpolate(mono[None, None], scale_factor=round_rate / rate, mode="linear")[0, 0]
-        rate = round_rate
-    resampled = torchaudio.functional.resample(mono, rate, SAMPLE_RATE)
-    return F.pad(resampled, (0, samples - len(resampled)))
+    """(channels, samples) at `rate` Hz to (samples,) at 16 kHz, mono, float32."""
+    return resample(waveform.float().mean(0), rate, SAMPLE_RATE)
 
 
 @torch.no_grad()
 def encode_speech(encoder: Wav2Vec2Model, waveform: Tensor) -> Speech:
-    """Features of a waveform (samples,) at 16 kHz."""
+    """Features of a waveform (samples,) at 16 kHz.
+
+    Of more than three minutes in little memory, into a file; the numbers are the same.
+    """
     frames = frame_count(len(waveform), SAMPLE_RATE)
     missing = -frames % SEGMENT_FRAMES
     waveform = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
     waveform = F.pad(waveform, (0, missing * FRAME_SAMPLES))
-    return Speech(hidden_states(encoder, waveform, frames + missing), frames)
+    steps = frames + missing
+    if steps <= LONGEST_PASS:
+        return Speech(hidden_states(encoder, waveform, steps), frames)
+    return Speech(FeatureFile(long_hidden_states(encoder, waveform, steps)), frames)
 
 
 def hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tensor:

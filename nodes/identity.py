@@ -63,7 +63,7 @@ class EncodeIdentity(io.ComfyNode):
         network = RunOnce(reference_network)
         encoder = open_encoder(vae, *network.config.canvas)
         identity = encode_portrait(encoder, network, picture, region, SeededNoise(seed))
-        framed = identity.portrait[..., identity.columns].movedim(1, -1) / 2 + 0.5
+        framed = identity.portrait[..., *identity.place].movedim(1, -1) / 2 + 0.5
         return io.NodeOutput(identity, framed.clamp(0, 1).cpu(), region[None])
 
 

@@ -30,7 +30,7 @@ def decode_segment(latent: dict, vae, identity: Identity) -> tuple[Tensor, Tenso
     """New frames of a segment as the picture has them, and its last two on the whole canvas."""
     new = latent.get(FRAMES, NEW_FRAMES)
     frames = decode_latent(vae, latent["samples"], MOTION_FRAMES + new)
-    return frames[MOTION_FRAMES:, :, identity.columns], frames[-MOTION_FRAMES:]
+    return frames[MOTION_FRAMES:, *identity.place], frames[-MOTION_FRAMES:]
 
 
 def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Tensor:
@@ -43,8 +43,9 @@ def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Te
     if len(frames) < MOTION_FRAMES:
         raise InputError(f"Motion takes two frames, this is {len(frames)}: connect more.")
     if frames.shape[1:3] == identity.size:
-        left = identity.columns.start or 0
-        frames = F.pad(frames, (0, 0, left, width - left - frames.shape[2]))
+        rows, columns = identity.place
+        edges = (columns.start, width - columns.stop, rows.start, height - rows.stop)
+        frames = F.pad(frames, (0, 0, *edges))
     if frames.shape[1:3] != (height, width):
         found = f"{frames.shape[2]} x {frames.shape[1]}"
         raise InputError(

@@ -23,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hallo3_core import checkpoint, vae
 from hallo3_core.animate import Segment, animate, predict_v
+from hallo3_core.framing import published
 from hallo3_core.model import Hallo3, load_transformers, load_vae
 from hallo3_core.noise import Purpose
-from hallo3_core.portrait import Identity, encode_identity, fit
+from hallo3_core.portrait import Identity, encode_identity
 from hallo3_core.sampling import SAMPLERS, Schedule, denoiser_alphas, guided, sample
 from hallo3_core.segments import segment_windows, windows
 from hallo3_core.speech import Speech, encode_speech
@@ -227,7 +228,9 @@ def check_portrait(folder: Path, model: Hallo3) -> Iterator[Check]:
     for name in recorded.names("in."):
         case = name.removeprefix("in.")
         fitted = recorded[f"out.{case}"]
-        yield "portrait", case, fit(recorded[name][0], tuple(fitted.shape[-2:])), fitted
+        image, canvas = recorded[name][0], tuple(fitted.shape[-2:])
+        framing = published(tuple(image.shape[-2:]), canvas)
+        yield "portrait", case, framing.apply(image), fitted
 
 
 def recorded_identity(recorded: Recorded, model: Hallo3) -> Identity:

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from hallo3_core.errors import InputError
-from hallo3_core.portrait import face_region, fit, picture_columns, read_image, read_mask
+from hallo3_core.framing import FITS, published
+from hallo3_core.portrait import face_region, read_image, read_mask
 
 RED = (200, 100, 50)
 
@@ -88,20 +89,28 @@ def test_tiny_and_huge_pictures(tmp_path, picture, monkeypatch):
         read_image(picture)
 
 
+def fit(image, canvas):
+    return published(tuple(image.shape[1:]), canvas).apply(image)
+
+
+def shown(image, canvas):
+    return published(tuple(image.shape[1:]), canvas).place
+
+
 def test_a_square_is_padded_and_others_are_cropped():
     square = fit(torch.ones(3, 70, 70), (32, 48))
     assert square.shape == (1, 3, 32, 48)
     assert (square[..., 8:40] > 0.999).all()
     assert (square[..., :8] == -1).all()
     assert (square[..., 40:] == -1).all()
-    assert picture_columns(torch.ones(3, 70, 70), (32, 48)) == slice(8, 40)
+    assert shown(torch.ones(3, 70, 70), (32, 48)) == (slice(0, 32), slice(8, 40))
 
     tall = torch.zeros(3, 200, 60)
     tall[:, 80:120] = 1
     fitted = fit(tall, (32, 48))
     assert fitted.shape == (1, 3, 32, 48)
     assert (fitted[0, 0, 2:-2] > 0.9).all()
-    assert picture_columns(tall, (32, 48)) == slice(0, 48)
+    assert shown(tall, (32, 48)) == (slice(0, 32), slice(0, 48))
 
 
 def test_a_cover_that_does_not_divide_is_rounded_down():
@@ -110,6 +119,56 @@ def test_a_cover_that_does_not_divide_is_rounded_down():
     fitted = fit(rows, (64, 96)).add(1).div(2)
     exact = torch.nn.functional.interpolate(rows[None], (138, 96), mode="bicubic", antialias=True)
     assert torch.allclose(fitted, exact[:, :, 37:101], atol=1e-6)
+
+
+SIZES = [(480, 640), (640, 480), (500, 500), (333, 1000), (1000, 333), (97, 89), (33, 48)]
+
+
+@pytest.mark.parametrize("picture", SIZES)
+@pytest.mark.parametrize("fit", FITS)
+def test_what_the_video_shows_is_the_picture(picture, fit):
+    """Cut out of the canvas, it is the resized picture or a part of it, to the pixel."""
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(3, *picture, generator=generator)
+    framing = FITS[fit](picture, (64, 96), (10, 5, 40, 30))
+    resized = torch.nn.functional.interpolate(
+        image[None],
+        framing.size,
+        mode="bicubic" if framing.smooth else "bilinear",
+        antialias=True,
+    )
+    rows, columns = framing.place
+    top, left = framing.corner
+    part = resized[..., rows.start - top : rows.stop - top, :]
+    expected = part[..., columns.start - left : columns.stop - left].clamp(0, 1)
+    canvas = framing.apply(image)
+    assert canvas.shape == (1, 3, 64, 96)
+    assert torch.allclose((canvas[..., rows, columns] / 2 + 0.5).clamp(0, 1), expected, atol=1e-6)
+    outside = torch.ones(64, 96, dtype=bool)
+    outside[rows, columns] = False
+    assert (canvas[..., outside] == -1).all()
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    assert height % 2 == 0
+    assert width % 2 == 0
+    if fit == "pad":
+        assert height == 64 or width == 96
+        assert height / width == pytest.approx(picture[0] / picture[1], rel=0.07)
+    if fit == "crop":
+        assert (height, width) == (64, 96)
+
+
+@pytest.mark.parametrize(
+    ("face", "corner"),
+    [((20, 100, 60, 140), (-88, 0)), ((20, 0, 60, 10), (0, 0)), ((0, 290, 9, 300), (-236, 0))],
+)
+def test_a_crop_keeps_the_face_in_its_middle(face, corner):
+    """Of a tall picture, rows are cut that are far from the face."""
+    framing = FITS["crop"]((300, 96), (64, 96), face)
+    assert framing.size == (300, 96)
+    assert framing.corner == corner
+    left, top, right, bottom = framing.box(face, (300, 96))
+    assert 0 <= left < right <= 96
+    assert 0 <= top < bottom <= 64
 
 
 def test_face_region_grows_about_its_centre_and_stays_inside():

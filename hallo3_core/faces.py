@@ -1,0 +1,233 @@
+"""Finding faces in a portrait, with whatever is installed.
+
+With InsightFace and the antelopev2 files a face comes with its embedding, as in the published
+program; without them scikit-image's cascade finds frontal faces and there is no embedding.
+Pictures are (3, height, width) in [0, 1]; boxes are (left, top, right, bottom) in pixels.
+"""
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import skimage.color
+import skimage.data
+import skimage.feature
+import skimage.transform
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from .errors import InputError
+from .framing import Box
+
+DETECTOR, RECOGNISER = "scrfd_10g_bnkps.onnx", "glintr100.onnx"
+LANDMARKER = "face_landmarker_v2_with_blendshapes.task"
+DETECTION_SIZE = (640, 640)
+LARGEST_SIDE = 480
+"""Of a picture that the cascade looks at; larger ones take longer and show no more faces."""
+
+OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+"""The landmarks of MediaPipe's mesh that go around the face."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How far the oval's box reaches beyond a detector's, in shares of the latter's sides."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def widen(self, box: Box) -> Box:
+        left, top, right, bottom = box
+        width, height = right - left, bottom - top
+        return (
+            left - self.left * width,
+            top - self.top * height,
+            right + self.right * width,
+            bottom + self.bottom * height,
+        )
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a picture: its box (of the oval around it), how sure the detector is, and its
+    embedding (1, 512), float32, if there is a network for it."""
+
+    box: Box
+    score: float | None = None
+    embedding: Tensor | None = None
+
+    @property
+    def area(self) -> float:
+        left, top, right, bottom = self.box
+        return (right - left) * (bottom - top)
+
+
+Finder = Callable[[Tensor], list[Face]]
+"""Finds the faces in a picture, the largest first."""
+
+
+def largest_first(faces: list[Face]) -> list[Face]:
+    return sorted(faces, key=lambda face: -face.area)
+
+
+CASCADE_MARGINS = Margins(-0.04, -0.07, -0.04, 0.12)
+"""Measured on four portraits against MediaPipe's oval."""
+
+TILTS = (0, 10, -10, 20, -20)
+"""Degrees by which a picture is turned until the cascade sees a face, which it knows upright."""
+
+
+def find_frontal_faces(picture: Tensor) -> list[Face]:
+    """Frontal faces, by scikit-image's cascade of local binary patterns."""
+    height, width = picture.shape[1:]
+    scale = min(LARGEST_SIDE / max(height, width), 1)
+    size = round(height * scale), round(width * scale)
+    pixels = picture.permute(1, 2, 0).numpy()
+    grey = skimage.color.rgb2gray(skimage.transform.resize(pixels, size, anti_aliasing=scale < 1))
+    for tilt in TILTS:
+        boxes = _cascade_boxes(skimage.transform.rotate(grey, tilt))
+        if boxes:
+            upright = [_turn_back(box, tilt, size) for box in boxes]
+            scaled = (tuple(edge / scale for edge in box) for box in upright)
+            return largest_first([Face(CASCADE_MARGINS.widen(box)) for box in scaled])
+    return []
+
+
+def _cascade_boxes(grey: np.ndarray) -> list[Box]:
+    cascade = skimage.feature.Cascade(skimage.data.lbp_frontal_face_cascade_filename())
+    side = min(grey.shape)
+    smallest, largest = (side // 10, side // 10), (side, side)
+    found = cascade.detect_multi_scale(
+        grey, scale_factor=1.1, step_ratio=1, min_size=smallest, max_size=largest
+    )
+    return [(f["c"], f["r"], f["c"] + f["width"], f["r"] + f["height"]) for f in found]
+
+
+def _turn_back(box: Box, tilt: float, size: tuple[int, int]) -> Box:
+    """A box in a picture of `size` that was turned by `tilt` degrees, around the same face in it
+    before."""
+    left, top, right, bottom = box
+    middle = np.array(size[::-1]) / 2
+    angle = np.radians(tilt)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    across, down = turn @ (np.array([left + right, top + bottom]) / 2 - middle) + middle
+    half_width, half_height = (right - left) / 2, (bottom - top) / 2
+    return across - half_width, down - half_height, across + half_width, down + half_height
+
+
+INSIGHTFACE_MARGINS = Margins(0.05, 0.05, 0.05, 0.02)
+"""An estimate: InsightFace's boxes go from the brow to the chin, the oval from the hair to it."""
+
+
+class InsightFace:
+    """Faces and their embeddings by the networks of antelopev2, in onnxruntime sessions."""
+
+    def __init__(self, folder: Path):
+        """Raises `InputError` if a file cannot be loaded."""
+        get_model = importlib.import_module("insightface.model_zoo").get_model
+        providers = importlib.import_module("onnxruntime").get_available_providers()
+        try:
+            self.detector, self.recogniser = (
+                get_model(str(folder / name), providers=providers)
+                for name in (DETECTOR, RECOGNISER)
+            )
+            self.detector.prepare(0, input_size=DETECTION_SIZE, det_thresh=0.5)
+        except Exception as error:  # onnxruntime raises many kinds
+            raise InputError(
+                f"The face models in {folder} cannot be loaded ({type(error).__name__}): "
+                f"download {DETECTOR} and {RECOGNISER} of antelopev2 again."
+            ) from error
+
+    def __call__(self, picture: Tensor) -> list[Face]:
+        pixels = (picture * 255).round().byte().permute(1, 2, 0).flip(2).contiguous().numpy()
+        boxes, landmarks = self.detector.detect(pixels, input_size=DETECTION_SIZE)
+        common = importlib.import_module("insightface.app.common")
+        faces = []
+        for box, points in zip(boxes, landmarks, strict=True):
+            found = common.Face(bbox=box[:4], kps=points, det_score=box[4])
+            embedding = torch.from_numpy(self.recogniser.get(pixels, found)).float()[None]
+            widened = INSIGHTFACE_MARGINS.widen(tuple(map(float, box[:4])))
+            faces.append(Face(widened, float(box[4]), embedding))
+        return largest_first(faces)
+
+
+def has_insightface(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (DETECTOR, RECOGNISER))
+
+
+def open_finder(folders: list[Path]) -> Finder:
+    """InsightFace with the first of the folders that has its files, else the cascade.
+
+    Says once, in the log, what to install where for the better one.
+    """
+    folder = next(filter(has_insightface, folders), None)
+    installed = importlib.util.find_spec("insightface") is not None
+    if folder and installed:
+        return InsightFace(folder)
+    missing = [] if installed else ["`pip install insightface onnxruntime`"]
+    if not folder:
+        missing.append(f"put antelopev2's {DETECTOR} and {RECOGNISER} into {folders[0]}")
+    logger.warning(
+        "Without InsightFace only frontal faces are found, and identity is taken from the picture "
+        "alone: %s.",
+        ", and ".join(missing),
+    )
+    return find_frontal_faces
+
+
+def oval_box(picture: Tensor, landmarker: Path) -> Box | None:
+    """The box around the oval of MediaPipe's Face Landmarker task; None if it sees no face."""
+    mediapipe = importlib.import_module("mediapipe")
+    options = mediapipe.tasks.vision.FaceLandmarkerOptions(
+        base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(landmarker))
+    )
+    pixels = np.ascontiguousarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
+    with mediapipe.tasks.vision.FaceLandmarker.create_from_options(options) as task:
+        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels)
+        faces = task.detect(image).face_landmarks
+    if not faces:
+        return None
+    height, width = picture.shape[1:]
+    across = [faces[0][i].x * width for i in OVAL]
+    down = [faces[0][i].y * height for i in OVAL]
+    return min(across), min(down), max(across), max(down)
+
+
+def choose(faces: list[Face], index: int) -> Face | None:
+    """The face of an index, the largest being 0; None if there are no faces at all.
+
+    Raises `InputError` if there are fewer.
+    """
+    if not faces:
+        return None
+    if index >= len(faces):
+        raise InputError(
+            f"There is no face {index}: {len(faces)} were found, from 0 to {len(faces) - 1}, the "
+            "largest first."
+        )
+    return faces[index]
+
+
+def draw(picture: Tensor, faces: list[Face], chosen: int) -> Tensor:
+    """The picture with the boxes, indices and scores of its faces, the chosen one in green."""
+    image = Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
+    pen = ImageDraw.Draw(image)
+    size = max(min(image.size) // 25, 10)
+    for index, face in enumerate(faces):
+        colour = "lime" if index == chosen else "orange"
+        pen.rectangle(face.box, outline=colour, width=max(size // 8, 2))
+        label = f"{index}" if face.score is None else f"{index}: {face.score:.2f}"
+        pen.text(face.box[:2], label, fill=colour, font_size=size, anchor="lb")
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
