@@ -18,7 +18,12 @@ ROOT = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("HALLO3_ENVIRONMENTS", Path.home() / ".cache" / "hallo3"))
 REQUIREMENTS = {
     "demo": ("requirements.txt", "requirements-standalone.txt"),
-    "test": ("requirements.txt", "requirements-standalone.txt", "requirements-test.txt"),
+    "test": (
+        "requirements.txt",
+        "requirements-standalone.txt",
+        "requirements-faces.txt",
+        "requirements-test.txt",
+    ),
 }
 
 COMFYUI = "https://github.com/Comfy-Org/ComfyUI"

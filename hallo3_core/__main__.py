@@ -8,7 +8,6 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from . import builtin
@@ -18,14 +17,16 @@ from .checkpoint import read_weights
 from .convert import CONVERTED, convert, find_sources, plan
 from .download import FILES, TEXT_ENCODERS, download
 from .errors import InputError
+from .framing import FITS
+from .inputs import find_face, find_voice, save_picture
 from .memory_plan import GB, RESERVED, WEIGHTS, free_memory
 from .model import Hallo3, plan_for
 from .noise import SeededNoise
-from .portrait import encode_portrait, face_region, read_image, read_mask
+from .portrait import encode_portrait, read_image
 from .sampling import SAMPLERS, Schedule
 from .speech import encode_speech, prepare_waveform
 from .vae import save_latent
-from .video import VideoWriter, check_output, read_speech, sound_of_file
+from .video import VideoWriter, check_output, save_sound, sound_of_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CARDS = (8, 12, 16, 24, 48, 80)
@@ -39,7 +40,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("animate", help="make a portrait speak")
     command.set_defaults(run=run_animate, stopped="Stopped before the first segment was done.")
-    examples = commands.add_parser("examples", help="copy the example portrait and speech")
+    examples = commands.add_parser("examples", help="copy the example pictures and sounds")
     examples.set_defaults(run=run_examples, stopped="Stopped.")
     examples.add_argument("folder", type=Path, help="where to, such as ComfyUI's input folder")
     convert = commands.add_parser("convert", help="make published files ready for ComfyUI")
@@ -74,6 +75,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     add("--dtype", choices=DTYPES, help="(default: float32 on cpu, else bfloat16)")
     add("--face-mask", type=Path, help="a picture like the portrait, the face white, else black")
+    add("--face", type=int, default=0, help="which face, 0 being the largest (%(default)s)")
+    add("--whole-image", action="store_true", help="look for no face")
+    add("--face-models", type=Path, help="folder of antelopev2 (default: the model's)")
+    add("--fit", choices=FITS, default="published", help="picture on the canvas (%(default)s)")
+    add("--framing", type=Path, help="save a picture of the faces that were found")
+    add("--isolate-vocals", nargs="?", type=Path, const=Path(), help="an MDX-Net file")
     add("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(arguments)
 
@@ -114,10 +121,8 @@ def run_animate(options: argparse.Namespace) -> int:
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     dtype = DTYPES.get(options.dtype, dtype)
     portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
-    region = None
-    if options.face_mask:
-        region = face_region(read_mask(options.face_mask, portrait.shape[1:]))
-    waveform, rate = read_speech(options.speech)
+    region, embedding = find_face(options, portrait)
+    waveform, rate = find_voice(options)
 
     model = load_model(options, device, dtype)
     noise = SeededNoise(options.seed)
@@ -125,7 +130,9 @@ def run_animate(options: argparse.Namespace) -> int:
     with model.working(model.speech_encoder):
         speech = encode_speech(model.speech_encoder, prepare_waveform(waveform, rate)).on_disk()
     with model.working(model.vae, model.reference_network):
-        identity = encode_portrait(model.vae, model.reference_network, portrait, region, noise)
+        identity = encode_portrait(
+            model.vae, model.reference_network, portrait, region, noise, embedding, options.fit
+        )
 
     height, width = identity.size
     with (
@@ -166,11 +173,13 @@ def run_animate(options: argparse.Namespace) -> int:
 def run_examples(options: argparse.Namespace) -> int:
     if not options.folder.is_dir():
         raise InputError(f"There is no folder {options.folder}: make it, or choose another.")
-    picture = (builtin.portrait() * 255).round().to(torch.uint8).permute(1, 2, 0)
-    portrait = options.folder / "hallo3_portrait.png"
-    Image.fromarray(picture.numpy()).save(portrait)
+    portrait, group = (options.folder / f"hallo3_{name}.png" for name in ("portrait", "group"))
+    save_picture(builtin.portrait(), portrait)
+    save_picture(builtin.group(), group)
     speech = shutil.copy(builtin.SPEECH, options.folder / "hallo3_speech.wav")
-    print(f"{portrait}\n{speech}")
+    song = options.folder / "hallo3_song.wav"
+    save_sound(*builtin.song(), song)
+    print(f"{portrait}\n{group}\n{speech}\n{song}")
     return 0
 
 

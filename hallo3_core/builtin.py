@@ -9,6 +9,7 @@ from pathlib import Path
 
 import skimage.data
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
 
@@ -18,9 +19,14 @@ from .model import Hallo3
 from .text import TextEncoder
 from .transformer import Denoiser, ReferenceNetwork
 from .vae import autoencoder
+from .video import read_speech
 
 SEED = 3
 SPEECH = Path(__file__).parent / "example" / "speech.wav"
+
+CHORDS = ((220.0, 261.6, 329.6), (174.6, 220.0, 261.6), (196.0, 246.9, 293.7))
+"""Notes in Hz."""
+CHORD_SECONDS = 0.8
 
 CONFIG = Hallo3Config(
     layers=4,
@@ -61,6 +67,29 @@ class SmallSpeechEncoder(Wav2Vec2Model):
 def portrait() -> Tensor:
     """scikit-image's picture of Eileen Collins (NASA, public domain), (3, 512, 512)."""
     return torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1) / 255
+
+
+def group() -> Tensor:
+    """Two people: the portrait, and beside it in the distance the same mirrored, (3, 512, 1024)."""
+    near = portrait()
+    far = F.interpolate(near[None].flip(3), scale_factor=0.75, mode="bilinear", antialias=True)[0]
+    picture = torch.full((3, 512, 1024), 0.6)
+    picture[:, :, :512] = near
+    picture[:, 128:, 576:960] = far
+    return picture
+
+
+def song() -> tuple[Tensor, int]:
+    """The speech over chords on a plucked instrument, (1, samples), and its rate."""
+    waveform, rate = read_speech(SPEECH)
+    time = torch.arange(waveform.shape[1]) / rate
+    music = torch.zeros_like(time)
+    for i, chord in enumerate(CHORDS * 4):
+        since = time - i * CHORD_SECONDS
+        pluck = torch.where(since > 0, torch.exp(-2 * since), torch.zeros(()))
+        for note in chord:
+            music += 0.05 * pluck * torch.sin(2 * torch.pi * note * since)
+    return (waveform + music).clamp(-1, 1), rate
 
 
 def text_encoder() -> TextEncoder:

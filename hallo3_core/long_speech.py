@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from transformers import Wav2Vec2Model
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2EncoderLayer
 
-WINDOW = 1500
+from .config import FPS, SAMPLE_RATE
+
+FRAME_SAMPLES = SAMPLE_RATE // FPS
+WINDOW = 300
 """Frames of a window."""
 
 
@@ -25,6 +28,7 @@ def long_hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> 
     `waveform` (samples,) at 16 kHz; its convolutional features are interpolated to `steps`.
     """
     hidden = embed_positions(encoder, project(encoder, waveform, steps))
+    del waveform
     widen = getattr(encoder, "widen", nn.Identity())
     for layer in encoder.encoder.layers:
         hidden = transform(layer, hidden)
@@ -72,7 +76,7 @@ def whole_norm(encoder: Wav2Vec2Model, waveform: Tensor) -> Iterator[None]:
     norm = layer.layer_norm
     reach, step = layer.conv.kernel_size[0], layer.conv.stride[0]
     total = square = count = 0
-    window = WINDOW * step * 64
+    window = WINDOW * FRAME_SAMPLES
     for start in range(0, len(waveform) - reach + 1, window):
         part = waveform[start : start + window + reach - step]
         found = layer.conv(part[None, None].to(encoder.device, encoder.dtype))

@@ -134,12 +134,13 @@ def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) ->
 
 
 class Files(NamedTuple):
-    """Where the networks of a model lie."""
+    """Where the networks of a model lie, and the folder around them."""
 
     transformers: Path
     vae: Path
     speech_encoder: Path
     text_encoder: Path
+    root: Path
 
 
 def find_files(path: Path) -> Files:
@@ -159,10 +160,11 @@ def find_files(path: Path) -> Files:
     file = path.resolve()
     for folder in file.parents:
         if folder.name == "diffusion_models":
-            return Files(file, *(_first(folder.parent, places) for places in COMFYUI_FILES))
+            root = folder.parent
+            return Files(file, *(_first(root, places) for places in COMFYUI_FILES), root)
     folder = file.parent.parent.parent
     text = _first(folder, ("t5xxl_*.safetensors", TEXT_FOLDER))
-    return Files(file, folder / VAE_FILE, folder / SPEECH_FOLDER, text)
+    return Files(file, folder / VAE_FILE, folder / SPEECH_FOLDER, text, folder)
 
 
 def _first(folder: Path, patterns: tuple[str, ...]) -> Path:

@@ -9,11 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Wav2Vec2Model
 
-from .config import AUDIO_LAYERS, FPS, SAMPLE_RATE, SEGMENT_FRAMES, frame_count, segment_count
-from .long_speech import long_hidden_states
+from .config import (
+    AUDIO_LAYERS,
+    FPS,
+    SAMPLE_RATE,
+    SEGMENT_FRAMES,
+    frame_count,
+    segment_count,
+)
+from .long_speech import FRAME_SAMPLES, long_hidden_states
 from .resample import resample
-
-FRAME_SAMPLES = SAMPLE_RATE // FPS
 
 LONGEST_PASS = 3 * 60 * FPS
 """Frames that are encoded by a single call of the encoder; longer speech goes by another way."""
@@ -86,12 +91,17 @@ def encode_speech(encoder: Wav2Vec2Model, waveform: Tensor) -> Speech:
     """
     frames = frame_count(len(waveform), SAMPLE_RATE)
     missing = -frames % SEGMENT_FRAMES
-    waveform = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
-    waveform = F.pad(waveform, (0, missing * FRAME_SAMPLES))
     steps = frames + missing
     if steps <= LONGEST_PASS:
-        return Speech(hidden_states(encoder, waveform, steps), frames)
-    return Speech(FeatureFile(long_hidden_states(encoder, waveform, steps)), frames)
+        return Speech(hidden_states(encoder, padded(waveform, missing), steps), frames)
+    layers = long_hidden_states(encoder, padded(waveform, missing), steps)
+    return Speech(FeatureFile(layers), frames)
+
+
+def padded(waveform: Tensor, missing: int) -> Tensor:
+    """Zero mean, unit variance, and silence for the `missing` frames."""
+    normed = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
+    return F.pad(normed, (0, missing * FRAME_SAMPLES))
 
 
 def hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tensor:

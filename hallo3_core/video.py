@@ -1,5 +1,6 @@
 """Sound and video files, read and written with PyAV."""
 
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,16 @@ def read_speech(path: Path) -> tuple[Tensor, int]:
             f"{path} has {broken:,} samples that are no numbers (NaN or infinite): export it again."
         )
     return samples[None], rate
+
+
+def save_sound(waveform: Tensor, rate: int, path: Path) -> None:
+    """(1, samples) in [-1, 1] as a WAV of 16 bits."""
+    samples = (waveform[0] * 32_767).round().short()
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.numpy().tobytes())
 
 
 def _open_sound(path: Path) -> av.container.InputContainer:

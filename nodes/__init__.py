@@ -9,11 +9,13 @@ from .animate import (
     SegmentImages,
     StoreSegment,
 )
+from .faces import FindFace
 from .identity import EncodeIdentity
 from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
 from .sampling import Sampler, SampleSegment, Scheduler, SegmentConditioning
 from .speech import EncodePrompt, EncodeSpeech
 from .video import DecodeVAE, ExtendWithMotionFrames
+from .vocals import IsolateVocals
 
 
 class Hallo3Extension(ComfyExtension):
@@ -22,7 +24,9 @@ class Hallo3Extension(ComfyExtension):
             LoadDiT,
             LoadVAE,
             LoadSpeechEncoder,
+            FindFace,
             EncodeIdentity,
+            IsolateVocals,
             EncodeSpeech,
             EncodePrompt,
             SegmentConditioning,

@@ -4,11 +4,12 @@ import torch
 from comfy_api.latest import io
 
 from ..hallo3_core.errors import InputError
+from ..hallo3_core.framing import FITS
 from ..hallo3_core.noise import SeededNoise
-from ..hallo3_core.portrait import encode_portrait, face_region
+from ..hallo3_core.portrait import box_region, encode_portrait, face_region
 from .host.model import RunOnce
 from .host.vae import open_encoder
-from .sockets import CATEGORY, IdentitySocket, ReferenceNetwork, seed_input, vae_input
+from .sockets import CATEGORY, FaceSocket, IdentitySocket, ReferenceNetwork, seed_input, vae_input
 
 
 class EncodeIdentity(io.ComfyNode):
@@ -39,6 +40,19 @@ class EncodeIdentity(io.ComfyNode):
                     tooltip="How much the box around the mask grows; published is 1.2.",
                 ),
                 seed_input(),
+                FaceSocket.Input(
+                    "face",
+                    optional=True,
+                    tooltip="From Find Face: whose face it is, and where, unless there is a mask.",
+                ),
+                io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    optional=True,
+                    tooltip="published: squares are padded, others cropped around their middle to "
+                    "3:2. pad: all of the picture, and the video in its shape. crop: 3:2 around "
+                    "the face.",
+                ),
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="Who speaks."),
@@ -48,23 +62,42 @@ class EncodeIdentity(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, vae, reference_network, growth, seed, mask=None) -> io.NodeOutput:
-        if len(image) != 1 or image.shape[-1] not in (3, 4):
-            raise InputError(
-                f"The portrait is a batch of {len(image)} images of {image.shape[-1]} channels: "
-                "connect one RGB image."
-            )
-        picture = image[0, ..., :3].movedim(-1, 0)
-        if image.shape[-1] == 4:
-            picture = picture * image[0, ..., 3]
-        region = torch.ones_like(picture[0])
+    def execute(
+        cls,
+        image,
+        vae,
+        reference_network,
+        growth,
+        seed,
+        mask=None,
+        face=None,
+        fit="published",
+    ) -> io.NodeOutput:
+        picture = one_picture(image)
+        size = picture.shape[1:]
+        region, embedding = None, None
+        if face is not None:
+            region, embedding = box_region(face.box, size, growth), face.embedding
         if mask is not None:
-            region = face_region(check_mask(mask, picture.shape[1:]), growth)
+            region = face_region(check_mask(mask, size), growth)
         network = RunOnce(reference_network)
         encoder = open_encoder(vae, *network.config.canvas)
-        identity = encode_portrait(encoder, network, picture, region, SeededNoise(seed))
+        draws = SeededNoise(seed)
+        identity = encode_portrait(encoder, network, picture, region, draws, embedding, fit)
         framed = identity.portrait[..., *identity.place].movedim(1, -1) / 2 + 0.5
+        region = torch.ones(size) if region is None else region
         return io.NodeOutput(identity, framed.clamp(0, 1).cpu(), region[None])
+
+
+def one_picture(image: torch.Tensor) -> torch.Tensor:
+    """The only picture of an IMAGE, (3, height, width), on black where it is transparent."""
+    if len(image) != 1 or image.shape[-1] not in (3, 4):
+        raise InputError(
+            f"The portrait is a batch of {len(image)} images of {image.shape[-1]} channels: "
+            "connect one RGB image."
+        )
+    picture = image[0, ..., :3].movedim(-1, 0)
+    return picture * image[0, ..., 3] if image.shape[-1] == 4 else picture
 
 
 def check_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

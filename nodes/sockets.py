@@ -14,6 +14,7 @@ CATEGORY = "Hallo3"
 
 ReferenceNetwork = io.Custom("HALLO3_REFERENCE_NETWORK")
 SpeechEncoder = io.Custom("HALLO3_SPEECH_ENCODER")
+FaceSocket = io.Custom("HALLO3_FACE")
 IdentitySocket = io.Custom("HALLO3_IDENTITY")
 SpeechSocket = io.Custom("HALLO3_SPEECH")
 MotionSocket = io.Custom("HALLO3_MOTION")

@@ -1,5 +1,7 @@
 """Encode Speech and Encode Prompt."""
 
+import logging
+
 import comfy.sd
 from comfy_api.latest import io
 
@@ -7,6 +9,8 @@ from ..hallo3_core import builtin
 from ..hallo3_core.errors import InputError
 from ..hallo3_core.speech import prepare_waveform
 from .sockets import CATEGORY, HeardSpeech, SpeechEncoder, SpeechSocket
+
+logger = logging.getLogger(__name__)
 
 
 class EncodeSpeech(io.ComfyNode):
@@ -36,6 +40,10 @@ class EncodeSpeech(io.ComfyNode):
     @classmethod
     def execute(cls, audio, speech_encoder) -> io.NodeOutput:
         waveform, rate = audio["waveform"][0], audio["sample_rate"]
+        if len(audio["waveform"]) > 1:
+            logger.warning(
+                "The audio is a batch of %d sounds: the first is taken.", len(audio["waveform"])
+            )
         if not waveform.numel():
             raise InputError("The audio has no length: connect speech.")
         if not waveform.isfinite().all():

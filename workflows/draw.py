@@ -95,7 +95,7 @@ def open_page(browser, address: str) -> Page:
 
 
 def as_json(workflow: Workflow) -> dict:
-    note = ((340, 470), (310, 400), workflow.note)
+    note = ((340, 660), (310, 400), workflow.note)
     remarks = (note, *workflow.remarks)
     return {"nodes": workflow.nodes, "remarks": remarks, "groups": workflow.groups}
 

@@ -30,15 +30,16 @@ LOADED = {
     "wav2vec2": ("Hallo3LoadSpeechEncoder", (0, 290), {"encoder_name": BUILT_IN}, {}),
     "portrait": ("LoadImage", (0, 420), {"image": "hallo3_portrait.png"}, {}),
     "sound": ("LoadAudio", (0, 800), {"audio": "hallo3_speech.wav"}, {}),
+    "face": ("Hallo3FindFace", (340, 500), {"face_index": 0}, {"image": "portrait"}),
     "identity": (
         "Hallo3EncodeIdentity",
         (340, 0),
         {"seed": 0},
-        {"image": "portrait", "vae": "vae", "reference_network": "dit.1"},
+        {"image": "portrait", "vae": "vae", "reference_network": "dit.1", "face": "face"},
     ),
     "speech": (
         "Hallo3EncodeSpeech",
-        (340, 280),
+        (340, 340),
         {},
         {"audio": "sound", "speech_encoder": "wav2vec2"},
     ),
@@ -314,5 +315,50 @@ WORKFLOWS = {
                 "switched on and off.",
             ),
         ),
+    ),
+    "6 Group and song": Workflow(
+        "One face of a group picture sings: Find Face numbers the faces in its preview, Encode "
+        "Identity crops around the chosen one, Isolate Vocals takes the voice out of the music, "
+        "and the video has the whole song.\n\n- models/audio_separation: Kim_Vocal_2.onnx, "
+        "with `pip install onnxruntime`; without it choose none, and the song is heard as it is\n"
+        "- models/insightface/models/antelopev2: scrfd_10g_bnkps.onnx, glintr100.onnx, with `pip "
+        "install insightface`; without them frontal faces are found\n\n" + FILES,
+        {
+            **LOADED,
+            "portrait": ("LoadImage", (0, 420), {"image": "hallo3_group.png"}, {}),
+            "sound": ("LoadAudio", (0, 800), {"audio": "hallo3_song.wav"}, {}),
+            "face": ("Hallo3FindFace", (340, 500), {"face_index": 1}, {"image": "portrait"}),
+            "found": ("PreviewImage", (680, 400), {}, {"images": "face.1"}),
+            "identity": (
+                "Hallo3EncodeIdentity",
+                (340, 0),
+                {"seed": 0, "fit": "crop"},
+                LOADED["identity"][3],
+            ),
+            "vocals": (
+                "Hallo3IsolateVocals",
+                (0, 1010),
+                {"model_name": "none: pass the sound on"},
+                {"audio": "sound"},
+            ),
+            "speech": (
+                "Hallo3EncodeSpeech",
+                (340, 340),
+                {},
+                {"audio": "vocals", "speech_encoder": "wav2vec2"},
+            ),
+            "animate": (
+                "Hallo3AnimatePortrait",
+                (680, 0),
+                {"steps": 10, "seed": 0},
+                {"model": "dit", "vae": "vae", **WHO, "soundtrack": "sound"},
+            ),
+            "save": (
+                "SaveVideo",
+                (1040, 0),
+                {"filename_prefix": "hallo3"},
+                {"video": "animate.3"},
+            ),
+        },
     ),
 }

@@ -121,7 +121,7 @@ def test_into_the_models_of_comfyui(hub, tmp_path):
     ]
     files = find_files(tmp_path)
     assert files.transformers == (tmp_path / places[0]).resolve()
-    assert [path.exists() for path in files] == [True, True, True, False]
+    assert [path.exists() for path in files] == [True, True, True, False, True]
 
 
 def test_what_was_broken_off_goes_on(hub, tmp_path):

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from hallo3_core import builtin
+from hallo3_core import speech as speech_module
 from hallo3_core.segments import motion_latents, segment_windows, windows
 from hallo3_core.speech import Speech, encode_speech, prepare_waveform
 
@@ -91,3 +93,20 @@ def test_a_tenth_of_the_motion_pixels_is_dropped(recorded_model, monkeypatch):
     assert (encoded[0][:, :, 0] == 0.25).all()
     assert (encoded[0][:, :, 1:] == 0).float().mean().item() == pytest.approx(0.1, abs=0.001)
     assert set(encoded[0][:, :, 1:].unique().tolist()) == {0.0, 0.75}
+
+
+def test_long_speech_is_the_same_in_little_memory(monkeypatch):
+    """Attention over all of it, and the norm over all of it, window by window."""
+    encoder = builtin.load().speech_encoder
+    samples = 16_000 * 31 + 77
+    loudness = 1 + torch.sin(torch.arange(samples) / 20_000)
+    waveform = torch.randn(samples, generator=torch.Generator().manual_seed(1)) * loudness
+    expected = encode_speech(encoder, waveform)
+    monkeypatch.setattr(speech_module, "LONGEST_PASS", 100)
+    found = encode_speech(encoder, waveform)
+    assert found.frames == expected.frames
+    assert isinstance(found.features, speech_module.FeatureFile)
+    assert found.features.shape == expected.features.shape
+    error = (found.features[:] - expected.features).abs().max()
+    assert error < 1e-4 * expected.features.std()
+    assert torch.equal(found.features[100:107], found.features[:][100:107])

@@ -1,0 +1,46 @@
+"""Isolate Vocals."""
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from .host.onnx import AUDIO_SEPARATION, vocal_isolator
+from .sockets import CATEGORY
+
+NO_MODEL = "none: pass the sound on"
+
+
+class IsolateVocals(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = folder_paths.get_filename_list(AUDIO_SEPARATION)
+        return io.Schema(
+            node_id="Hallo3IsolateVocals",
+            display_name="Isolate Vocals",
+            category=CATEGORY,
+            description="Takes the voice out of music, so that lips do not move to the drums.",
+            inputs=[
+                io.Audio.Input("audio", tooltip="Speech or song with anything around it."),
+                io.Combo.Input(
+                    "model_name",
+                    options=[*files, NO_MODEL],
+                    tooltip="An MDX-Net in models/audio_separation; published is Kim_Vocal_2.onnx.",
+                ),
+            ],
+            outputs=[
+                io.Audio.Output(display_name="vocals", tooltip="For Encode Speech."),
+                io.Audio.Output(display_name="rest", tooltip="All but the vocals."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, audio, model_name: str) -> io.NodeOutput:
+        waveform, rate = audio["waveform"], audio["sample_rate"]
+        vocals = waveform
+        if model_name != NO_MODEL:
+            isolate = vocal_isolator(model_name)
+            vocals = torch.stack([isolate(sound, rate) for sound in waveform])
+        return io.NodeOutput(
+            {"waveform": vocals, "sample_rate": rate},
+            {"waveform": waveform - vocals, "sample_rate": rate},
+        )
