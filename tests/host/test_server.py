@@ -17,6 +17,7 @@ WORKFLOWS = {
     "3 Three segments by hand",
     "4 Stock samplers",
     "5 Finish",
+    "6 Group and song",
 }
 HIDDEN = ("dynprompt", "unique_id")
 
