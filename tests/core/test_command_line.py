@@ -172,10 +172,16 @@ def test_weights_that_are_not_whole(run, tmp_path):
 def test_examples_are_copied_on_request(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["hallo3_core", "examples", str(tmp_path)])
     assert command_line.main() == 0
-    files = [tmp_path / "hallo3_portrait.png", tmp_path / "hallo3_speech.wav"]
+    names = ("portrait.png", "group.png", "speech.wav", "song.wav")
+    portrait, group, speech, song = files = [tmp_path / f"hallo3_{name}" for name in names]
     assert capsys.readouterr().out.split() == [str(file) for file in files]
-    assert Image.open(files[0]).size == (512, 512)
-    assert files[1].read_bytes() == builtin.SPEECH.read_bytes()
+    assert Image.open(portrait).size == (512, 512)
+    assert Image.open(group).size == (1024, 512)
+    assert speech.read_bytes() == builtin.SPEECH.read_bytes()
+    (spoken, rate), (sung, _) = read_speech(speech), read_speech(song)
+    assert rate == 16_000
+    assert sung.shape == spoken.shape
+    assert 0.01 < (sung - spoken).std() < 0.2
 
 
 def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
