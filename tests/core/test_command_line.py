@@ -16,6 +16,7 @@ from PIL import Image
 from hallo3_core import __main__ as command_line
 from hallo3_core import builtin
 from hallo3_core.animate import Segment
+from hallo3_core.video import read_speech
 from parity import FIXTURES
 
 ROOT = Path(__file__).parents[2]
