@@ -1,139 +1,244 @@
-"""Where the time of a segment goes: `python -m benchmarks`.
+"""Our denoiser and segment against the published algorithm: `python -m benchmarks`.
 
-Every part is timed on its own (median of several runs, after one that does not count) at two
-sizes of model with random weights. A segment of 50 guided steps is then 100 denoiser calls and
-one of each of the others.
+Both have the same random weights and run side by side, in turn, so that what else the machine does
+hits both: medians of several rounds, and the least and most beside them. `--size full` is for a
+GPU.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKLCogVideoX
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from hallo3_core import builtin
+from hallo3_core import builtin, vae
 from hallo3_core.animate import STEPS, decode_images
 from hallo3_core.conditioning import AudioProjector
-from hallo3_core.config import (
-    LATENT_FRAMES,
-    MOTION_FRAMES,
-    NEW_FRAMES,
-    SEGMENT_FRAMES,
-    Hallo3Config,
-)
-from hallo3_core.model import Hallo3
-from hallo3_core.noise import SeededNoise
-from hallo3_core.segments import motion_latents, segment_windows
-from hallo3_core.speech import FRAME_SAMPLES, encode_speech
-from hallo3_core.transformer import Conditions, Denoiser, ReferenceNetwork
+from hallo3_core.config import LATENT_FRAMES, MOTION_FRAMES, SEGMENT_FRAMES, Hallo3Config
+from hallo3_core.transformer import Conditions, Denoiser
+
+from .published import PublishedDenoiser, Savings
 
 SIZES = {
     "built-in": builtin.CONFIG,
-    "mid-size": replace(
-        builtin.CONFIG,
-        layers=8,
-        heads=8,
-        time_width=128,
-        latent_height=32,
-        latent_width=48,
-        audio_tokens=8,
-        audio_width=64,
-        face_width=128,
-    ),
+    "mid": Hallo3Config(layers=8, heads=8, latent_height=32, latent_width=48),
+    "full": Hallo3Config(),
+}
+SAVINGS = {
+    "published": Savings(),
+    "+ no queries of the reference": Savings(no_reference_queries=True),
+    "+ projections kept": Savings(no_reference_queries=True, kept_projections=True),
+    "+ reference kept": Savings(True, True, True),
+}
+VAES = {
+    "built-in": dict(builtin.VAE),
+    "mid": dict(builtin.VAE),
+    "full": vae.RELEASED,
 }
 
 
-def random_model(config: Hallo3Config) -> Hallo3:
-    """The built-in model with transformers of another size."""
-    torch.manual_seed(0)
-    networks = [network(config) for network in (Denoiser, ReferenceNetwork, AudioProjector)]
-    small = builtin.load()
-    return Hallo3(*networks, small.vae, small.speech_encoder, small.text_encoder)
+@dataclass
+class Bench:
+    """Networks and inputs of a size; calls do both branches of a guided step."""
+
+    config: Hallo3Config
+    sizes: dict
+    device: torch.device
+    dtype: torch.dtype
+
+    def __post_init__(self):
+        torch.manual_seed(0)
+        config = self.config
+        with self.device:
+            self.denoiser = self.make(Denoiser(config, dtype=self.dtype))
+            self.projector = self.make(AudioProjector(config, dtype=self.dtype))
+            self.lean = self.make(vae.autoencoder(**self.sizes))
+            self.plain = self.make(AutoencoderKLCogVideoX(**self.sizes))
+        shape = (config.latent_channels, LATENT_FRAMES, config.latent_height, config.latent_width)
+        self.latents, self.motion = self.noise(1, *shape), self.noise(1, *shape)
+        text = self.noise(1, config.text_tokens, config.text_width)
+        self.text = torch.cat([torch.zeros_like(text), text])
+        self.features = [self.noise(1, config.frame_tokens, config.width)] * config.layers
+        self.face = self.noise(1, config.face_channels)
+        heard = self.noise(1, SEGMENT_FRAMES, 5, 12, config.audio_channels)
+        self.windows = torch.cat([torch.zeros_like(heard), heard])
+        self.pixels = self.noise(1, 3, MOTION_FRAMES + 1, *config.canvas)
+        self.timestep = torch.tensor([500], device=self.device)
+
+    def make(self, network: nn.Module) -> nn.Module:
+        return nn.Module.to(network, self.device, self.dtype).eval().requires_grad_(False)
+
+    def noise(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.device, dtype=self.dtype)
+
+    def published(self, savings: Savings) -> Callable[[], Tensor]:
+        denoiser = PublishedDenoiser(self.denoiser, self.projector, savings)
+
+        def twice(x: Tensor) -> Tensor:
+            return x.expand(2, *x.shape[1:])
+
+        return lambda: denoiser(
+            twice(self.latents),
+            twice(self.timestep),
+            self.text,
+            twice(self.motion),
+            self.features,
+            twice(self.face),
+            self.windows,
+        )
+
+    def ours(self, batched: bool) -> Callable[[], Tensor]:
+        """A guided step, in one call or in two."""
+        denoiser = self.denoiser
+        reference = denoiser.reference_keys_values(self.features)
+        face = denoiser.face_keys_values(self.face)
+        calls = []
+        for rows in [slice(0, 2)] if batched else [slice(0, 1), slice(1, 2)]:
+            text, windows = self.text[rows], self.windows[rows]
+            count = len(text)
+            shared = [[repeat(part, count) for part in layer] for layer in reference]
+            faces = [[repeat(part, count) for part in layer] for layer in face]
+            audio = denoiser.audio_keys_values(self.projector(windows))
+            motion, latents = repeat(self.motion, count), repeat(self.latents, count)
+            calls.append((latents, Conditions(text, motion, shared, faces, audio)))
+        return lambda: torch.cat(
+            [denoiser(x, self.timestep.expand(len(x)), given) for x, given in calls]
+        )
+
+    def once(self) -> Tensor:
+        """What we compute once for a segment: audio keys and values of both branches."""
+        return self.denoiser.audio_keys_values(self.projector(self.windows))
+
+    def plain_decode(self) -> Tensor:
+        return self.plain.decode(self.latents / vae.LATENT_SCALE).sample
+
+    def lean_decode(self) -> Tensor:
+        return decode_images(self.lean, self.latents, SEGMENT_FRAMES)
+
+    def encode(self) -> Tensor:
+        return self.lean.encode(self.pixels).latent_dist.mean
 
 
-def seconds(work: Callable[[], object], runs: int) -> float:
-    """Median time of `work`, after one run that does not count."""
-    times = []
-    for _ in range(runs + 1):
-        start = time.perf_counter()
+def repeat(x: Tensor, count: int) -> Tensor:
+    """Rows of a constant once more, in the order in which a batch has them."""
+    return x if count == 1 else torch.cat([x] * count)
+
+
+@dataclass(frozen=True)
+class Timing:
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({min(self.seconds):.3f} to {max(self.seconds):.3f})"
+
+
+def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
+    """Seconds of each work, one after the other in every round; the first does not count."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds + 1):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - start)
+    return {name: Timing(seconds[1:]) for name, seconds in times.items()}
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the largest matrix product that is worth the wait."""
+    side = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    best = min(interleaved({"product": lambda: a @ a}, 5)["product"].seconds)
+    return 2 * side**3 / best
+
+
+def flops(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return counter.get_total_flops()
 
 
 @torch.no_grad()
-def measure(config: Hallo3Config, device: str, runs: int) -> dict[str, float]:
-    """Seconds of each part of a segment."""
-    model = random_model(config).to(device, torch.float32)
-    denoiser, noise = model.denoiser, SeededNoise(0)
-    latent_size = (config.latent_height, config.latent_width)
-    shape = (1, config.latent_channels, LATENT_FRAMES, *latent_size)
-    latents = torch.randn(shape, device=device)
-    portrait = torch.rand(1, 3, *config.canvas, device=device) * 2 - 1
-    motion_frames = portrait[:, :, None].expand(-1, -1, MOTION_FRAMES, -1, -1)
-    waveform = torch.randn(SEGMENT_FRAMES * FRAME_SAMPLES)
-    speech = encode_speech(model.speech_encoder, waveform)
-    windows = segment_windows(speech.features, 0).to(device)
-    features, _ = model.reference_network(latents[:, :, :1])
-    face = torch.zeros(1, config.face_channels, device=device)
-    conditions = Conditions(
-        torch.zeros(1, config.text_tokens, config.text_width, device=device),
-        latents,
-        denoiser.reference_keys_values(features),
-        denoiser.face_keys_values(face),
-        denoiser.audio_keys_values(model.audio_projector(windows)),
-    )
-    timesteps = torch.full((1,), 500, device=device)
-    parts = {
-        "denoiser call": lambda: denoiser(latents, timesteps, conditions),
-        "audio tokens, keys, values": lambda: denoiser.audio_keys_values(
-            model.audio_projector(windows)
-        ),
-        "speech features": lambda: encode_speech(model.speech_encoder, waveform),
-        "VAE encodes motion": lambda: motion_latents(
-            model.vae, portrait, motion_frames, noise.stream("motion")
-        ),
-        "VAE decodes": lambda: decode_images(model.vae, latents, SEGMENT_FRAMES),
+def measure(name: str, device: torch.device, dtype: torch.dtype, rounds: int) -> str:
+    bench = Bench(SIZES[name], VAES[name], device, dtype)
+    steps = {label: bench.published(savings) for label, savings in SAVINGS.items()}
+    steps |= {"ours, two calls": bench.ours(False), "ours, one batch": bench.ours(True)}
+    expected = steps["published"]()
+    errors = {
+        label: ((step() - expected).abs().max() / expected.std()) for label, step in steps.items()
     }
-    return {name: seconds(work, runs) for name, work in parts.items()}
-
-
-def table(name: str, config: Hallo3Config, times: dict[str, float]) -> str:
+    peak = matmul_peak(device, dtype)
+    counted = {label: flops(step) for label, step in steps.items()}
+    times = interleaved(steps, rounds)
+    published = times["published"].median
+    config = bench.config
     height, width = config.canvas
-    calls = {part: 2 * STEPS if part == "denoiser call" else 1 for part in times}
-    spent = {part: times[part] * calls[part] for part in times}
-    segment = sum(spent.values())
-    rows = [
-        f"| {part} | {times[part]:.3f} | {calls[part]} | {spent[part] / segment:.1%} |"
-        for part in times
+    lines = [
+        f"{name}: {config.layers} layers of {config.width}, canvas {height} x {width}",
+        "",
+        "| guided step | seconds | times as fast | TFLOP | of the matmul peak | error |",
+        "|---|---|---|---|---|---|",
     ]
-    return "\n".join(
-        [
-            f"{name}: {config.layers} layers of {config.width}, canvas {height} x {width}",
-            "",
-            "| part | seconds | times | share of the segment |",
-            "|---|---|---|---|",
-            *rows,
-            f"| **segment of {NEW_FRAMES} frames** | **{segment:.1f}** | | |",
-            "",
-        ]
-    )
+    for label, timing in times.items():
+        share = counted[label] / timing.median / peak
+        lines.append(
+            f"| {label} | {timing} | {published / timing.median:.2f} | "
+            f"{counted[label] / 1e12:.3f} | {share:.0%} | {errors[label]:.0e} |"
+        )
+    parts = {
+        "VAE decodes, diffusers": bench.plain_decode,
+        "VAE decodes, ours": bench.lean_decode,
+        "VAE encodes motion": bench.encode,
+        "audio keys and values": bench.once,
+    }
+    rest = interleaved(parts, rounds)
+    lines += ["", "| once a segment | seconds |", "|---|---|"]
+    lines += [f"| {label} | {timing} |" for label, timing in rest.items()]
+    encode = rest["VAE encodes motion"].median
+    before = STEPS * published + rest["VAE decodes, diffusers"].median + encode
+    ours = min(times["ours, two calls"].median, times["ours, one batch"].median)
+    after = STEPS * ours + rest["VAE decodes, ours"].median + encode
+    after += rest["audio keys and values"].median
+    lines += [
+        "",
+        f"Segment of {STEPS} steps: {before:.1f} s published, {after:.1f} s ours, "
+        f"{before / after:.2f} times as fast.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--runs", type=int, default=3)
+    cuda = torch.cuda.is_available()
+    parser.add_argument("--size", choices=SIZES, nargs="+", default=["built-in", "mid"])
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--dtype", default="bfloat16" if cuda else "float32")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--save", type=Path, help="also write the tables to this file")
     options = parser.parse_args()
-    cuda = options.device.startswith("cuda")
-    device = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{device}, torch {torch.__version__}, float32, median of {options.runs}\n")
-    for name, config in SIZES.items():
-        print(table(name, config, measure(config, options.device, options.runs)))
+    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    where = f"CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name()
+    tables = [f"{where}, torch {torch.__version__}, {options.dtype}, {options.rounds} rounds\n"]
+    print(tables[0])
+    for name in options.size:
+        tables.append(measure(name, device, dtype, options.rounds))
+        print(tables[-1], flush=True)
+        if options.save:
+            options.save.write_text("\n".join(tables))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ switched on by itself.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hallo3_core.conditioning import AudioProjector
-from hallo3_core.config import LATENT_FRAMES
-from hallo3_core.layers import attention, merge_heads, rotary_table
+from hallo3_core.config import LATENT_FRAMES, Hallo3Config
+from hallo3_core.layers import attention, merge_heads
 from hallo3_core.transformer import Denoiser, DenoiserLayer
 
 
@@ -24,6 +25,36 @@ class Savings:
     no_reference_queries: bool = False
     kept_projections: bool = False
     kept_reference: bool = False
+
+
+class Rotary(NamedTuple):
+    """Cosine and sine of every number's angle, (tokens, head width)."""
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def table(cls, config: Hallo3Config, device: torch.device) -> "Rotary":
+        rows, columns = config.grid
+        sizes = (LATENT_FRAMES, rows, columns)
+        angles = []
+        for axis, count in enumerate(sizes):
+            width = config.head_width // 4 if axis == 0 else 3 * config.head_width // 8
+            frequencies = 10_000.0 ** -(torch.arange(0, width, 2, device=device).float() / width)
+            angle = torch.arange(count, device=device).float()[:, None] * frequencies
+            shape = [1, 1, 1, -1]
+            shape[axis] = count
+            angles.append(angle.repeat_interleave(2, dim=-1).view(shape).expand(*sizes, -1))
+        table = torch.cat(angles, dim=-1).flatten(0, 2)
+        return cls(table.cos(), table.sin())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack([-odd, even], dim=-1).flatten(-2)
+        return (x * self.cos + turned * self.sin).to(x.dtype)
+
+    def first(self, tokens: int) -> "Rotary":
+        return Rotary(self.cos[:tokens], self.sin[:tokens])
 
 
 @dataclass
@@ -58,7 +89,7 @@ class PublishedDenoiser:
         network, config = self.denoiser, self.denoiser.config
         inputs = torch.cat([latents, motion], dim=1)
         text, image, time = network.embed(inputs, timesteps, text)
-        rotary = rotary_table(LATENT_FRAMES, *config.grid, config.head_width, image.device)
+        rotary = Rotary.table(config, image.device)
         audio = self.keep("audio", lambda: self.projector(windows).flatten(0, 1))
         face = self.keep("face", lambda: self.face_tokens(face))
         tokens, count = torch.cat([text, image], dim=1), text.shape[1]

@@ -22,7 +22,7 @@ from .inputs import find_face, find_voice, save_picture
 from .memory_plan import GB, RESERVED, WEIGHTS, free_memory
 from .model import Hallo3, plan_for
 from .noise import SeededNoise
-from .portrait import encode_portrait, read_image
+from .portrait import FACE_BOX_GROWTH, encode_portrait, read_image
 from .sampling import SAMPLERS, Schedule
 from .speech import encode_speech, prepare_waveform
 from .vae import save_latent
@@ -76,6 +76,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--dtype", choices=DTYPES, help="(default: float32 on cpu, else bfloat16)")
     add("--face-mask", type=Path, help="a picture like the portrait, the face white, else black")
     add("--face", type=int, default=0, help="which face, 0 being the largest (%(default)s)")
+    add("--face-growth", type=float, default=FACE_BOX_GROWTH, help="of its box (%(default)s)")
     add("--whole-image", action="store_true", help="look for no face")
     add("--face-models", type=Path, help="folder of antelopev2 (default: the model's)")
     add("--fit", choices=FITS, default="published", help="picture on the canvas (%(default)s)")

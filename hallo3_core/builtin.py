@@ -41,6 +41,16 @@ CONFIG = Hallo3Config(
 )
 
 
+VAE = {
+    "block_out_channels": (24, 48, 48, 48),
+    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+}
+"""Sizes of the autoencoder."""
+
+
 class SmallSpeechEncoder(Wav2Vec2Model):
     """A narrow wav2vec2 whose hidden states are widened to the released one's channels."""
 
@@ -112,13 +122,7 @@ def load() -> Hallo3:
     """The built-in model in float32 on the CPU."""
     with _seeded():
         networks = [network(CONFIG) for network in (Denoiser, ReferenceNetwork, AudioProjector)]
-        vae = autoencoder(
-            block_out_channels=(24, 48, 48, 48),
-            down_block_types=("CogVideoXDownBlock3D",) * 4,
-            up_block_types=("CogVideoXUpBlock3D",) * 4,
-            layers_per_block=1,
-            norm_num_groups=8,
-        )
+        vae = autoencoder(**VAE)
         speech_encoder = SmallSpeechEncoder()
     for network in (*networks, vae, speech_encoder):
         network.eval().requires_grad_(False)

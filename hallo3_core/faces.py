@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .framing import Box
+from .onnx import providers
 
 DETECTOR, RECOGNISER = "scrfd_10g_bnkps.onnx", "glintr100.onnx"
 LANDMARKER = "face_landmarker_v2_with_blendshapes.task"
@@ -152,10 +153,9 @@ class InsightFace:
     def __init__(self, folder: Path):
         """Raises `InputError` if a file cannot be loaded."""
         get_model = importlib.import_module("insightface.model_zoo").get_model
-        providers = importlib.import_module("onnxruntime").get_available_providers()
         try:
             self.detector, self.recogniser = (
-                get_model(str(folder / name), providers=providers)
+                get_model(str(folder / name), providers=providers())
                 for name in (DETECTOR, RECOGNISER)
             )
             self.detector.prepare(0, input_size=DETECTION_SIZE, det_thresh=0.5)

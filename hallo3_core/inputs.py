@@ -33,7 +33,7 @@ def find_face(options: Namespace, portrait: Tensor) -> tuple[Tensor | None, Tens
     face = choose(faces, options.face)
     embedding = face.embedding if face else None
     if mask is not None:
-        return face_region(mask), embedding
+        return face_region(mask, options.face_growth), embedding
     if face is None:
         if not options.whole_image:
             logger.warning(
@@ -42,7 +42,7 @@ def find_face(options: Namespace, portrait: Tensor) -> tuple[Tensor | None, Tens
         return None, None
     oval = mediapipe_oval(portrait, options)
     box = oval if oval and overlap(oval, face.box) > SAME else face.box
-    return box_region(box, size), embedding
+    return box_region(box, size, options.face_growth), embedding
 
 
 def mediapipe_oval(portrait: Tensor, options: Namespace):

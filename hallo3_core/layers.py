@@ -6,6 +6,7 @@ its own kernel.
 """
 
 from collections.abc import Callable
+from functools import cache
 from math import log
 from types import ModuleType
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .config import Hallo3Config
 
 Operations = ModuleType | type
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -43,6 +46,9 @@ class Modulation(NamedTuple):
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, x, 1 + self.scale)
+
+    def gated(self, x: Tensor, change: Tensor) -> Tensor:
+        return torch.addcmul(x, self.gate, change)
 
 
 class ScaledLinear(nn.Linear):
@@ -98,35 +104,37 @@ class CrossAttention(nn.Module):
 
 
 class Rotary(NamedTuple):
-    """Cosines and sines of one angle for each pair of a head, (tokens, head width / 2)."""
+    """One rotation for each pair of a head's numbers, (tokens, head width / 2), complex64."""
 
-    cos: Tensor
-    sin: Tensor
+    turns: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rotate the neighbouring pairs of (batch, heads, tokens, head width)."""
-        even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-        rotated = (even * self.cos - odd * self.sin, odd * self.cos + even * self.sin)
-        return torch.stack(rotated, dim=-1).flatten(-2).to(x.dtype)
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * self.turns).flatten(-2).to(x.dtype)
 
-    def first(self, tokens: int) -> "Rotary":
-        return Rotary(self.cos[:tokens], self.sin[:tokens])
+    def rows(self, start: int, count: int) -> "Rotary":
+        return Rotary(self.turns[start : start + count])
 
 
-def rotary_table(frames: int, rows: int, columns: int, head_width: int, device=None) -> Rotary:
-    """The 3-D rotary table of (frames * rows * columns) tokens, float32.
+@cache
+@torch.inference_mode(False)
+def rotary_table(config: Hallo3Config, frames: int, device: torch.device) -> Rotary:
+    """The 3-D rotary table of the text tokens, which do not turn, and of `frames` of image tokens.
 
     A quarter of the head's width turns with time; rows and columns share the rest.
     """
-    time_width = head_width // 4
-    space_width = (head_width - time_width) // 2
+    rows, columns = config.grid
+    time_width = config.head_width // 4
+    space_width = (config.head_width - time_width) // 2
     angles = [
         _angles(frames, time_width, device)[:, None, None].expand(-1, rows, columns, -1),
         _angles(rows, space_width, device)[None, :, None].expand(frames, -1, columns, -1),
         _angles(columns, space_width, device)[None, None].expand(frames, rows, -1, -1),
     ]
-    angles = torch.cat(angles, dim=-1).flatten(0, 2)
-    return Rotary(angles.cos(), angles.sin())
+    image = torch.cat(angles, dim=-1).flatten(0, 2)
+    angles = torch.cat([image.new_zeros(config.text_tokens, image.shape[1]), image])
+    return Rotary(torch.polar(torch.ones_like(angles), angles))
 
 
 def _angles(positions: int, width: int, device) -> Tensor:

@@ -35,7 +35,7 @@ SLACK = 1.05
 RESERVED = 0.7 * GB
 """What a card's driver, the program on it and a display take."""
 
-HIDDEN_STATES = 13
+HIDDEN_STATES = 14
 """Tensors of the size of all text and image tokens that are alive at the peak of a layer."""
 
 SPEECH_ENCODER_BYTES = 94_371_712 * 4

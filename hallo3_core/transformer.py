@@ -121,17 +121,20 @@ class Layer(nn.Module):
         *reference: KeyValue,
     ) -> tuple[Tensor, Tensor]:
         """Attention of modulated text and image over themselves and the reference tokens."""
-        text_query, *text_key_value = self.project(text)
-        image_query, *image_key_value = self.project(image, rotary)
-        query = torch.cat([text_query, image_query], dim=2)
-        sources = zip(text_key_value, image_key_value, *reference, strict=True)
+        query, *key_value = self.project(torch.cat([text, image], dim=1), rotary)
+        sources = zip(key_value, *reference, strict=True)
         key, value = (torch.cat(parts, dim=2) for parts in sources)
-        out = merge_heads(attend(query, key, value))
-        text_out, image_out = out.tensor_split([text.shape[1]], dim=1)
-        return self.attention_out(text_out), self.attention_out(image_out)
+        out = self.attention_out(merge_heads(attend(query, key, value)))
+        return out.tensor_split([text.shape[1]], dim=1)
 
-    def feed_forward(self, x: Tensor, modulation: Modulation) -> Tensor:
-        return x + modulation.gate * self.mlp(modulation(self.mlp_norm(x)))
+    def feed_forward(
+        self, text: Tensor, image: Tensor, text_modulation: Modulation, image_modulation: Modulation
+    ) -> tuple[Tensor, Tensor]:
+        """Text and image after the MLP."""
+        x = [text_modulation(self.mlp_norm(text)), image_modulation(self.mlp_norm(image))]
+        out = self.mlp(torch.cat(x, dim=1))
+        text_out, image_out = out.tensor_split([text.shape[1]], dim=1)
+        return text_modulation.gated(text, text_out), image_modulation.gated(image, image_out)
 
 
 class ReferenceLayer(Layer):
@@ -143,9 +146,9 @@ class ReferenceLayer(Layer):
         entering = image_first(self.attention_norm(image))
         text_in = text_first(self.attention_norm(text))
         text_out, image_out = self.self_attention(text_in, entering, rotary, attend)
-        text = self.feed_forward(text + text_first.gate * text_out, text_second)
-        image = self.feed_forward(image + image_first.gate * image_out, image_second)
-        return text, image, entering
+        text = text_first.gated(text, text_out)
+        image = image_first.gated(image, image_out)
+        return *self.feed_forward(text, image, text_second, image_second), entering
 
 
 class DenoiserLayer(Layer):
@@ -187,11 +190,11 @@ class DenoiserLayer(Layer):
         text_in = text_first(self.attention_norm(text))
         image_in = image_first(self.attention_norm(image))
         text_out, image_out = self.self_attention(text_in, image_in, rotary, attend, reference)
-        text = text + text_first.gate * text_out
-        image = image + image_first.gate * image_out
+        text = text_first.gated(text, text_out)
+        image = image_first.gated(image, image_out)
 
         frames = image.unflatten(1, (LATENT_FRAMES, -1)).flatten(0, 1)
-        rotary = rotary.first(frames.shape[1])
+        rotary = rotary.rows(text.shape[1], frames.shape[1])
         frames = frames + self.face_attention(
             self.face_norm(frames), face, self.query_norm, rotary, attend
         )
@@ -199,7 +202,7 @@ class DenoiserLayer(Layer):
             self.audio_norm(frames), audio, self.query_norm, rotary, attend
         )
         image = frames.unflatten(0, (-1, LATENT_FRAMES)).flatten(1, 2)
-        return self.feed_forward(text, text_second), self.feed_forward(image, image_second)
+        return self.feed_forward(text, image, text_second, image_second)
 
 
 class ReferenceNetwork(nn.Module):
@@ -231,7 +234,7 @@ class ReferenceNetwork(nn.Module):
         text = latents.new_zeros(batch, config.text_tokens, config.text_width)
         timesteps = latents.new_zeros(batch)
         text, image, time = self.embed(torch.cat([latents, latents], dim=1), timesteps, text)
-        rotary = rotary_table(1, *config.grid, config.head_width, device=latents.device)
+        rotary = rotary_table(config, frames=1, device=latents.device)
         features = []
         for layer in self.layers:
             text, image, entering = layer(text, image, time, rotary, attend)
@@ -295,7 +298,7 @@ class Denoiser(nn.Module):
         text, image, time = self.embed(
             torch.cat([latents, conditions.motion], dim=1), timesteps, conditions.text
         )
-        rotary = rotary_table(LATENT_FRAMES, *config.grid, config.head_width, device=image.device)
+        rotary = rotary_table(config, LATENT_FRAMES, device=image.device)
         constants = zip(
             self.layers, conditions.reference, conditions.face, conditions.audio, strict=True
         )

@@ -5,7 +5,6 @@ the vocals; its sizes are read off its input.
 """
 
 import importlib
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .memory import steady_memory
+from .onnx import installed, providers
 from .resample import resample
 
 RATE = 44_100
@@ -42,16 +42,14 @@ class VocalIsolator:
 
     def __init__(self, file: Path):
         """Raises `InputError` if there is no onnxruntime, or the file is no MDX-Net."""
-        if importlib.util.find_spec("onnxruntime") is None:
+        if not installed():
             raise InputError(
                 "Isolating vocals takes onnxruntime, which is not installed: run `pip install "
                 "onnxruntime` (or onnxruntime-gpu) in ComfyUI's Python."
             )
         onnxruntime = importlib.import_module("onnxruntime")
         try:
-            self.session = onnxruntime.InferenceSession(
-                str(file), providers=onnxruntime.get_available_providers()
-            )
+            self.session = onnxruntime.InferenceSession(str(file), providers=providers())
         except Exception as error:  # onnxruntime raises many kinds
             raise InputError(
                 f"{file} cannot be loaded ({type(error).__name__}): download it again."

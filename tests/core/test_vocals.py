@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from onnx import helper
 
 from hallo3_core import vocals
 from hallo3_core.errors import InputError
@@ -78,10 +79,10 @@ def test_files_that_are_no_mdx_net(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="cannot be loaded"):
         VocalIsolator(tmp_path / "text.onnx")
     shape = (1, 3, 8, 8)
-    nodes = [vocals.importlib.import_module("onnx").helper.make_node("Identity", ["a"], ["b"])]
+    nodes = [helper.make_node("Identity", ["a"], ["b"])]
     save(tmp_path / "other.onnx", nodes, [tensor("a", *shape)], [tensor("b", *shape)])
     with pytest.raises(InputError, match=r"takes \[1, 3, 8, 8\] and not \(batch, 4"):
         VocalIsolator(tmp_path / "other.onnx")
-    monkeypatch.setattr(vocals.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(vocals, "installed", lambda: False)
     with pytest.raises(InputError, match="run `pip install onnxruntime`"):
         VocalIsolator(tmp_path / "other.onnx")
