@@ -11,7 +11,15 @@ import torch
 from tqdm import tqdm
 
 from . import builtin
-from .animate import GUIDANCE, SAMPLER, STEPS, NotDecoded, animate
+from .animate import (
+    ALWAYS,
+    GUIDANCE,
+    SAMPLER,
+    STEPS,
+    NotDecoded,
+    animate,
+    seconds_to_decode,
+)
 from .check import check
 from .checkpoint import read_weights
 from .convert import CONVERTED, convert, find_sources, plan
@@ -23,6 +31,7 @@ from .memory_plan import GB, RESERVED, WEIGHTS, free_memory
 from .model import Hallo3, plan_for
 from .noise import SeededNoise
 from .portrait import FACE_BOX_GROWTH, encode_portrait, read_image
+from .progress import Progress
 from .sampling import SAMPLERS, Schedule
 from .speech import encode_speech, prepare_waveform
 from .vae import save_latent
@@ -70,6 +79,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--prompt", help="what the video shows, in words")
     add("--steps", type=int, default=STEPS, help="sampling steps of each segment (%(default)s)")
     add("--guidance", type=float, default=GUIDANCE, help="weight of the speech (%(default)s)")
+    add(
+        "--guidance-interval",
+        type=float,
+        nargs=2,
+        default=ALWAYS,
+        metavar=("FROM", "TO"),
+        help="the part of the steps, 0 to 1, that is guided; others are twice as fast",
+    )
     add("--seed", type=int, default=0, help="same seed, same video (%(default)s)")
     add("--sampler", choices=SAMPLERS, default=SAMPLER, help="(%(default)s)")
     add("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
@@ -118,6 +135,11 @@ def run_animate(options: argparse.Namespace) -> int:
         raise InputError(
             f"The guidance is {options.guidance}: choose a number, such as {GUIDANCE}."
         )
+    start, end = options.guidance_interval
+    if not 0 <= start <= end <= 1:
+        raise InputError(
+            f"The guidance interval is {start} to {end}: choose shares of the steps, such as 0 0.7."
+        )
     device = choose_device(options.device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     dtype = DTYPES.get(options.dtype, dtype)
@@ -134,11 +156,12 @@ def run_animate(options: argparse.Namespace) -> int:
         identity = encode_portrait(
             model.vae, model.reference_network, portrait, region, noise, embedding, options.fit
         )
+        decoding = 0 if options.quiet else seconds_to_decode(model, identity)
 
     height, width = identity.size
     with (
         VideoWriter(options.output, height, width, sound_of_file(options.speech)) as video,
-        Progress(speech.segments, options.steps, options.quiet) as progress,
+        Progress(speech.segments, options.steps, decoding, options.quiet) as progress,
     ):
         try:
             for segment in animate(
@@ -149,10 +172,12 @@ def run_animate(options: argparse.Namespace) -> int:
                 text=text,
                 steps=options.steps,
                 guidance=options.guidance,
+                interval=tuple(options.guidance_interval),
                 sampler=options.sampler,
                 on_step=progress.step,
             ):
                 video.write(segment.frames)
+                progress.segment()
             interrupted = False
         except KeyboardInterrupt:
             interrupted = True
@@ -236,30 +261,6 @@ def run_check(options: argparse.Namespace) -> int:
             print(error)
             status = BAD_INPUT
     return status
-
-
-class Progress:
-    """Two bars with the time left: segments of the video, and steps of the segment."""
-
-    def __init__(self, segments: int, steps: int, quiet: bool):
-        layout = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
-        self.segments = tqdm(
-            total=segments, desc="segments", bar_format=layout, position=0, disable=quiet
-        )
-        self.steps = tqdm(total=steps, desc="   steps", position=1, leave=False, disable=quiet)
-
-    def step(self) -> None:
-        if self.steps.n == self.steps.total:
-            self.steps.reset()
-        self.steps.update()
-        self.segments.update(1 / self.steps.total)
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.steps.close()
-        self.segments.close()
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """The whole job: an Identity and a Speech become a video, one segment after the other."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +22,22 @@ from .errors import InputError
 from .model import Hallo3
 from .noise import Noise
 from .portrait import Identity
-from .sampling import SAMPLERS, Schedule, guided, sample
+from .sampling import (
+    ALWAYS,
+    SAMPLERS,
+    Interval,
+    Schedule,
+    guided,
+    guided_at_once,
+    sample,
+)
 from .segments import motion_latents, segment_windows
 from .speech import Speech
 from .transformer import Conditions
 from .vae import MOST_TILES, TILE_UNITS, decode
+
+FIRST_CHUNK = (3, 9)
+"""Latent frames that are decoded first, and the frames that they become."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +80,15 @@ def animate(
     text: Tensor | None = None,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    interval: Interval = ALWAYS,
     sampler: str = SAMPLER,
     on_step: Callable[[], None] = lambda: None,
 ) -> Iterator[Segment]:
     """Yield the segments of the video as they are ready.
 
     `text` (1, tokens, width) is the encoded prompt, or none; `on_step` is called after every
-    sampling step. What is constant over the video or over a segment is computed once for it.
+    sampling step; `interval` is the part of the steps that is guided. What is constant over the
+    video or over a segment is computed once for it.
     Segment i draws from the streams `initial` i, `steps` i and, but for the first, `motion` i.
     """
     config, denoiser = model.config, model.denoiser
@@ -110,11 +124,17 @@ def animate(
         draw = partial(noise.stream("steps", index).normal, *latents_shape)
         with model.working(denoiser):
             audio = denoiser.audio_keys_values(tokens)
-            predict = guided(
-                partial(predict_v, model, Conditions(no_text, motion, reference, face, no_audio)),
-                partial(predict_v, model, Conditions(text, motion, reference, face, audio)),
-                guidance,
-            )
+            without = Conditions(no_text, motion, reference, face, no_audio)
+            given = Conditions(text, motion, reference, face, audio)
+            if model.rows == 2 and guidance != 1 and interval == ALWAYS:
+                predict = guided_at_once(partial(predict_v, model, without + given), guidance)
+            else:
+                predict = guided(
+                    partial(predict_v, model, without),
+                    partial(predict_v, model, given),
+                    guidance,
+                    interval,
+                )
             for estimate in sample(predict, initial, schedule, SAMPLERS[sampler], draw):
                 latents = estimate
                 on_step()
@@ -142,6 +162,15 @@ def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor
     """The denoiser's prediction for latents and a scalar timestep, float32 to float32."""
     timesteps = timestep.to(model.device).expand(len(x))
     return model.denoiser(x.to(model.dtype), timesteps, conditions).float()
+
+
+@torch.no_grad()
+def seconds_to_decode(model: Hallo3, identity: Identity) -> float:
+    """What decoding a segment will take, from decoding the beginning of one."""
+    latents = identity.motion[:, :, : FIRST_CHUNK[0]].to(model.device)
+    start = time.perf_counter()
+    decode_images(model.vae, latents, FIRST_CHUNK[1], model.tiles).cpu()
+    return (time.perf_counter() - start) * SEGMENT_FRAMES / FIRST_CHUNK[1]
 
 
 def decode_images(

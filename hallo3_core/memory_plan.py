@@ -6,7 +6,7 @@ The figures are of tensors that are alive at once, counted without a device
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
 
@@ -173,7 +173,8 @@ class MemoryPlan:
 
     All stay there (`in_turn` is False), or each is there while it works; `streamed` layers of the
     denoiser (and of the reference network) come only for their own part of a call. `tiles` a side
-    are decoded one after the other.
+    are decoded one after the other, and the denoiser sees `rows` at once: 2, both branches of
+    guidance, where all stays on the device and there is room.
     """
 
     stages: tuple[Stage, ...]
@@ -181,6 +182,7 @@ class MemoryPlan:
     in_turn: bool
     streamed: int
     tiles: int
+    rows: int = 1
 
     def peak(self, stage: Stage) -> float:
         """Bytes at the peak of a stage."""
@@ -209,6 +211,8 @@ class MemoryPlan:
         if self.streamed:
             where += f", {self.streamed} layers one by one"
         decoded = "whole" if self.tiles == 1 else f"in {self.tiles} x {self.tiles} tiles"
+        if self.rows == 2:
+            where += ", both branches of guidance at once"
         return f"{where}; decoded {decoded}"
 
 
@@ -239,6 +243,10 @@ def plan_memory(
         latent = (channels, config.latent_height, config.latent_width, size)
         stages.append(Stage("decoding", weights.vae, decoding_bytes(*latent)))
     plan = MemoryPlan(tuple(stages), weights, in_turn=False, streamed=0, tiles=1)
+    together = Stage("sampling", weights.denoiser, sampling_bytes(config, 2, size) + unpacked)
+    if max(plan.most, plan.peak(together)) <= free:
+        stages[2] = together
+        return replace(plan, stages=tuple(stages), rows=2)
     if offload and plan.most > free:
         tiles = 1 if vae is None else choose_tiles(*latent, free - weights.vae)
         if tiles > 1:

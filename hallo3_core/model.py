@@ -50,7 +50,11 @@ Transformers = tuple[Denoiser, ReferenceNetwork, AudioProjector]
 
 @dataclass(frozen=True)
 class Hallo3:
-    """The networks of one model; `text_encoder` loads the prompt's, which few need."""
+    """The networks of one model; `text_encoder` loads the prompt's, which few need.
+
+    `tiles` a side are decoded one after the other; the denoiser sees `rows` at once, 2 being both
+    branches of guidance.
+    """
 
     denoiser: Denoiser
     reference_network: ReferenceNetwork
@@ -60,6 +64,7 @@ class Hallo3:
     text_encoder: Callable[[], TextEncoder]
     placement: Placement = field(default_factory=Placement)
     tiles: int = 1
+    rows: int = 1
 
     @property
     def config(self) -> Hallo3Config:
@@ -91,7 +96,8 @@ class Hallo3:
             placement.add(network, network.layers[:streamed])
         for network in (self.audio_projector, self.vae, self.speech_encoder):
             placement.add(network)
-        return replace(self, placement=placement, tiles=plan.tiles if plan else 1)
+        tiles, rows = (plan.tiles, plan.rows) if plan else (1, 1)
+        return replace(self, placement=placement, tiles=tiles, rows=rows)
 
     @classmethod
     def from_folder(cls, path: Path, dtype: torch.dtype = torch.float32) -> "Hallo3":

@@ -255,6 +255,21 @@ class Conditions:
     face: list[KeyValue]
     audio: list[KeyValue]
 
+    def __add__(self, other: "Conditions") -> "Conditions":
+        """Those of a batch with the rows of the other after these."""
+
+        def join(mine: list[KeyValue], theirs: list[KeyValue]) -> list[KeyValue]:
+            layers = zip(mine, theirs, strict=True)
+            return [tuple(map(torch.cat, zip(*layer, strict=True))) for layer in layers]
+
+        return Conditions(
+            torch.cat([self.text, other.text]),
+            torch.cat([self.motion, other.motion]),
+            join(self.reference, other.reference),
+            join(self.face, other.face),
+            join(self.audio, other.audio),
+        )
+
 
 class Denoiser(nn.Module):
     """Predicts v of the noisy latents of one segment."""

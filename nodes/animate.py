@@ -22,6 +22,7 @@ from .sockets import (
     StoredSegment,
     guidance_input,
     identity_input,
+    interval_inputs,
     model_input,
     prompt_input,
     sampler_input,
@@ -47,6 +48,8 @@ SAMPLED_WITH = (
     "guidance",
     "sampler",
     "seed",
+    "guidance_start",
+    "guidance_end",
 )
 
 
@@ -88,6 +91,7 @@ class AnimatePortrait(io.ComfyNode):
                 guidance_input(),
                 sampler_input(),
                 seed_input(),
+                *interval_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -127,6 +131,8 @@ class AnimatePortrait(io.ComfyNode):
         seed,
         positive=None,
         soundtrack=None,
+        guidance_start=0.0,
+        guidance_end=1.0,
     ) -> io.NodeOutput:
         hallo3_model(model)
         logger.info("Hallo3 memory: %s", "; ".join(plan(model, vae).lines()))
@@ -180,6 +186,7 @@ class AnimateSegments(io.ComfyNode):
                 io.Int.Input("count", default=1, min=1, max=99_999, tooltip="How many segments."),
                 SegmentSocket.Input("previous", optional=True, tooltip="The segment before."),
                 motion_input(),
+                *interval_inputs(),
             ],
             outputs=[
                 SegmentSocket.Output(display_name="segment", tooltip="The last one."),

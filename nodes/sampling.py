@@ -24,6 +24,7 @@ from .sockets import (
     MotionSocket,
     guidance_input,
     identity_input,
+    interval_inputs,
     model_input,
     prompt_input,
     sampler_input,
@@ -148,7 +149,7 @@ class Sampler(io.ComfyNode):
             display_name="Hallo3 Sampler",
             category=CATEGORY,
             description="The published sampler for SamplerCustomAdvanced.",
-            inputs=[sampler_input()],
+            inputs=[sampler_input(), *interval_inputs()],
             outputs=[
                 io.Sampler.Output(
                     "sampler_out", display_name="sampler", tooltip="For SamplerCustomAdvanced."
@@ -157,8 +158,8 @@ class Sampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, sampler: str) -> io.NodeOutput:
-        return io.NodeOutput(published_sampler(sampler))
+    def execute(cls, sampler, guidance_start=0.0, guidance_end=1.0) -> io.NodeOutput:
+        return io.NodeOutput(published_sampler(sampler, (guidance_start, guidance_end)))
 
 
 class Scheduler(io.ComfyNode):
@@ -198,6 +199,7 @@ class SampleSegment(io.ComfyNode):
                 guidance_input(),
                 sampler_input(),
                 seed_input(),
+                *interval_inputs(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The segment, for Decode VAE.")
@@ -217,6 +219,8 @@ class SampleSegment(io.ComfyNode):
         seed,
         positive=None,
         motion=None,
+        guidance_start=0.0,
+        guidance_end=1.0,
     ) -> io.NodeOutput:
         conditioned = condition(model, identity, speech, segment_index, positive, motion)
         return io.NodeOutput(
@@ -227,5 +231,6 @@ class SampleSegment(io.ComfyNode):
                 steps=steps,
                 guidance=guidance,
                 sampler=sampler,
+                interval=(guidance_start, guidance_end),
             )
         )

@@ -110,6 +110,27 @@ def guidance_input() -> io.Float.Input:
     )
 
 
+def interval_inputs() -> list[io.Float.Input]:
+    """Where guidance begins and ends."""
+    shares = {"min": 0.0, "max": 1.0, "step": 0.05, "optional": True, "advanced": True}
+    return [
+        io.Float.Input(
+            "guidance_start",
+            default=0.0,
+            tooltip="Share of the steps before guidance begins; steps without it are twice as "
+            "fast. Published is 0.",
+            **shares,
+        ),
+        io.Float.Input(
+            "guidance_end",
+            default=1.0,
+            tooltip="Share of the steps after which guidance ends; the last steps need it least. "
+            "Published is 1.",
+            **shares,
+        ),
+    ]
+
+
 def sampler_input() -> io.Combo.Input:
     return io.Combo.Input(
         "sampler",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.noise import SeededNoise
-from ...hallo3_core.sampling import SAMPLERS, Schedule, sample
+from ...hallo3_core.sampling import ALWAYS, SAMPLERS, Interval, Schedule, inside, sample
 
 
 def published_sigmas(model: comfy.model_patcher.ModelPatcher, steps: int) -> Tensor:
@@ -22,12 +22,20 @@ def published_sigmas(model: comfy.model_patcher.ModelPatcher, steps: int) -> Ten
     return torch.cat([sigmas[timesteps], torch.zeros(1)])
 
 
-def published_sampler(name: str) -> comfy.samplers.KSAMPLER:
-    return comfy.samplers.KSAMPLER(_sample, {"sampler": name})
+def published_sampler(name: str, interval: Interval = ALWAYS) -> comfy.samplers.KSAMPLER:
+    """One of the core's samplers; guidance is left out of the steps that are not in `interval`."""
+    return comfy.samplers.KSAMPLER(_sample, {"sampler": name, "interval": interval})
 
 
 def _sample(
-    model, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Callable, disable, sampler: str
+    model,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict,
+    callback: Callable,
+    disable,
+    sampler: str,
+    interval: Interval,
 ) -> Tensor:
     """One of the core's samplers, as k-diffusion calls them.
 
@@ -41,7 +49,12 @@ def _sample(
             "sigmas of a split of it."
         )
 
+    guider = model.inner_model
+    guidance = getattr(guider, "cfg", 1.0)
+
     def predict(x: Tensor, timestep: Tensor) -> Tensor:
+        if interval != ALWAYS:
+            guider.cfg = guidance if inside(interval, timestep) else 1.0
         sigma = table.sigmas[timestep].to(x)
         alpha = torch.rsqrt(1 + sigma**2)
         denoised = model(x / alpha, sigma.expand(len(x)), **extra_args)
@@ -67,6 +80,7 @@ def sample_segment(
     steps: int,
     guidance: float,
     sampler: str,
+    interval: Interval,
 ) -> dict:
     """A LATENT sampled as published, with progress and preview; `seed` is the segment's own."""
     empty = latent["samples"]
@@ -74,7 +88,7 @@ def sample_segment(
         model,
         comfy.sample.prepare_noise(empty, seed),
         guidance,
-        published_sampler(sampler),
+        published_sampler(sampler, interval),
         published_sigmas(model, steps),
         positive,
         negative,

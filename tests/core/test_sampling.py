@@ -96,3 +96,23 @@ def test_guidance_goes_beyond_the_conditional_prediction():
     assert guided(without, with_all, 3.5)(x, 0).tolist() == [8.0, 8.0]
     assert guided(without, with_all, 1.0)(x, 0).tolist() == [3.0, 3.0]
     assert guided(without, with_all, 0.0)(x, 0).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("interval", "guided_steps"), [((0, 1), 10), ((0, 0.5), 5), ((0.2, 0.6), 4), ((1, 1), 0)]
+)
+def test_guidance_over_a_part_of_the_steps(interval, guided_steps):
+    """The unconditional branch is not computed outside of it."""
+    calls = []
+
+    def without(x, timestep):
+        calls.append(timestep)
+        return 0 * x
+
+    predict = guided(without, lambda x, timestep: x, 3.0, interval)
+    given = torch.ones(1)
+    found = [predict(given, timestep) for timestep in Schedule.published(10).timesteps]
+    assert len(calls) == guided_steps
+    assert sum(value.item() for value in found) == pytest.approx(
+        3 * guided_steps + 10 - guided_steps
+    )

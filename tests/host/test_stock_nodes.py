@@ -168,3 +168,17 @@ def test_stock_vae_encode(host, parts):
     )
     (samples,) = latents(host, parts, parts.graph("VAEEncode", pixels=scaled, vae=parts.vae))
     assert samples.shape == (1, 16, 1, 16, 24)
+
+
+def test_guidance_over_a_part_of_the_steps(host, parts):
+    """As in the core; outside of it the unconditional branch is not computed."""
+    whole = sample(parts, 0, steps=4)
+    part = sample(parts, 0, steps=4, guidance_start=0.0, guidance_end=0.5)
+    without = sample(parts, 0, steps=4, guidance=1.0)
+    none = sample(parts, 0, steps=4, guidance_start=1.0, guidance_end=1.0)
+    for latent in (whole, part, without, none):
+        parts.graph.keep(latent)
+    whole, part, without, none = (kept["samples"] for kept in host.run(parts.graph))
+    assert torch.equal(none, without)
+    assert not torch.equal(part, whole)
+    assert not torch.equal(part, without)
