@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from hallo3_core import builtin, vae
 from hallo3_core.animate import STEPS, decode_images
@@ -164,7 +164,13 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def flops(work: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    """Counted by torch, and attention on the CPU, which it leaves out."""
+
+    def attention(query, key, value, *_, out_shape=None, **options) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
         work()
     return counter.get_total_flops()
 

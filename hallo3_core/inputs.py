@@ -25,6 +25,10 @@ def find_face(options: Namespace, portrait: Tensor) -> tuple[Tensor | None, Tens
 
     An explicit mask comes first, then MediaPipe's oval, then the detector's box.
     """
+    if not 0.5 <= options.face_growth <= 5:
+        raise InputError(
+            f"The face grows {options.face_growth} times: choose 0.5 to 5; published is 1.2."
+        )
     size = tuple(portrait.shape[1:])
     mask = read_mask(options.face_mask, size) if options.face_mask else None
     faces = [] if options.whole_image else open_finder(face_folders(options))(portrait)
