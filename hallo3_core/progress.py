@@ -69,8 +69,8 @@ class Progress:
             self.steps.reset()
         self.steps.update()
         left = tqdm.format_interval(self.left.seconds)
-        self.segments.set_postfix_str(f"{left} left", refresh=False)
-        self.segments.update(1 / self.steps.total)
+        self.segments.n = self.left.steps_done / self.left.steps
+        self.segments.set_postfix_str(f"{left} left")
 
     def segment(self) -> None:
         self.left.segment()
