@@ -36,11 +36,7 @@ SAVINGS = {
     "+ projections kept": Savings(no_reference_queries=True, kept_projections=True),
     "+ reference kept": Savings(True, True, True),
 }
-VAES = {
-    "built-in": dict(builtin.VAE),
-    "mid": dict(builtin.VAE),
-    "full": vae.RELEASED,
-}
+VAES = {"built-in": builtin.VAE, "mid": builtin.VAE, "full": vae.RELEASED}
 
 
 @dataclass

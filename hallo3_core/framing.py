@@ -5,6 +5,7 @@ Boxes are (left, top, right, bottom) in pixels of the picture.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import floor
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -97,7 +98,7 @@ def _cover(picture: Size, canvas: Size, centre: tuple[float, float]) -> Framing:
         size = (tall * width // wide, width)
     corner = []
     for side, whole, share in zip(size, canvas, centre, strict=True):
-        start = (side - whole) // 2 if share == 0.5 else round(side * share - whole / 2)
+        start = floor(side * share - whole / 2)
         corner.append(-min(max(start, 0), side - whole))
     return Framing(canvas, size, tuple(corner))
 

@@ -65,8 +65,13 @@ def _sample(
     steps = sample(
         predict, start, Schedule.over(timesteps), SAMPLERS[sampler], partial(draws.normal, *x.shape)
     )
-    for i, denoised in enumerate(steps):
-        callback({"i": i, "denoised": denoised, "x": x, "sigma": sigmas[i], "sigma_hat": sigmas[i]})
+    try:
+        for i, denoised in enumerate(steps):
+            sigma = sigmas[i]
+            callback({"i": i, "denoised": denoised, "x": x, "sigma": sigma, "sigma_hat": sigma})
+    finally:
+        if interval != ALWAYS:
+            guider.cfg = guidance  # ComfyUI keeps the guider for the next run
     return denoised
 
 

@@ -182,3 +182,30 @@ def test_guidance_over_a_part_of_the_steps(host, parts):
     assert torch.equal(none, without)
     assert not torch.equal(part, whole)
     assert not torch.equal(part, without)
+
+
+def test_a_guider_is_left_as_it_was(host, parts):
+    """ComfyUI keeps it for the next run, which may differ by its noise alone."""
+    graph = parts.graph
+    segment = graph(
+        "Hallo3SegmentConditioning",
+        model=parts.model,
+        identity=parts.identity,
+        speech=parts.speech,
+        segment_index=0,
+    )
+    positive, negative = segment, segment[1]
+    guider = graph("CFGGuider", model=parts.model, positive=positive, negative=negative, cfg=3.5)
+    sampler = graph("Hallo3Sampler", sampler="ddim", guidance_start=0.0, guidance_end=0.5)
+    sampled = graph(
+        "SamplerCustomAdvanced",
+        noise=graph("RandomNoise", noise_seed=1),
+        guider=guider,
+        sampler=sampler,
+        sigmas=graph("Hallo3Scheduler", model=parts.model, steps=2),
+        latent_image=segment[2],
+    )
+    for kept in (guider, sampled):
+        graph.keep(kept)
+    found, _ = host.run(graph, fresh=True)
+    assert found.cfg == 3.5
