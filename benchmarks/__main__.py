@@ -17,26 +17,21 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from hallo3_core import builtin, vae
+from hallo3_core import vae
 from hallo3_core.animate import STEPS, decode_images
 from hallo3_core.conditioning import AudioProjector
 from hallo3_core.config import LATENT_FRAMES, MOTION_FRAMES, SEGMENT_FRAMES, Hallo3Config
 from hallo3_core.transformer import Conditions, Denoiser
 
 from .published import PublishedDenoiser, Savings
+from .sizes import SIZES, VAES
 
-SIZES = {
-    "built-in": builtin.CONFIG,
-    "mid": Hallo3Config(layers=8, heads=8, latent_height=32, latent_width=48),
-    "full": Hallo3Config(),
-}
 SAVINGS = {
     "published": Savings(),
     "+ no queries of the reference": Savings(no_reference_queries=True),
     "+ projections kept": Savings(no_reference_queries=True, kept_projections=True),
     "+ reference kept": Savings(True, True, True),
 }
-VAES = {"built-in": builtin.VAE, "mid": builtin.VAE, "full": vae.RELEASED}
 
 
 @dataclass

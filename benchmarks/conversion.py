@@ -14,26 +14,14 @@ from pathlib import Path
 
 import torch
 
-from hallo3_core import checkpoint
 from hallo3_core.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.model import NETWORKS, load_transformers
+from hallo3_core.model import load_transformers
 from hallo3_core.transformer import Conditions
+
+from .sizes import make_checkpoint
 
 CANVAS = (8, 12)
 """Height and width in latents: the width of the networks matters here, not that of the canvas."""
-
-
-def make_checkpoint(path: Path, config: Hallo3Config) -> None:
-    """Random weights in bf16 under the published names."""
-    weights = {}
-    for network, prefix, table in NETWORKS:
-        state = network(config, device="meta").state_dict()
-        names = checkpoint.published_names(state, prefix, table)
-        for ours, value in state.items():
-            weights[names[ours]] = torch.empty(value.shape, dtype=torch.bfloat16).normal_(std=0.02)
-    rows = LATENT_FRAMES * config.frame_tokens
-    weights[checkpoint.ROTARY_TABLE] = torch.zeros(rows, config.head_width, dtype=torch.bfloat16)
-    torch.save({"module": weights}, path)
 
 
 @torch.no_grad()
@@ -75,7 +63,7 @@ def main() -> None:
     if not source.exists():
         height, width = CANVAS
         config = Hallo3Config(layers=options.layers, latent_height=height, latent_width=width)
-        make_checkpoint(source, config)
+        make_checkpoint(source, config, torch.bfloat16)
     print(f"{source.stat().st_size / 1e9:.1f} GB, {options.layers} layers", flush=True)
     for dtype in ("bf16", "fp8_e4m3fn"):
         command = [sys.executable, "-m", "hallo3_core", "convert", source, options.folder]

@@ -4,6 +4,7 @@ import argparse
 import shutil
 import signal
 import sys
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .animate import (
     STEPS,
     NotDecoded,
     animate,
+    decode_images,
     seconds_to_decode,
 )
 from .check import check
@@ -156,7 +158,8 @@ def run_animate(options: argparse.Namespace) -> int:
         identity = encode_portrait(
             model.vae, model.reference_network, portrait, region, noise, embedding, options.fit
         )
-        decoding = 0 if options.quiet else seconds_to_decode(model, identity)
+        decode = partial(decode_images, model.vae, tiles=model.tiles)
+        decoding = 0 if options.quiet else seconds_to_decode(decode, identity)
 
     height, width = identity.size
     with (

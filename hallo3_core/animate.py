@@ -165,22 +165,25 @@ def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor
 
 
 @torch.no_grad()
-def seconds_to_decode(model: Hallo3, identity: Identity) -> float:
-    """What decoding a segment will take, from decoding the beginning of one."""
-    latents = identity.motion[:, :, : FIRST_CHUNK[0]].to(model.device)
+def seconds_to_decode(decode: Callable[[Tensor, int], Tensor], identity: Identity) -> float:
+    """What decoding a segment will take, from decoding the beginning of one.
+
+    `decode` gives the first images, so many, of latents on the CPU.
+    """
+    latent_frames, frames = FIRST_CHUNK
     start = time.perf_counter()
-    decode_images(model.vae, latents, FIRST_CHUNK[1], model.tiles).cpu()
-    return (time.perf_counter() - start) * SEGMENT_FRAMES / FIRST_CHUNK[1]
+    decode(identity.motion[:, :, :latent_frames], frames).cpu()
+    return (time.perf_counter() - start) * SEGMENT_FRAMES / frames
 
 
 def decode_images(
     vae: AutoencoderKLCogVideoX, latents: Tensor, count: int, tiles: int = 1
 ) -> Tensor:
-    """The first frames of `latents` as (count, height, width, 3) in [0, 1].
+    """The first frames of `latents`, on any device, as (count, height, width, 3) in [0, 1].
 
     If the device has not the memory, in more and smaller tiles than asked for.
     """
-    side = min(latents.shape[-2:])
+    side, latents = min(latents.shape[-2:]), latents.to(vae.device)
     while True:
         try:
             return _decode_images(vae, latents, count, tiles)

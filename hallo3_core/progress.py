@@ -7,11 +7,17 @@ from statistics import median
 from tqdm import tqdm
 
 
+def in_words(seconds: float) -> str:
+    """Such as 0:40, 12:05 or 1:02:00."""
+    return tqdm.format_interval(round(seconds)).lstrip("0").rjust(4, "0")
+
+
 class TimeLeft:
     """Seconds that the rest of a video takes, from those that its steps and segments have taken.
 
     A segment is its steps, and then its decoding; `decoding` seconds are a guess until the first
-    was decoded. The first step of all prepares what later ones do not.
+    was decoded. The first step of all prepares what later ones do not, and what the first step of
+    a later segment takes longer than others is counted with the decoding before it.
     """
 
     def __init__(
@@ -21,35 +27,42 @@ class TimeLeft:
         decoding: float,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        self.segments, self.steps = segments, steps
+        self.segments, self.steps, self.decoding = segments, steps, decoding
         self.clock = clock
-        self.decoding = [decoding]
         self.step_times: list[float] = []
-        self.steps_done = self.segments_done = 0
-        self.last = clock()
+        self.decoding_times: list[float] = []
+        self.start(0)
+
+    def start(self, segment: int) -> None:
+        """A segment is begun, and those before it are there, if only from an earlier run."""
+        self.steps_done, self.segments_done = segment * self.steps, segment
+        self.last = self.clock()
 
     def step(self) -> None:
         """A step is done."""
         took, self.last = self.clock() - self.last, self.clock()
         self.steps_done += 1
-        if self.steps_done == 2:
-            self.step_times.clear()
-        self.step_times.append(took)
+        if self.decoding_times and self.steps_done % self.steps == 1:
+            self.decoding_times[-1] += max(took - self.step_time, 0)
+        else:
+            self.step_times.append(took)
 
     def segment(self) -> None:
         """A segment is decoded."""
         took, self.last = self.clock() - self.last, self.clock()
-        if not self.segments_done:
-            self.decoding.clear()
-        self.decoding.append(took)
+        self.decoding_times.append(took)
         self.segments_done += 1
+
+    @property
+    def step_time(self) -> float:
+        return median(self.step_times[1:] or self.step_times)
 
     @property
     def seconds(self) -> float:
         """What is left, as far as it is known; there has to be a step."""
         steps = self.segments * self.steps - self.steps_done
         segments = self.segments - self.segments_done
-        return steps * median(self.step_times) + segments * median(self.decoding)
+        return steps * self.step_time + segments * median(self.decoding_times or [self.decoding])
 
 
 class Progress:
@@ -68,9 +81,8 @@ class Progress:
         if self.steps.n == self.steps.total:
             self.steps.reset()
         self.steps.update()
-        left = tqdm.format_interval(self.left.seconds)
         self.segments.n = self.left.steps_done / self.left.steps
-        self.segments.set_postfix_str(f"{left} left")
+        self.segments.set_postfix_str(f"{in_words(self.left.seconds)} left")
 
     def segment(self) -> None:
         self.left.segment()

@@ -1,6 +1,7 @@
 """Animate Portrait, and the nodes that it expands to."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,9 +12,12 @@ from comfy_api.latest import InputImpl, io
 from comfy_execution.graph_utils import GraphBuilder, Node
 from server import PromptServer
 
+from ..hallo3_core.animate import seconds_to_decode
 from ..hallo3_core.config import FPS
 from ..hallo3_core.video import join, sound_of_waveform, write_pictures
 from .host.memory import plan
+from .host.time_left import begin, running_clip
+from .host.vae import decode_latent
 from .sampling import FRAMES, hallo3_model, motion_input
 from .sockets import (
     CATEGORY,
@@ -136,6 +140,8 @@ class AnimatePortrait(io.ComfyNode):
     ) -> io.NodeOutput:
         hallo3_model(model)
         logger.info("Hallo3 memory: %s", "; ".join(plan(model, vae).lines()))
+        decoding = seconds_to_decode(partial(decode_latent, vae), identity)
+        begin(speech.segments, steps, decoding)
         expansion = Expansion(cls.hidden)
         segments = expansion.node(
             "Hallo3AnimateSegments", 0, (*SAMPLED_WITH, "vae"), first=0, count=speech.segments
@@ -266,6 +272,7 @@ class StoreSegment(io.ComfyNode):
         write_pictures(file, frames)
         stored = StoredSegment(latent["samples"], len(frames), file, previous)
         motion = extend(last_frames, vae, identity, seed, segment_index + 1)
+        running_clip(segment_index).segment()
         return io.NodeOutput(stored, motion)
 
 

@@ -18,6 +18,7 @@ from ..hallo3_core.segments import segment_windows
 from .host.memory import plan
 from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, RunOnce
 from .host.sampling import published_sampler, published_sigmas, sample_segment
+from .host.time_left import running_clip
 from .sockets import (
     CATEGORY,
     HeardSpeech,
@@ -222,6 +223,8 @@ class SampleSegment(io.ComfyNode):
         guidance_start=0.0,
         guidance_end=1.0,
     ) -> io.NodeOutput:
+        clip = running_clip(segment_index, steps)
+        clip.start(segment_index)
         conditioned = condition(model, identity, speech, segment_index, positive, motion)
         return io.NodeOutput(
             sample_segment(
@@ -232,5 +235,6 @@ class SampleSegment(io.ComfyNode):
                 guidance=guidance,
                 sampler=sampler,
                 interval=(guidance_start, guidance_end),
+                on_step=clip.step,
             )
         )

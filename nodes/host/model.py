@@ -13,7 +13,7 @@ import comfy.ops
 import comfy.supported_models_base
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.model_management import get_torch_device, unet_offload_device
 from comfy.patcher_extension import CallbacksMP, WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
@@ -123,11 +123,15 @@ def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
 
 
 def host_attention(transformer_options: dict, layer: int) -> Attention:
-    """ComfyUI's attention for a layer."""
+    """ComfyUI's attention for a layer.
+
+    On a CPU its choice would be one for old GPUs, which takes twice as long as torch's.
+    """
     transformer_options["block_index"] = layer
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return optimized_attention(
+        attention = attention_pytorch if query.device.type == "cpu" else optimized_attention
+        return attention(
             query,
             key,
             value,

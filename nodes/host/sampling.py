@@ -86,9 +86,19 @@ def sample_segment(
     guidance: float,
     sampler: str,
     interval: Interval,
+    on_step: Callable[[], None],
 ) -> dict:
-    """A LATENT sampled as published, with progress and preview; `seed` is the segment's own."""
+    """A LATENT sampled as published, with progress and preview; `seed` is the segment's own.
+
+    `on_step` is called after every step.
+    """
     empty = latent["samples"]
+    preview = latent_preview.prepare_callback(model, steps)
+
+    def callback(*step) -> None:
+        preview(*step)
+        on_step()
+
     samples = comfy.sample.sample_custom(
         model,
         comfy.sample.prepare_noise(empty, seed),
@@ -98,7 +108,7 @@ def sample_segment(
         positive,
         negative,
         empty,
-        callback=latent_preview.prepare_callback(model, steps),
+        callback=callback,
         seed=seed,
     )
     return latent | {"samples": samples}

@@ -144,5 +144,4 @@ def decode_latent(vae: comfy.sd.VAE, samples: Tensor, frames: int) -> Tensor:
         logger.warning(
             "%.1f GB are free: decoding in %d x %d tiles, which may show.", free / GB, tiles, tiles
         )
-    latents = samples.to(autoencoder.device) * LATENT_SCALE
-    return decode_images(autoencoder, latents, frames, tiles).to(vae.output_device)
+    return decode_images(autoencoder, samples * LATENT_SCALE, frames, tiles).to(vae.output_device)

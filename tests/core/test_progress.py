@@ -12,14 +12,19 @@ class Clock:
         return self.now
 
 
-def run(steps: int, segments: int, decoding: float, guess: float) -> list[tuple[float, float]]:
-    """What was said to be left and what really was, after every step; steps take a second."""
+def run(
+    steps: int, segments: int, decoding: float, guess: float, loading: float = 0
+) -> list[tuple[float, float]]:
+    """What was said to be left and what really was, after every step.
+
+    Steps take a second, the first one 5, that of a later segment `loading` more.
+    """
     clock = Clock()
     left = TimeLeft(segments, steps, guess, clock)
     said = []
     for segment in range(segments):
         for step in range(steps):
-            clock.now += 5 if segment == step == 0 else 1
+            clock.now += 1 + (4 if segment == step == 0 else loading if step == 0 else 0)
             left.step()
             said.append((left.seconds, clock.now))
         clock.now += decoding
@@ -37,3 +42,18 @@ def test_a_wrong_guess_is_mended_by_the_first_segment():
     assert history[1][0] == pytest.approx(history[1][1] - 4 * 15)
     for said, true in history[10:]:
         assert said == pytest.approx(true)
+
+
+def test_loading_before_every_segment_is_counted_from_the_second_on():
+    for said, true in run(steps=10, segments=4, decoding=20, guess=20, loading=8)[10:20]:
+        assert said == pytest.approx(true + 8)
+
+
+def test_segments_of_an_earlier_run_are_not_waited_for():
+    clock = Clock()
+    left = TimeLeft(segments=4, steps=10, decoding=5, clock=clock)
+    left.start(3)
+    for _ in range(2):
+        clock.now += 1
+        left.step()
+    assert left.seconds == 8 + 5

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import sys
 from types import SimpleNamespace
 
@@ -14,14 +15,14 @@ from test_segments import SEED, core_frames
 STEPS = 1
 
 
-def animated(parts: Parts, **inputs) -> Out:
+def animated(parts: Parts, steps: int = STEPS, **inputs) -> Out:
     return parts.graph(
         "Hallo3AnimatePortrait",
         model=parts.model,
         vae=parts.vae,
         identity=parts.identity,
         speech=parts.speech,
-        steps=STEPS,
+        steps=steps,
         guidance=3.5,
         sampler="sde-dpm++2m",
         seed=SEED,
@@ -73,8 +74,32 @@ def quick_decoding(host, monkeypatch):
         large = small.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
         return large.repeat_interleave(4, dim=0)[:frames]
 
-    module = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS["Hallo3DecodeVAE"])
-    monkeypatch.setattr(module, "decode_latent", decode)
+    for node in ("Hallo3DecodeVAE", "Hallo3AnimatePortrait"):
+        module = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS[node])
+        monkeypatch.setattr(module, "decode_latent", decode)
+
+
+def test_the_time_left_is_shown_on_the_node(host, quick_decoding, monkeypatch):
+    """From the second step on, for all segments together."""
+    shown = []
+
+    class Server:
+        prompt_queue = SimpleNamespace(currently_running={})
+
+        def send_progress_text(self, text: str, node: str) -> None:
+            shown.append((node, text))
+
+    monkeypatch.setattr(sys.modules["server"].PromptServer, "instance", Server(), raising=False)
+    parts = build(seconds=2.5)
+    out = animated(parts, steps=3)
+    parts.graph.keep(out[3])
+    host.run(parts.graph, fresh=True)
+    nodes, texts = zip(*shown, strict=True)
+    assert set(nodes) == {out.link[0]}
+    assert [text.partition(",")[0] for text in texts] == (
+        ["segment 1 of 2"] * 2 + ["segment 2 of 2"] * 3
+    )
+    assert all(re.fullmatch(r".*, \d+:\d\d left", text) for text in texts)
 
 
 @pytest.mark.parametrize("cache", ["CLASSIC", "LRU", "RAM_PRESSURE"])

@@ -1,0 +1,84 @@
+"""A guided step through ComfyUI against the core's: `python -m benchmarks.host_step`.
+
+The MODEL goes through a guider and the Hallo3 Sampler, as in SamplerCustomAdvanced, with the same
+file, latents and conditions as the core. A step of the core is taken after each of the host's, so
+that what else the machine does hits both.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from hallo3_core.animate import GUIDANCE
+from hallo3_core.model import load_transformers
+from hallo3_core.sampling import Schedule, ddim, guided_at_once, sample
+from hallo3_core.transformer import Conditions, Denoiser
+
+from .host import ComfyUI, Inputs
+from .sizes import SIZES, make_checkpoint
+
+
+def core_steps(denoiser: Denoiser, inputs: Inputs, steps: int):
+    """The core's denoised estimates, one step after the other."""
+    identity = inputs.identity
+    reference = denoiser.reference_keys_values(identity.features)
+    face = denoiser.face_keys_values(identity.face)
+    without, given = (
+        Conditions(
+            inputs.text, identity.motion, reference, face, denoiser.audio_keys_values(tokens)
+        )
+        for tokens in inputs.tokens
+    )
+    both = without + given
+
+    def predict(x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return denoiser(x, timestep.expand(len(x)), both)
+
+    schedule = Schedule.published(steps)
+    return sample(guided_at_once(predict, GUIDANCE), inputs.latents, schedule, ddim, None)
+
+
+def spread(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.3f} ({min(seconds):.3f} to {max(seconds):.3f})"
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="mid")
+    parser.add_argument("--steps", type=int, default=6)
+    options = parser.parse_args()
+    config = SIZES[options.size]
+    torch.manual_seed(0)
+    inputs = Inputs(config)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "checkpoint.pt"
+        make_checkpoint(file, config, torch.float32)
+        denoiser, *_ = load_transformers(file, torch.float32)
+        comfyui = ComfyUI(Path(folder) / "comfyui")
+        patcher = comfyui.load(file)
+        ours, times = core_steps(denoiser, inputs, options.steps), {"core": [], "ComfyUI": []}
+        last, error = time.perf_counter(), torch.nan
+
+        def callback(step: int, denoised: torch.Tensor, *_) -> None:
+            nonlocal last, error
+            done = time.perf_counter()
+            times["ComfyUI"].append(done - last)
+            expected = next(ours)
+            last = time.perf_counter()
+            times["core"].append(last - done)
+            error = (denoised - expected).abs().max() / expected.std()
+
+        comfyui.sample(patcher, inputs, "ddim", options.steps, callback)
+    for name, seconds in times.items():
+        print(f"{name}: a guided step takes {spread(seconds[1:])} s")
+    ratios = [theirs / ours for ours, theirs in zip(*times.values(), strict=True)][1:]
+    print(f"ComfyUI takes {statistics.median(ratios):.3f} of the core's time; off by {error:.0e}.")
+
+
+if __name__ == "__main__":
+    main()
