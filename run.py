@@ -23,6 +23,7 @@ REQUIREMENTS = {
         "requirements-standalone.txt",
         "requirements-faces.txt",
         "requirements-test.txt",
+        "training/requirements.txt",
     ),
 }
 

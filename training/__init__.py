@@ -1,0 +1,1 @@
+"""Training a small talking-head model from scratch."""
