@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from hallo3_core.animate import STEPS, decode_images
 from hallo3_core.conditioning import AudioProjector
 from hallo3_core.config import LATENT_FRAMES, MOTION_FRAMES, SEGMENT_FRAMES, Hallo3Config
 from hallo3_core.transformer import Conditions, Denoiser
+from tests.peak import Peak
 
 from .published import PublishedDenoiser, Savings
 from .sizes import SIZES, VAES
@@ -89,15 +91,19 @@ class Bench:
         denoiser = self.denoiser
         reference = denoiser.reference_keys_values(self.features)
         face = denoiser.face_keys_values(self.face)
-        calls = []
-        for rows in [slice(0, 2)] if batched else [slice(0, 1), slice(1, 2)]:
-            text, windows = self.text[rows], self.windows[rows]
-            count = len(text)
-            shared = [[repeat(part, count) for part in layer] for layer in reference]
-            faces = [[repeat(part, count) for part in layer] for layer in face]
-            audio = denoiser.audio_keys_values(self.projector(windows))
-            motion, latents = repeat(self.motion, count), repeat(self.latents, count)
-            calls.append((latents, Conditions(text, motion, shared, faces, audio)))
+        branches = [
+            Conditions(
+                self.text[row],
+                self.motion,
+                reference,
+                face,
+                denoiser.audio_keys_values(self.projector(self.windows[row])),
+            )
+            for row in (slice(0, 1), slice(1, 2))
+        ]
+        if batched:
+            branches = [branches[0] + branches[1]]
+        calls = [(self.latents.expand(len(b.text), -1, -1, -1, -1), b) for b in branches]
         return lambda: torch.cat(
             [denoiser(x, self.timestep.expand(len(x)), given) for x, given in calls]
         )
@@ -114,11 +120,6 @@ class Bench:
 
     def encode(self) -> Tensor:
         return self.lean.encode(self.pixels).latent_dist.mean
-
-
-def repeat(x: Tensor, count: int) -> Tensor:
-    """Rows of a constant once more, in the order in which a batch has them."""
-    return x if count == 1 else torch.cat([x] * count)
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,14 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best
 
 
+def peak_bytes(bench: Bench, way: Callable[[], Callable[[], Tensor]]) -> int:
+    """Of the tensors of a guided step, and of what is kept between steps; not of the weights."""
+    with Peak(bench.denoiser) as peak:
+        work = way()
+        work()
+    return peak.bytes
+
+
 def flops(work: Callable[[], object]) -> int:
     """Counted by torch, and attention on the CPU, which it leaves out."""
 
@@ -169,8 +178,11 @@ def flops(work: Callable[[], object]) -> int:
 @torch.no_grad()
 def measure(name: str, device: torch.device, dtype: torch.dtype, rounds: int) -> str:
     bench = Bench(SIZES[name], VAES[name], device, dtype)
-    steps = {label: bench.published(savings) for label, savings in SAVINGS.items()}
-    steps |= {"ours, two calls": bench.ours(False), "ours, one batch": bench.ours(True)}
+    ways = {label: partial(bench.published, savings) for label, savings in SAVINGS.items()}
+    ways |= {"ours, two calls": partial(bench.ours, False)}
+    ways |= {"ours, one batch": partial(bench.ours, True)}
+    memory = {label: peak_bytes(bench, way) for label, way in ways.items()}
+    steps = {label: way() for label, way in ways.items()}
     expected = steps["published"]()
     errors = {
         label: ((step() - expected).abs().max() / expected.std()) for label, step in steps.items()
@@ -184,14 +196,15 @@ def measure(name: str, device: torch.device, dtype: torch.dtype, rounds: int) ->
     lines = [
         f"{name}: {config.layers} layers of {config.width}, canvas {height} x {width}",
         "",
-        "| guided step | seconds | times as fast | TFLOP | of the matmul peak | error |",
-        "|---|---|---|---|---|---|",
+        "| guided step | seconds | times as fast | TFLOP | of the matmul peak | memory | error |",
+        "|---|---|---|---|---|---|---|",
     ]
     for label, timing in times.items():
         share = counted[label] / timing.median / peak
         lines.append(
             f"| {label} | {timing} | {published / timing.median:.2f} | "
-            f"{counted[label] / 1e12:.3f} | {share:.0%} | {errors[label]:.0e} |"
+            f"{counted[label] / 1e12:.3f} | {share:.0%} | {memory[label] / 1e6:.0f} MB | "
+            f"{errors[label]:.0e} |"
         )
     parts = {
         "VAE decodes, diffusers": bench.plain_decode,

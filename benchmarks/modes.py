@@ -1,12 +1,11 @@
 """Faster modes, and how far they are from the full result: `python -m benchmarks.modes`.
 
-Against 50 guided steps of the deterministic solver: the time of one segment's sampling, and how far
-its latents are off, relative to theirs. With random weights the second number says which modes
-change much and which little, not how a face looks.
+Against all guided steps of the deterministic solver: the share of the denoiser's calls, which is
+that of the time, and how far a segment's latents are off, relative to theirs. With random weights
+the second number says which modes change much and which little, not how a face looks.
 """
 
 import argparse
-import time
 from dataclasses import replace
 
 import torch
@@ -28,15 +27,17 @@ SIZES = {
     "mid": replace(builtin.CONFIG, layers=8, heads=8, time_width=128),
 }
 MODES = {
-    "50 steps, guided": {"steps": 50},
-    "guidance in the first 70 %": {"steps": 50, "interval": (0, 0.7)},
-    "guidance from 10 to 60 %": {"steps": 50, "interval": (0.1, 0.6)},
-    "25 steps": {"steps": 25},
-    "15 steps": {"steps": 15},
-    "10 steps": {"steps": 10},
-    "15 steps, guidance in the first 70 %": {"steps": 15, "interval": (0, 0.7)},
-    "no guidance": {"steps": 50, "guidance": 1.0},
+    "all steps, guided": (1, {}),
+    "guidance in the first 70 %": (1, {"interval": (0, 0.7)}),
+    "guidance from 10 to 60 %": (1, {"interval": (0.1, 0.6)}),
+    "half of the steps": (0.5, {}),
+    "30 % of the steps": (0.3, {}),
+    "20 % of the steps": (0.2, {}),
+    "30 % of the steps, guidance in the first 70 %": (0.3, {"interval": (0, 0.7)}),
+    "no guidance": (1, {"guidance": 1.0}),
+    "fp8 weights": (1, {}),
 }
+"""Share of the steps, and options of `animate`."""
 
 
 def random_model(config: Hallo3Config) -> Hallo3:
@@ -64,7 +65,9 @@ def quantise(denoiser: Denoiser) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, nargs="+", default=list(SIZES))
-    for name in parser.parse_args().size:
+    parser.add_argument("--steps", type=int, default=50)
+    arguments = parser.parse_args()
+    for name in arguments.size:
         model = random_model(SIZES[name])
         portrait = builtin.portrait()
         parts = (model.vae, model.reference_network, portrait, None, SeededNoise(0))
@@ -72,19 +75,21 @@ def main() -> None:
         waveform = torch.randn(16_000 * 2, generator=torch.Generator().manual_seed(1))
         features = encode_speech(model.speech_encoder, waveform).features
         speech = Speech(features, frames=1)
-        print(f"{name}: {SIZES[name].layers} layers of {SIZES[name].width}\n")
-        print("| mode | times as fast | off by |\n|---|---|---|")
-        full = seconds = None
-        for label, options in {**MODES, "fp8 weights": {"steps": 50}}.items():
+        config = SIZES[name]
+        print(f"{name}: {config.layers} layers of {config.width}, {arguments.steps} steps\n")
+        print("| mode | calls | off by |\n|---|---|---|")
+        full, calls = None, []
+        model.denoiser.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        for label, (share, options) in MODES.items():
             if label == "fp8 weights":
                 quantise(model.denoiser)
-            start = time.perf_counter()
-            noise = SeededNoise(0)
-            (segment,) = animate(model, identity, speech, noise, sampler="dpm++2m", **options)
-            took = time.perf_counter() - start
-            full, seconds = (segment.latents, took) if full is None else (full, seconds)
+            options = options | {"steps": round(share * arguments.steps), "sampler": "dpm++2m"}
+            calls.clear()
+            (segment,) = animate(model, identity, speech, SeededNoise(0), **options)
+            full = segment.latents if full is None else full
             error = (segment.latents - full).norm() / full.norm()
-            print(f"| {label} | {seconds / took:.2f} | {error:.2%} |", flush=True)
+            share = len(calls) / (2 * arguments.steps)
+            print(f"| {label} | {share:.0%} | {error:.2%} |", flush=True)
         print()
 
 

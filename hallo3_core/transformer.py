@@ -242,6 +242,14 @@ class ReferenceNetwork(nn.Module):
         return features, self.head(image, time)
 
 
+def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
+    """Tensors one after the other in a batch; a single one that comes again takes no memory."""
+    first = rows[0]
+    if len(first) == 1 and all(row is first for row in rows):
+        return first.expand(len(rows), *first.shape[1:])
+    return torch.cat(rows)
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What steers the denoiser and stays the same over all steps of a segment.
@@ -260,7 +268,7 @@ class Conditions:
 
         def join(mine: list[KeyValue], theirs: list[KeyValue]) -> list[KeyValue]:
             layers = zip(mine, theirs, strict=True)
-            return [tuple(map(torch.cat, zip(*layer, strict=True))) for layer in layers]
+            return [tuple(map(join_rows, zip(*layer, strict=True))) for layer in layers]
 
         return Conditions(
             torch.cat([self.text, other.text]),

@@ -25,7 +25,7 @@ from ...hallo3_core.layers import Attention, KeyValue
 from ...hallo3_core.memory import return_freed_memory
 from ...hallo3_core.memory_plan import sampling_bytes
 from ...hallo3_core.model import NETWORKS, open_transformers, scale_names
-from ...hallo3_core.transformer import Conditions, Denoiser
+from ...hallo3_core.transformer import Conditions, Denoiser, join_rows
 from .previews import Hallo3Latents
 
 IDENTITY, SPEECH, MOTION = "hallo3_identity", "hallo3_speech", "hallo3_motion"
@@ -112,14 +112,6 @@ class HostDenoiser(Denoiser):
     def forget(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
         self.kept.clear()
         return_freed_memory()
-
-
-def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
-    """Tensors one after the other in a batch; a single one that comes again takes no memory."""
-    first = rows[0]
-    if len(first) == 1 and all(row is first for row in rows):
-        return first.expand(len(rows), *first.shape[1:])
-    return torch.cat(rows)
 
 
 def host_attention(transformer_options: dict, layer: int) -> Attention:
