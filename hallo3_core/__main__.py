@@ -27,6 +27,7 @@ from .checkpoint import read_weights
 from .convert import CONVERTED, convert, find_sources, plan
 from .download import FILES, TEXT_ENCODERS, download
 from .errors import InputError
+from .evaluation import evaluate
 from .framing import FITS
 from .inputs import find_face, find_voice, save_picture
 from .memory_plan import GB, RESERVED, WEIGHTS, free_memory
@@ -73,6 +74,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     bringing.add_argument("folder", type=Path, help="where to, such as ComfyUI's models folder")
     bringing.add_argument("--text-encoder", choices=TEXT_ENCODERS, help="also T5, for prompts")
     bringing.add_argument("--list", action="store_true", help="only say what would be brought")
+    judging = commands.add_parser("evaluate", help="measure videos of drawn faces that speak")
+    judging.set_defaults(run=run_evaluate, stopped="Stopped.")
+    judging.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
+    judging.add_argument("--portrait", type=Path, help="who it is (default: the first frame)")
     add = command.add_argument
     add("--portrait", type=Path, help="a picture (default: scikit-image's astronaut)")
     add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
@@ -252,6 +257,12 @@ def run_download(options: argparse.Namespace) -> int:
         return 0
     for path in download(files, options.folder):
         print(path)
+    return 0
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    for video in options.videos:
+        print(f"{video}: " + "\n  ".join(evaluate(video, options.portrait).lines()), flush=True)
     return 0
 
 

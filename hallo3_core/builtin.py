@@ -1,6 +1,8 @@
-"""The built-in model: the sockets of the released one, small insides, weights from a fixed seed.
+"""The built-in model: the sockets of the released one, and small insides.
 
-It needs no download and runs on a laptop. Its weights are random, so its pictures mean nothing.
+It needs no download and runs on a laptop. Its autoencoder and speech encoder are trained on drawn
+people (docs/training.md); the weights of its transformers are random as yet, so its videos mean
+nothing.
 """
 
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 import skimage.data
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
 
@@ -21,6 +24,9 @@ from .transformer import Denoiser, ReferenceNetwork
 from .vae import autoencoder
 from .video import read_speech
 
+WEIGHTS = Path(__file__).parent / "weights"
+VAE_FILE = "vae.safetensors"
+SPEECH_ENCODER_FILE = "speech_encoder.safetensors"
 SEED = 3
 SPEECH = Path(__file__).parent / "example" / "speech.wav"
 
@@ -42,7 +48,7 @@ CONFIG = Hallo3Config(
 
 
 VAE = {
-    "block_out_channels": (24, 48, 48, 48),
+    "block_out_channels": (16, 32, 64, 64),
     "down_block_types": ("CogVideoXDownBlock3D",) * 4,
     "up_block_types": ("CogVideoXUpBlock3D",) * 4,
     "layers_per_block": 1,
@@ -64,6 +70,11 @@ class SmallSpeechEncoder(Wav2Vec2Model):
                 conv_dim=(32,) * 7,
                 num_conv_pos_embeddings=16,
                 num_conv_pos_embedding_groups=4,
+                hidden_dropout=0.0,
+                attention_dropout=0.0,
+                activation_dropout=0.0,
+                layerdrop=0.0,
+                apply_spec_augment=False,
             )
         )
         self.widen = nn.Linear(64, CONFIG.audio_channels)
@@ -122,8 +133,9 @@ def load() -> Hallo3:
     """The built-in model in float32 on the CPU."""
     with _seeded():
         networks = [network(CONFIG) for network in (Denoiser, ReferenceNetwork, AudioProjector)]
-        vae = autoencoder(**VAE)
-        speech_encoder = SmallSpeechEncoder()
+    vae, speech_encoder = autoencoder(**VAE), SmallSpeechEncoder()
+    vae.load_state_dict(load_file(WEIGHTS / VAE_FILE))
+    speech_encoder.load_state_dict(load_file(WEIGHTS / SPEECH_ENCODER_FILE))
     for network in (*networks, vae, speech_encoder):
         network.eval().requires_grad_(False)
     return Hallo3(*networks, vae, speech_encoder, text_encoder)

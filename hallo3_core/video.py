@@ -18,6 +18,8 @@ from .errors import InputError
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 FRAGMENTS = {"movflags": "delay_moov", "frag_duration": "200000", "flush_packets": "1"}
 """A piece of the file is complete every 0.2 s, and plays."""
+HALF_FRAME = 0.5 / FPS
+
 H264 = {"crf": "17", "tune": "zerolatency"}
 """Without latency a frame is in the file as soon as it is written, or nearly."""
 
@@ -84,6 +86,27 @@ def _decode(container, path: Path, resampler: AudioResampler) -> Iterator[np.nda
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
     return frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+
+
+def read_frames(path: Path) -> Iterator[np.ndarray]:
+    """The pictures of a video file at 25 fps, (height, width, 3) uint8.
+
+    Raises `InputError` if it is no video.
+    """
+    count, shown = 0, None
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                while shown is not None and count / FPS < frame.time - HALF_FRAME:
+                    yield shown.to_ndarray(format="rgb24")
+                    count += 1
+                shown = frame
+            if shown is not None:
+                yield shown.to_ndarray(format="rgb24")
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise InputError(
+            f"{path} is no video that can be read ({error}): save it as MP4."
+        ) from error
 
 
 class Sound(NamedTuple):

@@ -1,0 +1,85 @@
+"""What is said of a whole video."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..config import FPS, NEW_FRAMES
+from ..portrait import read_image
+from ..video import read_frames, read_speech
+from .reader import load_reader
+from .sync import best_lag, correlation, envelope
+from .tracks import Tracks, track
+
+DRIFT_FRAMES = 10 * FPS
+
+
+@dataclass(frozen=True)
+class Report:
+    """`sync` is the correlation of the mouth's opening with the speech's envelope, `lag` the frames
+    by which the mouth is late where it is largest, and `sync_at_lag` its value there; `identity`
+    the mean distance from the portrait; the drifts compare the last ten seconds with the first
+    (that of colour in Delta E); `seams` is the median jump at segment borders as a multiple of
+    that within segments.
+    """
+
+    frames: int
+    sync: float
+    lag: int
+    sync_at_lag: float
+    identity: float
+    identity_drift: float
+    colour_drift: float
+    sharpness: float
+    flicker: float
+    seams: float
+
+    @classmethod
+    def of(cls, tracks: Tracks, speech: np.ndarray) -> "Report":
+        """`speech` (frames,) is the envelope of the speech."""
+        sync_at_lag, lag = best_lag(tracks.opening, speech)
+        first, last = slice(None, DRIFT_FRAMES), slice(-DRIFT_FRAMES, None)
+        colours = [tracks.colour[part].mean(0) for part in (first, last)]
+        return cls(
+            len(tracks),
+            correlation(tracks.opening, speech),
+            lag,
+            sync_at_lag,
+            float(tracks.distance.mean()),
+            float(tracks.distance[last].mean() - tracks.distance[first].mean()),
+            float(np.linalg.norm(colours[1] - colours[0])),
+            float(np.nanmean(tracks.sharpness)),
+            float(np.nanmean(tracks.flicker)),
+            seams(tracks.jump),
+        )
+
+    def lines(self) -> Iterator[str]:
+        yield f"{self.frames} frames ({self.frames / FPS:.2f} s)"
+        yield (
+            f"lip sync: r = {self.sync:.3f} with the loudness of the speech, "
+            f"at best {self.sync_at_lag:.3f}, {self.lag:+d} frames late"
+        )
+        yield f"identity: {self.identity:.4f} from the portrait"
+        yield f"drift: identity {self.identity_drift:+.4f}, colour {self.colour_drift:.2f} Delta E"
+        yield f"sharpness: {self.sharpness:.3f} CPBD"
+        yield f"flicker: {self.flicker:.2f} of 255"
+        yield f"seams: {self.seams:.2f} times the jumps within segments"
+
+
+def seams(jump: np.ndarray) -> float:
+    """The median jump into a new segment over the median of the others; NaN for one segment."""
+    borders = jump[NEW_FRAMES::NEW_FRAMES]
+    inside = np.delete(jump, np.s_[::NEW_FRAMES])
+    return float(np.median(borders) / np.median(inside)) if len(borders) else float("nan")
+
+
+def evaluate(video: Path, portrait: Path | None = None) -> Report:
+    """Of a video of a drawn face with its speech; without a portrait its first frame is that."""
+    picture = None
+    if portrait is not None:
+        picture = (read_image(portrait).permute(1, 2, 0) * 255).byte().numpy()
+    tracks = track(load_reader(), read_frames(video), picture)
+    waveform, rate = read_speech(video)
+    return Report.of(tracks, envelope(waveform[0].numpy(), rate, len(tracks)))

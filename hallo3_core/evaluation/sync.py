@@ -1,0 +1,35 @@
+"""How well a mouth follows the speech."""
+
+import numpy as np
+
+from ..config import FPS
+
+MOST_LAG = 10
+"""Frames, either way."""
+
+
+def envelope(waveform: np.ndarray, rate: int, frames: int) -> np.ndarray:
+    """(frames,): the root mean square of (samples,) in every video frame."""
+    edges = np.round(np.arange(frames + 1) / FPS * rate).astype(int)
+    power = np.concatenate([[0], np.cumsum(np.square(waveform, dtype=np.float64))])
+    power = power[edges.clip(max=len(waveform))]
+    return np.sqrt(np.diff(power) / np.diff(edges))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's r of two tracks; 0 where one of them does not change."""
+    a, b = a - a.mean(), b - b.mean()
+    product = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / product) if product > 0 else 0.0
+
+
+def best_lag(opening: np.ndarray, speech: np.ndarray) -> tuple[float, int]:
+    """The largest r within `MOST_LAG` frames, and the frames by which the mouth is late there."""
+    most = min(MOST_LAG, len(opening) // 2)
+    found = {}
+    for lag in range(-most, most + 1):
+        late = opening[max(lag, 0) : len(opening) + min(lag, 0)]
+        early = speech[max(-lag, 0) : len(speech) + min(-lag, 0)]
+        found[lag] = correlation(late, early)
+    lag = max(found, key=found.get)
+    return found[lag], lag

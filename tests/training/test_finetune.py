@@ -1,0 +1,83 @@
+"""Fine-tuning of the built-in model on a folder with a clip, by the command line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hallo3_core.builtin import CONFIG, load
+from hallo3_core.config import SAMPLE_RATE
+from hallo3_core.errors import InputError
+from hallo3_core.faces import find_frontal_faces
+from hallo3_core.model import load_transformers
+from hallo3_core.video import VideoWriter, sound_of_waveform
+from training.folder import FolderShots
+from training.world.clips import clip
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """60 frames of a drawing that speaks."""
+    folder = tmp_path_factory.mktemp("clips")
+    made = clip("train", 1, (160, 160), 60)
+    sound = sound_of_waveform(torch.from_numpy(made.waveform)[None], SAMPLE_RATE)
+    with VideoWriter(folder / "one.mp4", 160, 160, sound) as video:
+        video.write(torch.from_numpy(made.frames) / 255)
+    return folder
+
+
+def test_shots_of_a_clip(clips):
+    (shot,) = FolderShots(clips, CONFIG, find_frontal_faces)
+    height, width = CONFIG.canvas
+    assert shot.frames.shape == (3, 49, height, width)
+    assert shot.portraits.shape == (2, 3, height, width)
+    assert torch.equal(shot.portraits[0], shot.frames[:, 0])
+    assert (shot.frames[..., :32] == -1).all()
+    assert 0.05 < shot.regions[0].mean() < 0.6
+    assert abs(len(shot.waveform) - 60 * 640) < 2500
+
+
+def test_a_folder_without_clips(tmp_path):
+    with pytest.raises(InputError, match="No video in"):
+        FolderShots(tmp_path, CONFIG, find_frontal_faces)
+
+
+def finetune(run: Path, clips: Path, *options: str) -> str:
+    command = [sys.executable, "-m", "training", "finetune", run, "--clips", clips, "--steps", "2"]
+    done = subprocess.run(
+        [*command, "--rate", "1e-3", *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_all_weights_of_a_stage(tmp_path, clips):
+    """What comes out loads, and differs from the model that went in by its audio modules alone."""
+    printed = finetune(tmp_path, clips)
+    file = tmp_path / "models" / "diffusion_models" / "hallo3_dit_bf16.safetensors"
+    assert str(file) in printed
+    denoiser, reference, _ = load_transformers(file, torch.float32)
+    before = load()
+    for mine, other in ((denoiser, before.denoiser), (reference, before.reference_network)):
+        old = other.bfloat16().float().state_dict()
+        changed = {name for name, p in mine.state_dict().items() if not torch.equal(p, old[name])}
+        assert bool(changed) == (mine is denoiser)
+        assert all("audio" in name for name in changed)
+    assert (tmp_path / "speech" / "losses.png").exists()
+
+
+@pytest.mark.parametrize("stage", ["speech", "identity"])
+def test_a_lora(tmp_path, clips, stage):
+    finetune(tmp_path, clips, "--lora", "2", "--stage", stage)
+    additions = load_file(tmp_path / f"hallo3_{stage}_lora.safetensors")
+    places = {name.rsplit(".", 2)[0] for name in additions}
+    inside = {f"diffusion_model.{name}" for name, _ in load().denoiser.named_modules()}
+    assert places <= inside
+    assert len(places) == len(additions) / 2
+    assert any("audio_attention" in place for place in places) == (stage == "speech")
+    assert {len(value) for name, value in additions.items() if "lora_A" in name} == {2}

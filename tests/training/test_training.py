@@ -1,0 +1,184 @@
+"""The loop, the losses and the data of the training, on networks of a few numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from torch import nn
+
+from hallo3_core import builtin
+from hallo3_core.sampling import denoiser_alphas
+from training import autoencoder, denoiser
+from training.curves import plot
+from training.denoiser import Batch, Networks
+from training.examples import Example, Examples, Shot, motion, prepare
+from training.loop import Loop, Settings
+
+CONFIG = replace(
+    builtin.CONFIG, layers=1, heads=1, latent_height=4, latent_width=6, text_tokens=3, text_width=8
+)
+SETTINGS = Settings(steps=8, rate=1e-2, matrix_rate=1e-2, warmup=2)
+
+
+def regression(folder, stop: int = SETTINGS.steps) -> Loop:
+    """Learns a matrix and a bias; `stop` cuts the run short, as a crash does."""
+    torch.manual_seed(0)
+    network = nn.Linear(3, 2)
+    loop = Loop(folder, network, SETTINGS)
+
+    def losses(step: int) -> dict[str, torch.Tensor]:
+        if step == stop:
+            raise InterruptedError
+        x = torch.randn(16, 3, generator=torch.Generator().manual_seed(step))
+        return {"square": (network(x) - x[:, :2] - 1).pow(2).mean()}
+
+    try:
+        loop.run(losses)
+    except InterruptedError:
+        loop.save()
+    return loop
+
+
+def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(tmp_path):
+    whole = regression(tmp_path / "whole")
+    regression(tmp_path / "broken", stop=5)
+    resumed = regression(tmp_path / "broken")
+    assert resumed.step == 8
+    for (name, ours), theirs in zip(
+        whole.average.state_dict().items(), resumed.average.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+
+
+def test_the_learning_rate_rises_and_falls(tmp_path):
+    loop = Loop(tmp_path, nn.Linear(1, 1), Settings(steps=1000, rate=1.0, warmup=100))
+    shares = []
+    for step in (0, 99, 500, 999):
+        loop.step = step
+        shares.append(loop.share)
+    assert shares == pytest.approx([0.01, 0.978, 0.55, 0.1], abs=1e-3)
+
+
+def test_curves_are_drawn(tmp_path):
+    rows = [f'{{"step": {20 * i}, "v": {1 / (i + 1)}, "norm": 1.0}}' for i in range(30)]
+    (tmp_path / "losses.jsonl").write_text("\n".join(rows))
+    assert plot(tmp_path).stat().st_size > 10_000
+
+
+def test_normalised_latents_decode_to_the_same():
+    torch.manual_seed(0)
+    vae = AutoencoderKLCogVideoX(**builtin.VAE).eval()
+    frames = np.random.default_rng(0).integers(0, 255, (2, 9, 32, 48, 3), np.uint8)
+    pixels = autoencoder.to_pixels(frames)
+    with torch.no_grad():
+        before = vae.decode(vae.encode(pixels).latent_dist.mean).sample
+        autoencoder.normalise(vae, frames)
+        latents = vae.encode(pixels).latent_dist.mean
+        after = vae.decode(latents).sample
+    assert (0.7 * latents).pow(2).mean(dim=(0, 2, 3, 4)) == pytest.approx(np.ones(16), rel=1e-3)
+    assert (before - after).abs().max() < 1e-4
+
+
+def example() -> Example:
+    torch.manual_seed(0)
+    video, reference, motion = (torch.randn(16, f, 4, 6) for f in (13, 1, 1))
+    return Example(video, reference, motion, torch.randn(49, 5, 12, 768), torch.zeros(512))
+
+
+class One(Examples):
+    """The same example every time."""
+
+    def __init__(self):
+        self.example = example()
+
+    def draw(self, generator) -> Example:
+        return self.example
+
+
+def test_the_target_is_v():
+    """x0 = alpha x - sigma v, at every timestep that was drawn, pure noise included."""
+    batch = denoiser.draw_batch(One(), replace(denoiser.SPEECH, batch=64), step=3)
+    alpha = denoiser_alphas()[batch.timesteps].float().view(-1, 1, 1, 1, 1)
+    found = alpha * batch.latents - (1 - alpha**2).sqrt() * batch.target
+    assert (found - example().video).abs().max() < 1e-4
+    assert batch.latents.std() == pytest.approx(1, abs=0.05)
+
+
+def test_conditions_are_dropped_at_the_published_rates():
+    generator = np.random.default_rng(0)
+    drawn = [denoiser.drop(example(), generator) for _ in range(1000)]
+    for name in ("speech", "reference", "motion"):
+        dropped = sum(not getattr(row, name).any() for row in drawn)
+        assert 30 < dropped < 72, name
+    first = sum(bool(row.speech.any()) and not row.speech[:2].any() for row in drawn)
+    assert 190 < first < 290
+
+
+def test_the_first_stage_does_not_hear():
+    assert not denoiser.draw_batch(One(), denoiser.IDENTITY, 0).speech.any()
+    assert denoiser.draw_batch(One(), denoiser.SPEECH, 0).speech.any()
+
+
+def test_stages_train_what_they_name(tmp_path):
+    """The second one audio modules alone."""
+    torch.manual_seed(0)
+    networks = Networks.from_nothing(CONFIG)
+    nn.init.normal_(networks.denoiser.head.linear.weight)
+    before = {name: p.clone() for name, p in networks.named_parameters()}
+    stage = replace(denoiser.SPEECH, settings=Settings(2, 1e-2, average=0.0), batch=2)
+    after = denoiser.train(networks, One(), stage, tmp_path)
+    changed = {name for name, p in after.named_parameters() if not torch.equal(p, before[name])}
+    assert changed
+    assert all(map(denoiser.is_audio, changed))
+
+
+def test_networks_from_nothing_predict_nothing():
+    networks = Networks.from_nothing(CONFIG).eval()
+    batch: Batch = denoiser.draw_batch(One(), replace(denoiser.SPEECH, batch=2), 0)
+    assert not networks(batch).any()
+    losses = denoiser.losses(networks, batch)
+    assert losses["v"].item() == pytest.approx(batch.target.pow(2).mean().item(), rel=1e-3)
+
+
+def shot() -> Shot:
+    torch.manual_seed(1)
+    return Shot(
+        frames=torch.rand(3, 49, 32, 48) * 2 - 1,
+        portraits=torch.rand(2, 3, 32, 48) * 2 - 1,
+        regions=torch.ones(2, 32, 48),
+        waveform=torch.randn(98 * 640),
+        start=20,
+        face=torch.zeros(512),
+    )
+
+
+def test_motion_frames_have_noise_and_holes_and_the_portrait_has_none():
+    generator = torch.Generator().manual_seed(0)
+    found = motion(shot(), 1, generator)
+    assert torch.equal(found[:, 0], shot().portraits[1])
+    holes = (found[:, 1:] == 0).all(dim=(0, 1))
+    assert holes.float().mean().item() == pytest.approx(0.1, abs=0.03)
+    noise = (found[:, 1:] - shot().frames[:, :2])[:, :, ~holes]
+    assert 0.01 < noise.std() < 0.3
+
+
+class Shots(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Shot:
+        return shot()
+
+
+def test_shots_are_encoded_once(tmp_path):
+    model = builtin.load()
+    prepare(tmp_path, Shots(), model.vae, model.speech_encoder)
+    made = [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())]
+    examples = prepare(tmp_path, Shots(), model.vae, model.speech_encoder)
+    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())] == made
+    drawn = examples.draw(np.random.default_rng(0))
+    assert drawn.video.shape == (16, 13, 4, 6)
+    assert drawn.reference.shape == drawn.motion.shape == (16, 1, 4, 6)
+    assert drawn.speech.shape == (49, 5, 12, 768)

@@ -1,0 +1,55 @@
+"""Training: of the built-in model from nothing, or of a model further on real clips.
+
+    python -m training builtin RUN
+    python -m training finetune RUN --model FOLDER --clips FOLDER [--lora RANK]
+
+RUN is a folder for checkpoints and losses; a run that was stopped goes on when it is started again.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from hallo3_core.errors import InputError
+
+from .builtin_model import train_builtin
+from .finetune import STAGES, finetune
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    builtin = commands.add_parser("builtin", help="the built-in model, on drawings, from nothing")
+    builtin.add_argument("run", type=Path)
+    builtin.add_argument("--weights", type=Path, help="where to put it (default: into the pack)")
+    tuning = commands.add_parser("finetune", help="a converted or published model, on clips")
+    tuning.add_argument("run", type=Path)
+    tuning.add_argument("--model", type=Path, help="as for animate (default: the built-in one)")
+    tuning.add_argument("--clips", type=Path, required=True, help="a folder of videos with speech")
+    tuning.add_argument("--face-models", type=Path, help="folder of antelopev2, for embeddings")
+    tuning.add_argument("--stage", choices=STAGES, default="speech", help="(%(default)s)")
+    tuning.add_argument("--steps", type=int, default=30_000, help="(%(default)s, as published)")
+    tuning.add_argument("--rate", type=float, default=1e-5, help="(%(default)s, as published)")
+    tuning.add_argument("--batch", type=int, default=1, help="(%(default)s, as published)")
+    tuning.add_argument("--lora", type=int, help="the rank of a LoRA, instead of all weights")
+    return parser.parse_args()
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = parse()
+    try:
+        if options.command == "builtin":
+            files = train_builtin(options.run, options.weights)
+        else:
+            files = finetune(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(map(str, files)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The recipe of the built-in model, from nothing to the files in the pack."""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from hallo3_core import builtin
+from hallo3_core.evaluation import reader
+from hallo3_core.lean_vae import make_lean
+
+from . import autoencoder, denoiser, face_reader, speech_encoder
+from .curves import plot
+from .denoiser import Networks
+from .drawn import DrawnShots
+from .examples import prepare
+from .export import save_half, save_networks
+from .pool import pictures
+
+SHOTS = 2000
+MEASURED = 48
+"""Clips by which the latents are brought to a variance of 1."""
+
+logger = logging.getLogger(__name__)
+
+
+def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
+    """Train all networks one after the other; returns the files that were written."""
+    weights = weights or builtin.WEIGHTS
+    logger.info("The autoencoder")
+    vae = autoencoder.train(run)
+    autoencoder.normalise(vae, pictures(run / "pictures", *autoencoder.POOL)[:MEASURED])
+    save_half(vae, weights / builtin.VAE_FILE)
+    logger.info("The speech encoder")
+    encoder = speech_encoder.train(run).encoder
+    save_half(encoder, weights / builtin.SPEECH_ENCODER_FILE)
+    logger.info("The face reader")
+    save_half(face_reader.train(run), reader.FILE)
+    logger.info("%d shots as latents", SHOTS)
+    shots = DrawnShots("train", SHOTS, builtin.CONFIG)
+    examples = prepare(run / "examples", shots, make_lean(vae), encoder)
+    torch.manual_seed(0)
+    networks = Networks.from_nothing(builtin.CONFIG)
+    for stage in (denoiser.IDENTITY, denoiser.SPEECH):
+        logger.info("The stage of %s", stage.name)
+        networks = denoiser.train(networks, examples, stage, run)
+        files = save_networks(networks, run, weights)
+    for log in run.glob("*/losses.jsonl"):
+        plot(log.parent)
+    others = (builtin.VAE_FILE, builtin.SPEECH_ENCODER_FILE)
+    return [*files, *(weights / name for name in others), reader.FILE]

@@ -1,0 +1,164 @@
+"""Training of the transformers, in the two published stages.
+
+Arithmetic of the loss: the published squared error of the denoised estimate, weighted by
+1 / (1 - alpha^2), is the squared error of v.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hallo3_core.conditioning import AudioProjector
+from hallo3_core.config import LATENT_FRAMES, MOTION_FRAMES, Hallo3Config
+from hallo3_core.sampling import TRAINING_STEPS, denoiser_alphas
+from hallo3_core.transformer import Conditions, Denoiser, ReferenceNetwork
+
+from .examples import Example, Examples
+from .loop import DEVICE, Loop, Settings
+
+DROPPED = {"audio": 0.05, "reference": 0.05, "motion": 0.05}
+"""Shares of the examples whose condition is zero."""
+FIRST = 0.25
+"""Share of the examples that begin like a first segment, with two frames of silence."""
+AUDIO_MODULES = ("audio_projector.", "audio_norm.", "audio_attention.")
+
+
+class Networks(nn.Module):
+    """The three networks of a checkpoint."""
+
+    def __init__(
+        self, denoiser: Denoiser, reference_network: ReferenceNetwork, projector: AudioProjector
+    ):
+        super().__init__()
+        self.config = denoiser.config
+        self.denoiser = denoiser
+        self.reference_network = reference_network
+        self.audio_projector = projector
+
+    @classmethod
+    def from_nothing(cls, config: Hallo3Config) -> "Networks":
+        """Every layer adds nothing at first, and the head says zero."""
+        networks = cls(Denoiser(config), ReferenceNetwork(config), AudioProjector(config))
+        networks.be_silent()
+        return networks
+
+    def be_silent(self) -> None:
+        silent = [self.denoiser.head.linear]
+        for network in (self.denoiser, self.reference_network):
+            nn.init.trunc_normal_(network.embed.position, std=0.02)
+            silent += [layer.modulation for layer in network.layers]
+        for layer in self.denoiser.layers:
+            silent += [layer.face_attention.out, layer.audio_attention.out]
+        for linear in silent:
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, batch: "Batch") -> Tensor:
+        """v of the noisy latents of a batch."""
+        denoiser = self.denoiser
+        features, _ = self.reference_network(batch.reference)
+        tokens = self.audio_projector(batch.speech)
+        text = batch.latents.new_zeros(
+            len(batch.latents), self.config.text_tokens, self.config.text_width
+        )
+        motion = F.pad(batch.motion, (0, 0, 0, 0, 0, LATENT_FRAMES - 1))
+        conditions = Conditions(
+            text,
+            motion,
+            denoiser.reference_keys_values(features),
+            denoiser.face_keys_values(batch.face),
+            denoiser.audio_keys_values(tokens),
+        )
+        return denoiser(batch.latents, batch.timesteps, conditions)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Noisy latents with their conditions, and `target`, the v that is to be found."""
+
+    latents: Tensor
+    timesteps: Tensor
+    target: Tensor
+    motion: Tensor
+    reference: Tensor
+    face: Tensor
+    speech: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is trained, by name, and whether the speech is heard."""
+
+    name: str
+    trains: Callable[[str], bool]
+    hears: bool
+    settings: Settings
+    batch: int = 8
+
+
+def is_audio(name: str) -> bool:
+    return any(part in name for part in AUDIO_MODULES)
+
+
+IDENTITY = Stage("identity", lambda name: not is_audio(name), False, Settings(4000, 1e-3, 3e-3))
+SPEECH = Stage("speech", is_audio, True, Settings(2000, 1e-3, 3e-3))
+
+
+def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
+    generator = np.random.default_rng([17, step])
+    drawn = [drop(examples.draw(generator), generator) for _ in range(stage.batch)]
+    video, reference, motion, speech, face = (
+        torch.stack([getattr(example, name) for example in drawn])
+        for name in ("video", "reference", "motion", "speech", "face")
+    )
+    if not stage.hears:
+        speech = torch.zeros_like(speech)
+    timesteps = torch.from_numpy(generator.integers(TRAINING_STEPS, size=stage.batch))
+    alpha = denoiser_alphas()[timesteps].float().view(-1, 1, 1, 1, 1)
+    sigma = (1 - alpha**2).sqrt()
+    seed = int(generator.integers(2**62))
+    noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(seed))
+    return Batch(
+        alpha * video + sigma * noise,
+        timesteps,
+        alpha * noise - sigma * video,
+        motion,
+        reference,
+        face,
+        speech,
+    )
+
+
+def drop(example: Example, generator: np.random.Generator) -> Example:
+    """Some conditions become zero, so that there is something to guide away from."""
+    changed = {}
+    for field, share in (("speech", "audio"), ("reference", "reference"), ("motion", "motion")):
+        if generator.random() < DROPPED[share]:
+            changed[field] = torch.zeros_like(getattr(example, field))
+    if "speech" not in changed and generator.random() < FIRST:
+        silent = torch.zeros_like(example.speech[:MOTION_FRAMES])
+        changed["speech"] = torch.cat([silent, example.speech[MOTION_FRAMES:]])
+    return replace(example, **changed)
+
+
+def losses(networks: Networks, batch: Batch) -> dict[str, Tensor]:
+    with torch.autocast(batch.latents.device.type, torch.bfloat16):
+        found = networks(batch)
+    return {"v": F.mse_loss(found.float(), batch.target)}
+
+
+def train(networks: Networks, examples: Examples, stage: Stage, folder: Path) -> Networks:
+    """The averaged networks after a stage."""
+    for name, parameter in networks.named_parameters():
+        parameter.requires_grad_(stage.trains(name))
+    loop = Loop(folder / stage.name, networks, stage.settings)
+    loop.run(lambda step: losses(networks, draw_batch(examples, stage, step).to(DEVICE)))
+    return loop.result

@@ -1,0 +1,70 @@
+"""Shots of the drawn world."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hallo3_core.config import FPS, SEGMENT_FRAMES, Hallo3Config
+from hallo3_core.portrait import box_region
+
+from .examples import VARIANTS, Shot
+from .pool import to_pixels
+from .world.clips import motion_of, person_of, speech_of
+from .world.drawing import Frame, draw
+from .world.languages import Split
+from .world.visemes import mouth_of
+
+FRAMES = 2 * SEGMENT_FRAMES
+"""Of the whole clip that a shot is taken from."""
+SQUARE = 0.6
+"""Share of the shots that are square, between black bars."""
+NO_FACE = 0.2
+"""Share of the portraits whose face is not found, so that the whole picture stands for it."""
+
+
+class DrawnShots(Dataset):
+    """Shots of a split, as many as one likes, on the canvas of a model."""
+
+    def __init__(self, split: Split, count: int, config: Hallo3Config):
+        self.split, self.count, self.config = split, count, config
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Shot:
+        return shot(self.split, index, self.config)
+
+
+def shot(split: Split, index: int, config: Hallo3Config) -> Shot:
+    """One variant of the portrait is the shot's first frame, the other any of the clip."""
+    generator = np.random.default_rng([13, index])
+    height, width = config.canvas
+    size = (height, height) if generator.random() < SQUARE else (height, width)
+    bar = (width - size[1]) // 2
+    person, speech = person_of(split, index), speech_of(split, index, FRAMES)
+    poses, mouths = motion_of(split, index, speech, FRAMES), mouth_of(speech, FRAMES)
+    start = int(generator.integers(FRAMES - SEGMENT_FRAMES + 1))
+
+    def frame(place: int) -> Frame:
+        return draw(person, poses[place], mouths[place], size, place / FPS)
+
+    def canvas(pictures: list[np.ndarray]) -> Tensor:
+        return F.pad(to_pixels(np.stack(pictures)), (bar, bar), value=-1)
+
+    shown = [frame(start + i) for i in range(SEGMENT_FRAMES)]
+    likenesses = [shown[0], frame(int(generator.integers(FRAMES)))]
+    regions = [torch.ones(config.canvas)] * VARIANTS
+    for i, likeness in enumerate(likenesses):
+        if generator.random() > NO_FACE:
+            left, top, right, bottom = likeness.geometry.face_box.tolist()
+            regions[i] = box_region((left + bar, top, right + bar, bottom), config.canvas)
+    return Shot(
+        canvas([frame.picture for frame in shown]),
+        canvas([likeness.picture for likeness in likenesses]).movedim(1, 0),
+        torch.stack(regions),
+        torch.from_numpy(speech.waveform),
+        start,
+        torch.zeros(config.face_channels),
+    )

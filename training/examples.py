@@ -1,0 +1,133 @@
+"""What the denoiser is trained on: clips, and the same clips as latents and speech features."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+from transformers import Wav2Vec2Model
+
+from hallo3_core.config import MOTION_FRAMES, SEGMENT_FRAMES
+from hallo3_core.segments import DROPPED_PIXELS, windows
+from hallo3_core.speech import encode_speech
+from hallo3_core.vae import LATENT_SCALE
+
+from .loop import DEVICE
+
+VARIANTS = 2
+"""Of reference frame, motion noise and mask, for every clip."""
+NOISE_MEAN, NOISE_SPREAD = -3.0, 0.5
+"""Of the logarithm of the noise on motion frames."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """49 frames with speech, on the model's canvas, pixels in [-1, 1].
+
+    `frames` (3, 49, height, width); `portraits` (VARIANTS, 3, height, width) are frames of the
+    same person, and `regions` (VARIANTS, height, width) are 1 at their faces; `waveform`
+    (samples,) at 16 kHz is the whole speech, and `start` the frame of it with which the shot
+    begins; `face` (512,) is the face embedding.
+    """
+
+    frames: Tensor
+    portraits: Tensor
+    regions: Tensor
+    waveform: Tensor
+    start: int
+    face: Tensor
+
+
+@dataclass(frozen=True)
+class Example:
+    """A shot as the denoiser sees it: `video` (16, 13, h, w), `reference` and `motion`
+    (16, 1, h, w), not scaled to the standard deviation of 1; `speech` (49, 5, 12, channels)."""
+
+    video: Tensor
+    reference: Tensor
+    motion: Tensor
+    speech: Tensor
+    face: Tensor
+
+
+@torch.no_grad()
+def encode(
+    vae: AutoencoderKLCogVideoX, encoder: Wav2Vec2Model, shot: Shot, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Means and standard deviations of the latents of a shot, and its speech, in half precision."""
+
+    def moments(pixels: Tensor) -> Tensor:
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            posterior = vae.encode(pixels.to(DEVICE)).latent_dist
+        return torch.stack([posterior.mean, posterior.std]).half().cpu()
+
+    black = torch.tensor(-1.0)
+    references = torch.where(shot.regions[:, None] > 0, shot.portraits, black)
+    features = encode_speech(encoder, shot.waveform).features
+    stop = shot.start + SEGMENT_FRAMES
+    return {
+        "video": moments(shot.frames[None])[:, 0],
+        "reference": moments(references[:, :, None]),
+        "motion": moments(torch.stack([motion(shot, i, generator) for i in range(VARIANTS)])),
+        "speech": windows(features, shot.start, stop).half(),
+        "face": shot.face,
+    }
+
+
+def motion(shot: Shot, variant: int, generator: torch.Generator) -> Tensor:
+    """(3, 3, height, width): a portrait, and the first two frames with noise and holes."""
+    log_sigma = NOISE_MEAN + NOISE_SPREAD * torch.randn((), generator=generator)
+    first = shot.frames[:, :MOTION_FRAMES]
+    noisy = first + log_sigma.exp() * torch.randn(first.shape, generator=generator)
+    kept = torch.rand(first.shape[-2:], generator=generator) >= DROPPED_PIXELS
+    return torch.cat([shot.portraits[variant][:, None], noisy * kept], dim=1)
+
+
+class Examples:
+    """Encoded shots in a folder, one file each."""
+
+    def __init__(self, folder: Path, count: int):
+        self.files = [folder / f"{index:06}.safetensors" for index in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def draw(self, generator: np.random.Generator) -> Example:
+        """A random shot, variant and sample of the posteriors."""
+        rows = load_file(self.files[generator.integers(len(self))])
+        variant = int(generator.integers(VARIANTS))
+        noise = torch.Generator().manual_seed(int(generator.integers(2**62)))
+
+        def sample(moments: Tensor) -> Tensor:
+            mean, std = moments.float()
+            return LATENT_SCALE * (mean + std * torch.randn(mean.shape, generator=noise))
+
+        return Example(
+            sample(rows["video"]),
+            sample(rows["reference"][:, variant]),
+            sample(rows["motion"][:, variant]),
+            rows["speech"].float(),
+            rows["face"],
+        )
+
+
+def prepare(
+    folder: Path, shots: Dataset, vae: AutoencoderKLCogVideoX, encoder: Wav2Vec2Model
+) -> Examples:
+    """Encode the shots whose files are missing, while the next are made in another process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    examples = Examples(folder, len(shots))
+    missing = [index for index, file in enumerate(examples.files) if not file.exists()]
+    nn.Module.to(vae, DEVICE)
+    encoder.to(DEVICE)
+    loader = DataLoader(Subset(shots, missing), batch_size=None, num_workers=1)
+    for index, shot in zip(missing, loader, strict=True):
+        file = examples.files[index]
+        partial = file.with_suffix(".partial")
+        save_file(encode(vae, encoder, shot, torch.Generator().manual_seed(index)), partial)
+        partial.replace(file)
+    return examples

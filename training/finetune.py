@@ -1,0 +1,55 @@
+"""Training a model further on a folder of clips: all weights of a stage, or a LoRA."""
+
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+from peft import LoraConfig, inject_adapter_in_model
+
+from hallo3_core import builtin
+from hallo3_core.faces import open_finder
+from hallo3_core.inputs import face_folders
+from hallo3_core.model import Hallo3
+
+from .curves import plot
+from .denoiser import IDENTITY, SPEECH, Networks, is_audio, train
+from .examples import prepare
+from .export import save_lora, save_networks
+from .folder import FolderShots
+from .loop import Settings
+
+STAGES = {stage.name: stage for stage in (IDENTITY, SPEECH)}
+ADAPTED = {
+    "identity": r"layers\.\d+\.(query_key_value|attention_out|face_attention\.\w+)",
+    "speech": r"layers\.\d+\.audio_attention\.\w+",
+}
+"""The matrices of the denoiser that a LoRA adds to, by stage."""
+
+
+def is_attention(name: str) -> bool:
+    """What the published first stage trains: the attention of both networks, and the face's."""
+    parts = ("query_key_value", "attention_out", "query_norm", "key_norm", "face_")
+    return not is_audio(name) and any(part in name for part in parts)
+
+
+def finetune(options: Namespace) -> list[Path]:
+    model = Hallo3.from_folder(options.model) if options.model else builtin.load()
+    finder = open_finder(face_folders(options))
+    shots = FolderShots(options.clips, model.config, finder)
+    examples = prepare(options.run / "examples", shots, model.vae, model.speech_encoder)
+    networks = Networks(model.denoiser, model.reference_network, model.audio_projector)
+    settings = Settings(options.steps, options.rate, betas=(0.9, 0.95), weight_decay=1e-4, clip=0.1)
+    stage = replace(STAGES[options.stage], settings=settings, batch=options.batch)
+    if stage.name == "identity":
+        stage = replace(stage, trains=is_attention)
+    if options.lora:
+        places = LoraConfig(r=options.lora, target_modules=ADAPTED[stage.name])
+        inject_adapter_in_model(places, networks.denoiser)
+        stage = replace(stage, trains=lambda name: "lora_" in name)
+    networks = train(networks, examples, stage, options.run)
+    plot(options.run / stage.name)
+    if options.lora:
+        file = options.run / f"hallo3_{stage.name}_lora.safetensors"
+        save_lora(networks.denoiser, file)
+        return [file]
+    return save_networks(networks, options.run, options.run / "models")

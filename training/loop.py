@@ -1,0 +1,123 @@
+"""The loop around every training: schedule, average, checkpoints, losses."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import cos, pi
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .optimizer import Optimizer
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CHECKPOINT_SECONDS = 120
+LOG_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`steps`, and learning rates that rise over `warmup` of them and fall as a cosine to a tenth.
+
+    With a `matrix_rate` matrices are left to Muon.
+    """
+
+    steps: int
+    rate: float
+    matrix_rate: float | None = None
+    warmup: int = 100
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    average: float = 0.999
+
+
+class Loop:
+    """Trains what needs gradients in `network`, and goes on where its folder says it stopped.
+
+    The folder holds `checkpoint.pt` and `losses.jsonl`. The network goes to `DEVICE`.
+    """
+
+    def __init__(self, folder: Path, network: nn.Module, settings: Settings):
+        self.folder, self.network, self.settings = folder, network.to(DEVICE), settings
+        decay = get_ema_multi_avg_fn(settings.average)
+        self.average = AveragedModel(network, multi_avg_fn=decay)
+        self.trained = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = Optimizer(
+            self.trained,
+            settings.rate,
+            settings.matrix_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+        self.step = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.exists():
+            self.load()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def run(self, losses_at: Callable[[int], dict[str, Tensor]]) -> None:
+        """Minimise the sum of the losses of every step.
+
+        `losses_at` is given the step and draws its batch from that, so that a run that goes on
+        sees what it would have seen.
+        """
+        self.network.train()
+        saved, started, first = time.perf_counter(), time.perf_counter(), self.step
+        with (self.folder / "losses.jsonl").open("a") as log:
+            while self.step < self.settings.steps:
+                losses = losses_at(self.step)
+                norm = self.update(sum(losses.values()))
+                self.step += 1
+                if self.step % LOG_STEPS == 0:
+                    seconds = (time.perf_counter() - started) / (self.step - first)
+                    shown = {name: round(loss.item(), 5) for name, loss in losses.items()}
+                    row = {"step": self.step, **shown, "norm": norm, "step_seconds": seconds}
+                    print(json.dumps(row), file=log, flush=True)
+                if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                    self.save()
+                    saved = time.perf_counter()
+        self.save()
+
+    @property
+    def result(self) -> nn.Module:
+        """The exponential moving average of the network, on the CPU."""
+        return self.average.module.cpu().eval()
+
+    def update(self, loss: Tensor) -> float:
+        """One step of the optimizer; returns the norm of the gradient."""
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.trained, self.settings.clip).item()
+        self.optimizer.step(self.share)
+        self.average.update_parameters(self.network)
+        return norm
+
+    @property
+    def share(self) -> float:
+        """Of the learning rates, at this step."""
+        warm = min(1, (self.step + 1) / self.settings.warmup)
+        return warm * (0.55 + 0.45 * cos(pi * self.step / self.settings.steps))
+
+    def save(self) -> None:
+        state = {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def load(self) -> None:
+        state = torch.load(self.checkpoint, DEVICE, weights_only=True)
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])

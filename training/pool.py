@@ -1,0 +1,62 @@
+"""Pictures and sounds of the world, made once and kept on disk."""
+
+import os
+from functools import partial
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .world.clips import clip, mouth_of, speech_of
+from .world.languages import Split
+
+
+def pictures(
+    folder: Path, split: Split, clips: int, frames: int, size: tuple[int, int]
+) -> np.ndarray:
+    """(clips, frames, height, width, 3) uint8, mapped from a file that is made if it is missing."""
+    file = folder / f"{split}_{clips}_{frames}_{size[0]}_{size[1]}.npy"
+    if not file.exists():
+        partial_file = file.with_suffix(".partial")
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = (clips, frames, *size, 3)
+        array = np.lib.format.open_memmap(partial_file, "w+", np.uint8, shape)
+        draw = partial(_pictures, split, size, frames)
+        with Pool(os.cpu_count()) as pool:
+            for index, drawn in enumerate(pool.imap(draw, range(clips), chunksize=4)):
+                array[index] = drawn
+        array.flush()
+        partial_file.replace(file)
+    return np.load(file, mmap_mode="r")
+
+
+def _pictures(split: Split, size: tuple[int, int], frames: int, index: int) -> np.ndarray:
+    return clip(split, index, size, frames).frames
+
+
+def sounds(folder: Path, split: Split, clips: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Waveforms (clips, frames * 640) float16 at 16 kHz, and mouths (clips, frames, 3) float32:
+    opening, width, rounding."""
+    files = [folder / f"{split}_{clips}_{frames}_{kind}.npy" for kind in ("sounds", "mouths")]
+    if not files[1].exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        record = partial(_sound, split, frames)
+        with Pool(os.cpu_count()) as pool:
+            waveforms, mouths = zip(*pool.imap(record, range(clips), chunksize=8), strict=True)
+        for file, rows in zip(files, (waveforms, mouths), strict=True):
+            np.save(file, np.stack(rows))
+    return tuple(np.load(file, mmap_mode="r") for file in files)
+
+
+def _sound(split: Split, frames: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    speech = speech_of(split, index, frames)
+    mouth = mouth_of(speech, frames)
+    tracks = np.stack([mouth.opening, mouth.width, mouth.rounding], axis=1)
+    return speech.waveform.astype(np.float16), tracks
+
+
+def to_pixels(frames: np.ndarray) -> Tensor:
+    """(..., frames, height, width, 3) uint8 to (..., 3, frames, height, width) in [-1, 1]."""
+    return torch.from_numpy(np.array(frames)).movedim(-1, -4) / 127.5 - 1
