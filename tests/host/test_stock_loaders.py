@@ -36,7 +36,8 @@ def test_a_vae_of_the_stock_loader(host, monkeypatch):
 
     class Small(stock.AutoencoderKLCogVideoX):
         def __init__(self, latent_channels):
-            sizes = {"block_out_channels": (24, 48, 48, 48), "layers_per_block": 1, "groups": 8}
+            widths, groups = builtin.VAE["block_out_channels"], builtin.VAE["norm_num_groups"]
+            sizes = {"block_out_channels": widths, "layers_per_block": 1, "groups": groups}
             super().__init__(latent_channels=latent_channels, **sizes)
 
     monkeypatch.setattr(stock, "AutoencoderKLCogVideoX", Small)
