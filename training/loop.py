@@ -75,7 +75,7 @@ class Loop:
                 losses = losses_at(self.step)
                 norm = self.update(sum(losses.values()))
                 self.step += 1
-                if self.step % LOG_STEPS == 0:
+                if self.step % LOG_STEPS == 0 or self.step == self.settings.steps:
                     seconds = (time.perf_counter() - started) / (self.step - first)
                     shown = {name: round(loss.item(), 5) for name, loss in losses.items()}
                     row = {"step": self.step, **shown, "norm": norm, "step_seconds": seconds}
