@@ -21,7 +21,7 @@ from hallo3_core.transformer import Conditions, Denoiser, ReferenceNetwork
 from .examples import Example, Examples
 from .loop import DEVICE, Loop, Settings
 
-DROPPED = {"audio": 0.05, "reference": 0.05, "motion": 0.05}
+DROPPED = {"speech": 0.05, "reference": 0.05, "motion": 0.05}
 """Shares of the examples whose condition is zero."""
 FIRST = 0.25
 """Share of the examples that begin like a first segment, with two frames of silence."""
@@ -140,8 +140,8 @@ def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
 def drop(example: Example, generator: np.random.Generator) -> Example:
     """Some conditions become zero, so that there is something to guide away from."""
     changed = {}
-    for field, share in (("speech", "audio"), ("reference", "reference"), ("motion", "motion")):
-        if generator.random() < DROPPED[share]:
+    for field, share in DROPPED.items():
+        if generator.random() < share:
             changed[field] = torch.zeros_like(getattr(example, field))
     if "speech" not in changed and generator.random() < FIRST:
         silent = torch.zeros_like(example.speech[:MOTION_FRAMES])

@@ -12,7 +12,7 @@ from hallo3_core.model import NETWORKS, TRANSFORMER_FILE
 from .denoiser import Networks
 
 
-def save_networks(networks: Networks, run: Path, folder: Path, dtype: str = "bf16") -> list[Path]:
+def save_networks(networks: Networks, run: Path, folder: Path) -> list[Path]:
     """The published checkpoint in `run`, and its conversion in `folder`."""
     weights = {}
     parts = (networks.denoiser, networks.reference_network, networks.audio_projector)
@@ -23,7 +23,7 @@ def save_networks(networks: Networks, run: Path, folder: Path, dtype: str = "bf1
     source = run / TRANSFORMER_FILE
     source.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"module": weights}, source)
-    plan = convert.plan(source, checkpoint.read_weights(source), dtype)
+    plan = convert.plan(source, checkpoint.read_weights(source), "bf16")
     return convert.convert(plan, folder, lambda done: None)
 
 

@@ -9,8 +9,8 @@ from torch import nn
 class Optimizer:
     """AdamW, and torch's Muon for the parameters of two axes or more if it has a rate.
 
-    Muon sees a kernel as a matrix (out channels, everything else). On networks that start from
-    nothing it needs half the steps.
+    Muon sees a kernel as a matrix (out channels, everything else). It is for networks that start
+    from nothing.
     """
 
     def __init__(
