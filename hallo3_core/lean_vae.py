@@ -60,7 +60,7 @@ class SpatialNorm(CogVideoXSpatialNorm3D):
 
     def forward(self, f: Tensor, zq: Tensor, conv_cache: None = None) -> tuple[Tensor, None]:
         result = self.norm_layer(f)
-        scale, shift = self.conv_y.conv(zq), self.conv_b.conv(zq)
+        scale, shift = (convolve(conv.conv, zq) for conv in (self.conv_y, self.conv_b))
         frames, latent_frames = f.shape[2], zq.shape[2]
         alone = frames % 2 if frames > 1 else 0  # the first frame has a latent frame of its own
         for i in range(frames):

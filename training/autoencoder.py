@@ -1,4 +1,4 @@
-"""Training of the video autoencoder: reconstruction, gradients, KL.
+"""Training of the video autoencoder: absolute and squared error, gradients, KL.
 
 Clips go through diffusers' own chunks, so that streamed decoding is what was trained.
 """
@@ -17,7 +17,7 @@ from hallo3_core.vae import LATENT_SCALE
 from .loop import DEVICE, Loop, Settings
 from .pool import pictures, to_pixels
 
-SETTINGS = Settings(steps=2200, rate=1e-3, matrix_rate=1e-3, average=0.995)
+SETTINGS = Settings(steps=4600, rate=1e-3, matrix_rate=1e-3, average=0.995)
 POOL = ("train", 1200, 17, (128, 192))
 """Split, clips, frames and size of the pictures."""
 CROPS = ((8, 1, 64, 96), (3, 9, 48, 64), (8, 1, 64, 96), (2, 17, 64, 64))
@@ -28,6 +28,7 @@ CROPPED = 0.75
 """Share of the steps that see crops."""
 KL = 1e-4
 GRADIENT = 0.5
+SQUARE = 4.0
 
 
 def batch(pool: np.ndarray, step: int, steps: int) -> Tensor:
@@ -80,6 +81,7 @@ def losses(vae: AutoencoderKLCogVideoX, pixels: Tensor, seed: int) -> dict[str, 
     divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
     return {
         "pixels": (found - pixels).abs().mean(),
+        "squares": SQUARE * (found - pixels).square().mean(),
         "gradient": GRADIENT * slopes,
         "kl": KL * divergence,
     }

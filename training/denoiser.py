@@ -23,6 +23,8 @@ from .loop import DEVICE, Loop, Settings
 
 DROPPED = {"speech": 0.05, "reference": 0.05, "motion": 0.05}
 """Shares of the examples whose condition is zero."""
+LIPS = 15.0
+"""Weight of the squared error where the mouth is, beside 1 everywhere."""
 FIRST = 0.25
 """Share of the examples that begin like a first segment, with two frames of silence."""
 AUDIO_MODULES = ("audio_projector.", "audio_norm.", "audio_attention.")
@@ -79,7 +81,8 @@ class Networks(nn.Module):
 
 @dataclass(frozen=True)
 class Batch:
-    """Noisy latents with their conditions, and `target`, the v that is to be found."""
+    """Noisy latents with their conditions, `target`, the v that is to be found, and the weight of
+    its error in every latent pixel."""
 
     latents: Tensor
     timesteps: Tensor
@@ -88,6 +91,7 @@ class Batch:
     reference: Tensor
     face: Tensor
     speech: Tensor
+    weight: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(tensor.to(device) for tensor in vars(self).values()))
@@ -115,9 +119,9 @@ SPEECH = Stage("speech", is_audio, True, Settings(2000, 1e-3, 3e-3))
 def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
     generator = np.random.default_rng([17, step])
     drawn = [drop(examples.draw(generator), generator) for _ in range(stage.batch)]
-    video, reference, motion, speech, face = (
+    video, reference, motion, speech, face, lips = (
         torch.stack([getattr(example, name) for example in drawn])
-        for name in ("video", "reference", "motion", "speech", "face")
+        for name in ("video", "reference", "motion", "speech", "face", "lips")
     )
     if not stage.hears:
         speech = torch.zeros_like(speech)
@@ -134,6 +138,7 @@ def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
         reference,
         face,
         speech,
+        1 + LIPS * lips[:, None, None],
     )
 
 
@@ -152,7 +157,8 @@ def drop(example: Example, generator: np.random.Generator) -> Example:
 def losses(networks: Networks, batch: Batch) -> dict[str, Tensor]:
     with torch.autocast(batch.latents.device.type, torch.bfloat16):
         found = networks(batch)
-    return {"v": F.mse_loss(found.float(), batch.target)}
+    error = (found.float() - batch.target).square()
+    return {"v": (batch.weight * error).sum() / (batch.weight.expand_as(error).sum())}
 
 
 def train(networks: Networks, examples: Examples, stage: Stage, folder: Path) -> Networks:

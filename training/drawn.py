@@ -60,6 +60,8 @@ def shot(split: Split, index: int, config: Hallo3Config) -> Shot:
         if generator.random() > NO_FACE:
             left, top, right, bottom = likeness.geometry.face_box.tolist()
             regions[i] = box_region((left + bar, top, right + bar, bottom), config.canvas)
+    boxes = np.stack([frame.geometry.mouth_box for frame in shown])
+    left, top, right, bottom = *boxes[:, :2].min(0), *boxes[:, 2:].max(0)
     return Shot(
         canvas([frame.picture for frame in shown]),
         canvas([likeness.picture for likeness in likenesses]).movedim(1, 0),
@@ -67,4 +69,5 @@ def shot(split: Split, index: int, config: Hallo3Config) -> Shot:
         torch.from_numpy(speech.waveform),
         start,
         torch.zeros(config.face_channels),
+        box_region((left + bar, top, right + bar, bottom), config.canvas),
     )

@@ -5,19 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import Wav2Vec2Model
 
-from hallo3_core.config import MOTION_FRAMES, SEGMENT_FRAMES
+from hallo3_core.config import (
+    AUDIO_WINDOW,
+    MOTION_FRAMES,
+    SEGMENT_FRAMES,
+    SPACE_COMPRESSION,
+)
 from hallo3_core.segments import DROPPED_PIXELS, windows
 from hallo3_core.speech import encode_speech
 from hallo3_core.vae import LATENT_SCALE
 
 from .loop import DEVICE
 
+MARGIN = AUDIO_WINDOW // 2
+"""Frames of speech that a window reaches to either side."""
 VARIANTS = 2
 """Of reference frame, motion noise and mask, for every clip."""
 NOISE_MEAN, NOISE_SPREAD = -3.0, 0.5
@@ -31,7 +39,8 @@ class Shot:
     `frames` (3, 49, height, width); `portraits` (VARIANTS, 3, height, width) are frames of the
     same person, and `regions` (VARIANTS, height, width) are 1 at their faces; `waveform`
     (samples,) at 16 kHz is the whole speech, and `start` the frame of it with which the shot
-    begins; `face` (512,) is the face embedding.
+    begins; `face` (512,) is the face embedding. `lips` (height, width) is 1 where the mouth is in
+    any frame, or 0 everywhere where that is not known.
     """
 
     frames: Tensor
@@ -40,18 +49,21 @@ class Shot:
     waveform: Tensor
     start: int
     face: Tensor
+    lips: Tensor
 
 
 @dataclass(frozen=True)
 class Example:
     """A shot as the denoiser sees it: `video` (16, 13, h, w), `reference` and `motion`
-    (16, 1, h, w), not scaled to the standard deviation of 1; `speech` (49, 5, 12, channels)."""
+    (16, 1, h, w), not scaled to the standard deviation of 1; `speech` (49, 5, 12, channels);
+    `lips` (h, w), the mouth's share of each latent pixel."""
 
     video: Tensor
     reference: Tensor
     motion: Tensor
     speech: Tensor
     face: Tensor
+    lips: Tensor
 
 
 @torch.no_grad()
@@ -68,13 +80,14 @@ def encode(
     black = torch.tensor(-1.0)
     references = torch.where(shot.regions[:, None] > 0, shot.portraits, black)
     features = encode_speech(encoder, shot.waveform).features
-    stop = shot.start + SEGMENT_FRAMES
+    heard = torch.arange(-MARGIN, SEGMENT_FRAMES + MARGIN) + shot.start
     return {
         "video": moments(shot.frames[None])[:, 0],
         "reference": moments(references[:, :, None]),
         "motion": moments(torch.stack([motion(shot, i, generator) for i in range(VARIANTS)])),
-        "speech": windows(features, shot.start, stop).half(),
+        "speech": features[heard.clamp(0, len(features) - 1)].half(),
         "face": shot.face,
+        "lips": F.avg_pool2d(shot.lips[None], SPACE_COMPRESSION)[0],
     }
 
 
@@ -110,8 +123,9 @@ class Examples:
             sample(rows["video"]),
             sample(rows["reference"][:, variant]),
             sample(rows["motion"][:, variant]),
-            rows["speech"].float(),
+            windows(rows["speech"].float(), MARGIN, MARGIN + SEGMENT_FRAMES),
             rows["face"],
+            rows["lips"],
         )
 
 

@@ -67,6 +67,7 @@ class FolderShots(Dataset):
             prepare_waveform(*read_speech(video)),
             start,
             face,
+            torch.zeros(canvas),
         )
 
 

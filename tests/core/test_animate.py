@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hallo3_core.animate import animate
+from hallo3_core import animate as job
+from hallo3_core.animate import animate, seconds_to_decode
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait import encode_portrait
 from hallo3_core.speech import Speech, encode_speech
@@ -144,3 +145,25 @@ def test_decoding_keeps_no_copies_for_convolutions_of_one_frame(recorded_model):
 
     two_frames = 2 * 32 * 48
     assert size(kept) < 32 * two_frames * 12
+
+
+def test_what_decoding_takes_is_foreseen(identity, monkeypatch):
+    """From the first nine of 49 frames."""
+    now = [0.0]
+    monkeypatch.setattr(job.time, "perf_counter", lambda: now[0])
+
+    def decode(latents: Tensor, frames: int) -> Tensor:
+        assert latents.shape[2] == 3
+        now[0] += 0.1 * frames
+        return torch.zeros(frames)
+
+    assert seconds_to_decode(decode, identity) == pytest.approx(4.9)
+
+
+def test_a_cpu_convolves_by_onednn(recorded_model):
+    """Small inputs, too, for which torch alone takes something ten times slower."""
+    latents = torch.zeros(1, 16, 3, 4, 6)
+    with torch.no_grad(), torch.profiler.profile() as seen:
+        job.decode_images(recorded_model.vae, latents, 9)
+    calls = Counter(event.name for event in seen.events())
+    assert calls["aten::mkldnn_convolution"] > 10 * calls["aten::slow_conv3d"]

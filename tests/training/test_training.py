@@ -84,7 +84,9 @@ def test_normalised_latents_decode_to_the_same():
 def example() -> Example:
     torch.manual_seed(0)
     video, reference, motion = (torch.randn(16, f, 4, 6) for f in (13, 1, 1))
-    return Example(video, reference, motion, torch.randn(49, 5, 12, 768), torch.zeros(512))
+    return Example(
+        video, reference, motion, torch.randn(49, 5, 12, 768), torch.zeros(512), torch.zeros(4, 6)
+    )
 
 
 class One(Examples):
@@ -151,6 +153,7 @@ def shot() -> Shot:
         waveform=torch.randn(98 * 640),
         start=20,
         face=torch.zeros(512),
+        lips=torch.ones(32, 48),
     )
 
 
