@@ -79,7 +79,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     judging.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
     judging.add_argument("--portrait", type=Path, help="who it is (default: the first frame)")
     add = command.add_argument
-    add("--portrait", type=Path, help="a picture (default: scikit-image's astronaut)")
+    add("--portrait", type=Path, help="a picture (default: a drawing)")
     add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
     add("--output", type=Path, default=Path("hallo3.mp4"), help="the video (%(default)s)")
     add("--model", type=Path, help="folder of the published model (default: the built-in one)")

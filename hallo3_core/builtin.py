@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import skimage.data
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -19,6 +18,7 @@ from transformers import ByT5Tokenizer, T5Config, T5EncoderModel, Wav2Vec2Config
 from .conditioning import AudioProjector
 from .config import Hallo3Config
 from .model import Hallo3
+from .portrait import read_image
 from .text import TextEncoder
 from .transformer import Denoiser, ReferenceNetwork
 from .vae import autoencoder
@@ -28,6 +28,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 VAE_FILE = "vae.safetensors"
 SPEECH_ENCODER_FILE = "speech_encoder.safetensors"
 SEED = 3
+PORTRAIT = Path(__file__).parent / "example" / "portrait.png"
 SPEECH = Path(__file__).parent / "example" / "speech.wav"
 
 CHORDS = ((220.0, 261.6, 329.6), (174.6, 220.0, 261.6), (196.0, 246.9, 293.7))
@@ -86,8 +87,8 @@ class SmallSpeechEncoder(Wav2Vec2Model):
 
 
 def portrait() -> Tensor:
-    """scikit-image's picture of Eileen Collins (NASA, public domain), (3, 512, 512)."""
-    return torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1) / 255
+    """A drawing of nobody (`python -m training.world portrait`), (3, 512, 512)."""
+    return read_image(PORTRAIT)
 
 
 def group() -> Tensor:

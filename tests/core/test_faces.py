@@ -12,8 +12,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from hallo3_core import faces
-from hallo3_core.builtin import portrait
+from hallo3_core import builtin, faces
 from hallo3_core.errors import InputError
 from hallo3_core.faces import (
     InsightFace,
@@ -26,6 +25,7 @@ from hallo3_core.faces import (
 from hallo3_core.portrait import box_region, region_box
 from onnx_files import antelopev2
 from parity import FIXTURES
+from photograph import astronaut
 
 ASTRONAUT = (179, 71, 271, 177)
 """What MediaPipe's face mesh finds in the picture, by its oval."""
@@ -37,11 +37,11 @@ def turned(picture: torch.Tensor, degrees: float) -> torch.Tensor:
 
 
 def test_a_frontal_face_is_found_where_mediapipe_finds_it():
-    assert overlap(find_frontal_faces(portrait())[0].box, ASTRONAUT) > 0.85
+    assert overlap(find_frontal_faces(astronaut())[0].box, ASTRONAUT) > 0.85
 
 
 def test_the_size_of_the_picture_does_not_matter():
-    large = torch.nn.functional.interpolate(portrait()[None], scale_factor=3, mode="bilinear")[0]
+    large = torch.nn.functional.interpolate(astronaut()[None], scale_factor=3, mode="bilinear")[0]
     box = find_frontal_faces(large)[0].box
     assert overlap([edge / 3 for edge in box], ASTRONAUT) > 0.8
 
@@ -49,7 +49,7 @@ def test_the_size_of_the_picture_does_not_matter():
 @pytest.mark.parametrize("degrees", [-17, 17])
 def test_a_tilted_face(degrees):
     """It is where the upright one goes when the picture is turned about its middle."""
-    tilted = turned(portrait(), degrees)
+    tilted = turned(astronaut(), degrees)
     box = find_frontal_faces(tilted)[0].box
     angle = np.radians(-degrees)
     middle = np.array([(ASTRONAUT[0] + ASTRONAUT[2]) / 2, (ASTRONAUT[1] + ASTRONAUT[3]) / 2]) - 256
@@ -182,3 +182,10 @@ def test_the_command_line_frames_the_face(tmp_path):
     assert "There is no sound file" in done.stderr
     drawn = np.array(Image.open(framing))
     assert (drawn[70:180, 170:280] == [0, 255, 0]).all(-1).any()
+
+
+def test_the_example_portrait_is_found():
+    """On the picture's face: brows, eyes, nose and mouth are inside the box."""
+    (face,) = find_frontal_faces(builtin.portrait())
+    assert overlap(face.box, (130, 150, 375, 440)) > 0.6
+    assert len(find_frontal_faces(builtin.group())) == 2

@@ -10,15 +10,15 @@ import torch
 from comfyui import Graph, Host, HostError
 from PIL import Image
 
-from hallo3_core.builtin import portrait
 from hallo3_core.portrait import region_box
 from onnx_files import antelopev2, mdx_net
+from photograph import astronaut
 
 
 @pytest.fixture
 def graph(host: Host) -> Graph:
     """A graph that can load a picture of a face."""
-    pixels = (portrait() * 255).byte().permute(1, 2, 0).numpy()
+    pixels = (astronaut() * 255).byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(host.base / "input" / "astronaut.png")
     return Graph()
 

@@ -1,4 +1,4 @@
-"""`python -m training.world sheet OUT.png`, or `clip INDEX OUT.mp4`."""
+"""`python -m training.world sheet OUT.png`, `clip INDEX OUT.mp4`, or `portrait OUT.png`."""
 
 import sys
 from pathlib import Path
@@ -15,6 +15,8 @@ from .drawing import draw
 from .motion import still
 from .visemes import still_mouth
 
+EXAMPLE = 30
+"""Of the test split: the portrait of the pack's examples."""
 MOUTHS = ((0, 0, 0), (0.15, 0.6, 0), (0.45, 0.9, 0), (1, 0.2, 0), (0.35, -0.6, 1))
 
 
@@ -38,11 +40,18 @@ def film(index: int, path: Path, frames: int = 125) -> None:
         video.write(torch.from_numpy(made.frames) / 255)
 
 
+def portrait(path: Path, side: int = 512) -> None:
+    frame = draw(person_of("test", EXAMPLE), still(1)[0], still_mouth(), (side, side))
+    Image.fromarray(frame.picture).save(path)
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["sheet", path]:
             sheet(Path(path))
         case ["clip", index, path]:
             film(int(index), Path(path))
+        case ["portrait", path]:
+            portrait(Path(path))
         case _:
             sys.exit(__doc__)
