@@ -223,15 +223,17 @@ class ReferenceNetwork(nn.Module):
         return {"device": self.embed.position.device, "dtype": self.embed.position.dtype}
 
     def forward(
-        self, latents: Tensor, attend: Attention = attention
+        self, latents: Tensor, attend: Attention = attention, text: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """Reference tokens of every layer, and the network's own prediction.
 
         `latents` (batch, 16, 1, height, width) are the scaled latents of the reference image.
+        `text` (batch, tokens, width) is a caption's in training; otherwise it is zero.
         The tokens, each (batch, frame tokens, width), are all that the denoiser uses.
         """
         batch, config = latents.shape[0], self.config
-        text = latents.new_zeros(batch, config.text_tokens, config.text_width)
+        if text is None:
+            text = latents.new_zeros(batch, config.text_tokens, config.text_width)
         timesteps = latents.new_zeros(batch)
         text, image, time = self.embed(torch.cat([latents, latents], dim=1), timesteps, text)
         rotary = rotary_table(config, frames=1, device=latents.device)

@@ -22,7 +22,7 @@ from hallo3_core.transformer import Conditions, Denoiser, ReferenceNetwork
 from .examples import Example, Examples
 from .loop import DEVICE, Loop, Settings
 
-DROPPED = {"speech": 0.05, "reference": 0.05, "motion": 0.05}
+DROPPED = {"speech": 0.05, "reference": 0.05, "motion": 0.05, "text": 0.1}
 """Shares of the examples whose condition is zero."""
 LIPS = 15.0
 """Weight of the squared error where the mouth is, beside 1 everywhere."""
@@ -45,7 +45,10 @@ class Networks(nn.Module):
 
     @classmethod
     def from_nothing(cls, config: Hallo3Config) -> "Networks":
-        """Every layer adds nothing at first, and the head says zero."""
+        """Every layer adds nothing at first, and the head says zero.
+
+        Prompts and face embeddings, of which the drawn world has none, change nothing.
+        """
         networks = cls(Denoiser(config), ReferenceNetwork(config), AudioProjector(config))
         networks.be_silent()
         return networks
@@ -60,16 +63,23 @@ class Networks(nn.Module):
         for linear in silent:
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
+        for linear in (
+            self.denoiser.embed.text,
+            self.reference_network.embed.text,
+            self.denoiser.face_projector.linear,
+        ):
+            nn.init.zeros_(linear.weight)
 
     def forward(self, batch: "Batch") -> Tensor:
         """v of the noisy latents of a batch."""
         denoiser = self.denoiser
+        text = batch.text
+        if text is None:
+            shape = len(batch.latents), self.config.text_tokens, self.config.text_width
+            text = batch.latents.new_zeros(shape)
         attend = attention if batch.latents.is_cuda else plain_attention
-        features, _ = self.reference_network(batch.reference, attend)
+        features, _ = self.reference_network(batch.reference, attend, text)
         tokens = self.audio_projector(batch.speech)
-        text = batch.latents.new_zeros(
-            len(batch.latents), self.config.text_tokens, self.config.text_width
-        )
         motion = F.pad(batch.motion, (0, 0, 0, 0, 0, LATENT_FRAMES - 1))
         conditions = Conditions(
             text,
@@ -90,7 +100,7 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Batch:
     """Noisy latents with their conditions, `target`, the v that is to be found, and the weight of
-    its error in every latent pixel."""
+    its error in every latent pixel; without `text` there is none in the whole batch."""
 
     latents: Tensor
     timesteps: Tensor
@@ -100,9 +110,10 @@ class Batch:
     face: Tensor
     speech: Tensor
     weight: Tensor
+    text: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(tensor.to(device) for tensor in vars(self).values()))
+        return Batch(*(None if t is None else t.to(device) for t in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -147,15 +158,25 @@ def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
         face,
         speech,
         1 + LIPS * lips[:, None, None],
+        join_texts([example.text for example in drawn]),
     )
+
+
+def join_texts(texts: list[Tensor | None]) -> Tensor | None:
+    """A batch of captions, zero where there is none."""
+    known = [text for text in texts if text is not None]
+    if not known:
+        return None
+    return torch.stack([torch.zeros_like(known[0]) if text is None else text for text in texts])
 
 
 def drop(example: Example, generator: np.random.Generator) -> Example:
     """Some conditions become zero, so that there is something to guide away from."""
     changed = {}
     for field, share in DROPPED.items():
-        if generator.random() < share:
-            changed[field] = torch.zeros_like(getattr(example, field))
+        value = getattr(example, field)
+        if generator.random() < share and value is not None:
+            changed[field] = torch.zeros_like(value)
     if "speech" not in changed and generator.random() < FIRST:
         silent = torch.zeros_like(example.speech[:MOTION_FRAMES])
         changed["speech"] = torch.cat([silent, example.speech[MOTION_FRAMES:]])

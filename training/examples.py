@@ -40,7 +40,8 @@ class Shot:
     same person, and `regions` (VARIANTS, height, width) are 1 at their faces; `waveform`
     (samples,) at 16 kHz is the whole speech, and `start` the frame of it with which the shot
     begins; `face` (512,) is the face embedding. `lips` (height, width) is 1 where the mouth is in
-    any frame, or 0 everywhere where that is not known.
+    any frame, or 0 everywhere where that is not known; `text` (tokens, width) is the encoded
+    caption, where there is one.
     """
 
     frames: Tensor
@@ -50,6 +51,7 @@ class Shot:
     start: int
     face: Tensor
     lips: Tensor
+    text: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Example:
     speech: Tensor
     face: Tensor
     lips: Tensor
+    text: Tensor | None = None
 
 
 @torch.no_grad()
@@ -81,7 +84,7 @@ def encode(
     references = torch.where(shot.regions[:, None] > 0, shot.portraits, black)
     features = encode_speech(encoder, shot.waveform).features
     heard = torch.arange(-MARGIN, SEGMENT_FRAMES + MARGIN) + shot.start
-    return {
+    rows = {
         "video": moments(shot.frames[None])[:, 0],
         "reference": moments(references[:, :, None]),
         "motion": moments(torch.stack([motion(shot, i, generator) for i in range(VARIANTS)])),
@@ -89,6 +92,7 @@ def encode(
         "face": shot.face,
         "lips": F.avg_pool2d(shot.lips[None], SPACE_COMPRESSION)[0],
     }
+    return rows if shot.text is None else rows | {"text": shot.text.half()}
 
 
 def motion(shot: Shot, variant: int, generator: torch.Generator) -> Tensor:
@@ -115,6 +119,8 @@ class Examples:
         variant = int(generator.integers(VARIANTS))
         noise = torch.Generator().manual_seed(int(generator.integers(2**62)))
 
+        text = rows.get("text")
+
         def sample(moments: Tensor) -> Tensor:
             mean, std = moments.float()
             return LATENT_SCALE * (mean + std * torch.randn(mean.shape, generator=noise))
@@ -126,6 +132,7 @@ class Examples:
             windows(rows["speech"].float(), MARGIN, MARGIN + SEGMENT_FRAMES),
             rows["face"],
             rows["lips"],
+            None if text is None else text.float(),
         )
 
 

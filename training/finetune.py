@@ -35,7 +35,7 @@ def is_attention(name: str) -> bool:
 def finetune(options: Namespace) -> list[Path]:
     model = Hallo3.from_folder(options.model) if options.model else builtin.load()
     finder = open_finder(face_folders(options))
-    shots = FolderShots(options.clips, model.config, finder)
+    shots = FolderShots(options.clips, model.config, finder, model.text_encoder)
     examples = prepare(options.run / "examples", shots, model.vae, model.speech_encoder)
     networks = Networks(model.denoiser, model.reference_network, model.audio_projector)
     settings = Settings(options.steps, options.rate, betas=(0.9, 0.95), weight_decay=1e-4, clip=0.1)

@@ -1,5 +1,6 @@
 """Shots of real clips: a folder of videos in which somebody speaks."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hallo3_core.faces import Finder, choose
 from hallo3_core.framing import FITS, Framing
 from hallo3_core.portrait import box_region
 from hallo3_core.speech import prepare_waveform
+from hallo3_core.text import TextEncoder
 from hallo3_core.video import read_frames, read_speech
 
 from .examples import VARIANTS, Shot
@@ -24,10 +26,17 @@ VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 class FolderShots(Dataset):
     """Shots of 49 frames at 25 fps, one every 47, of all videos in a folder.
 
-    Raises `InputError` if there is none of that length.
+    A text file of a video's name is its caption, for which `text_encoder` is loaded.
+    Raises `InputError` if there is no video of that length.
     """
 
-    def __init__(self, folder: Path, config: Hallo3Config, finder: Finder):
+    def __init__(
+        self,
+        folder: Path,
+        config: Hallo3Config,
+        finder: Finder,
+        text_encoder: Callable[[], TextEncoder],
+    ):
         self.config, self.finder = config, finder
         videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEOS)
         self.places = [
@@ -40,6 +49,11 @@ class FolderShots(Dataset):
                 f"No video in {folder} lasts {SEGMENT_FRAMES} frames at 25 fps with speech: put "
                 "clips of 2 s and more there."
             )
+
+        captions = {video: video.with_suffix(".txt") for video in videos}
+        written = {video: file for video, file in captions.items() if file.is_file()}
+        encode = text_encoder() if written else None
+        self.texts = {video: encode(file.read_text())[0] for video, file in written.items()}
 
     def __len__(self) -> int:
         return len(self.places)
@@ -68,6 +82,7 @@ class FolderShots(Dataset):
             start,
             face,
             torch.zeros(canvas),
+            self.texts.get(video),
         )
 
 

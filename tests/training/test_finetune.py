@@ -1,5 +1,6 @@
 """Fine-tuning of the built-in model on a folder with a clip, by the command line."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hallo3_core.builtin import CONFIG, load
+from hallo3_core.builtin import CONFIG, load, text_encoder
 from hallo3_core.config import SAMPLE_RATE
 from hallo3_core.errors import InputError
 from hallo3_core.faces import find_frontal_faces
@@ -32,7 +33,7 @@ def clips(tmp_path_factory) -> Path:
 
 
 def test_shots_of_a_clip(clips):
-    (shot,) = FolderShots(clips, CONFIG, find_frontal_faces)
+    (shot,) = FolderShots(clips, CONFIG, find_frontal_faces, text_encoder)
     height, width = CONFIG.canvas
     assert shot.frames.shape == (3, 49, height, width)
     assert shot.portraits.shape == (2, 3, height, width)
@@ -44,7 +45,14 @@ def test_shots_of_a_clip(clips):
 
 def test_a_folder_without_clips(tmp_path):
     with pytest.raises(InputError, match="No video in"):
-        FolderShots(tmp_path, CONFIG, find_frontal_faces)
+        FolderShots(tmp_path, CONFIG, find_frontal_faces, text_encoder)
+
+
+def test_a_caption_beside_a_clip(clips, tmp_path):
+    shutil.copy(clips / "one.mp4", tmp_path)
+    (tmp_path / "one.txt").write_text("a drawing that speaks")
+    (shot,) = FolderShots(tmp_path, CONFIG, find_frontal_faces, text_encoder)
+    assert torch.equal(shot.text, text_encoder()("a drawing that speaks")[0])
 
 
 def finetune(run: Path, clips: Path, *options: str) -> str:

@@ -118,6 +118,14 @@ def test_conditions_are_dropped_at_the_published_rates():
     assert 190 < first < 290
 
 
+def test_captions_of_some():
+    text = torch.ones(3, 8)
+    assert denoiser.join_texts([None, None]) is None
+    assert torch.equal(
+        denoiser.join_texts([None, text]), torch.stack([torch.zeros_like(text), text])
+    )
+
+
 def test_the_first_stage_does_not_hear():
     assert not denoiser.draw_batch(One(), denoiser.IDENTITY, 0).speech.any()
     assert denoiser.draw_batch(One(), denoiser.SPEECH, 0).speech.any()
