@@ -10,6 +10,7 @@ from hallo3_core import builtin
 from hallo3_core.faces import open_finder
 from hallo3_core.inputs import face_folders
 from hallo3_core.model import Hallo3
+from hallo3_core.transformer import Denoiser
 
 from .curves import plot
 from .denoiser import IDENTITY, SPEECH, Networks, is_audio, train
@@ -32,6 +33,12 @@ def is_attention(name: str) -> bool:
     return not is_audio(name) and any(part in name for part in parts)
 
 
+def add_lora(denoiser: Denoiser, stage: str, rank: int) -> None:
+    """Low-rank additions at full strength, which is how files without a scale are read."""
+    places = LoraConfig(r=rank, lora_alpha=rank, target_modules=ADAPTED[stage])
+    inject_adapter_in_model(places, denoiser)
+
+
 def finetune(options: Namespace) -> list[Path]:
     model = Hallo3.from_folder(options.model) if options.model else builtin.load()
     finder = open_finder(face_folders(options))
@@ -43,8 +50,7 @@ def finetune(options: Namespace) -> list[Path]:
     if stage.name == "identity":
         stage = replace(stage, trains=is_attention)
     if options.lora:
-        places = LoraConfig(r=options.lora, target_modules=ADAPTED[stage.name])
-        inject_adapter_in_model(places, networks.denoiser)
+        add_lora(networks.denoiser, stage.name, options.lora)
         stage = replace(stage, trains=lambda name: "lora_" in name)
     networks = train(networks, examples, stage, options.run)
     plot(options.run / stage.name)

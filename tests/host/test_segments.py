@@ -1,21 +1,27 @@
 """Segments by hand in the real host agree with the core's `animate`."""
 
+import pytest
 import torch
 from comfyui import Host, Parts, noise_audio
 
 from hallo3_core import builtin
 from hallo3_core.animate import animate
+from hallo3_core.model import Hallo3
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait import encode_portrait, read_image
 from hallo3_core.speech import encode_speech, prepare_waveform
+from training import finetune
+from training.export import save_lora
 
 SEED = 5
 STEPS = 3
 
 
-def core_frames(host: Host, seconds: float, steps: int) -> list[torch.Tensor]:
+def core_frames(
+    host: Host, seconds: float, steps: int, model: Hallo3 | None = None
+) -> list[torch.Tensor]:
     """What the core makes of the same job, segment by segment."""
-    model, noise, sound = builtin.load(), SeededNoise(SEED), noise_audio(seconds)
+    model, noise, sound = model or builtin.load(), SeededNoise(SEED), noise_audio(seconds)
     picture = read_image(host.base / "input" / "portrait.png")
     identity = encode_portrait(model.vae, model.reference_network, picture, None, noise)
     waveform = prepare_waveform(sound["waveform"][0], sound["sample_rate"])
@@ -59,3 +65,30 @@ def test_segments_by_hand_equal_the_core(host, parts):
     for frames, expected in zip(host.run(graph), core_frames(host, 2.5, STEPS), strict=True):
         assert frames.shape == expected.shape
         assert (frames - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("stage", finetune.ADAPTED)
+def test_a_lora_of_fine_tuning_does_in_the_host_what_it_was_trained_to_do(host, parts, stage):
+    model = builtin.load()
+    finetune.add_lora(model.denoiser, stage, 4)
+    torch.manual_seed(0)
+    for name, parameter in model.denoiser.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    folder = host.base / "models" / "loras"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_lora(model.denoiser, folder / f"{stage}.safetensors")
+    loaded = parts.graph(
+        "LoraLoaderModelOnly",
+        model=parts.model,
+        lora_name=f"{stage}.safetensors",
+        strength_model=1.0,
+    )
+    for used in (loaded, parts.model):
+        latent = sample(parts._replace(model=used), 0, steps=1)
+        decoded = {"latent": latent, "vae": parts.vae, "identity": parts.identity}
+        parts.graph.keep(parts.graph("Hallo3DecodeVAE", **decoded))
+    found, plain = host.run(parts.graph)
+    expected, _ = core_frames(host, 2.5, 1, model)
+    assert (found - expected).abs().max() < 1e-3
+    assert (plain - expected).abs().max() > 1e-2
