@@ -74,10 +74,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     bringing.add_argument("folder", type=Path, help="where to, such as ComfyUI's models folder")
     bringing.add_argument("--text-encoder", choices=TEXT_ENCODERS, help="also T5, for prompts")
     bringing.add_argument("--list", action="store_true", help="only say what would be brought")
-    judging = commands.add_parser("evaluate", help="measure videos of drawn faces that speak")
+    judging = commands.add_parser("evaluate", help="measure videos of faces that speak")
     judging.set_defaults(run=run_evaluate, stopped="Stopped.")
     judging.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
     judging.add_argument("--portrait", type=Path, help="who it is (default: the first frame)")
+    judging.add_argument("--face-models", type=Path, help="folder of MediaPipe's and InsightFace's")
     add = command.add_argument
     add("--portrait", type=Path, help="a picture (default: a drawing)")
     add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
@@ -262,7 +263,8 @@ def run_download(options: argparse.Namespace) -> int:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     for video in options.videos:
-        print(f"{video}: " + "\n  ".join(evaluate(video, options.portrait).lines()), flush=True)
+        report = evaluate(video, options.portrait, options.face_models)
+        print(f"{video}: " + "\n  ".join(report.lines()), flush=True)
     return 0
 
 

@@ -26,16 +26,9 @@ from .framing import Box
 from .onnx import providers
 
 DETECTOR, RECOGNISER = "scrfd_10g_bnkps.onnx", "glintr100.onnx"
-LANDMARKER = "face_landmarker_v2_with_blendshapes.task"
 DETECTION_SIZE = (640, 640)
 LARGEST_SIDE = 480
 """Of a picture that the cascade looks at; larger ones take longer and show no more faces."""
-
-OVAL = (
-    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
-    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
-)
-"""The landmarks of MediaPipe's mesh that go around the face."""
 
 logger = logging.getLogger(__name__)
 
@@ -200,24 +193,6 @@ def open_finder(folders: list[Path]) -> Finder:
         ", and ".join(missing),
     )
     return find_frontal_faces
-
-
-def oval_box(picture: Tensor, landmarker: Path) -> Box | None:
-    """The box around the oval of MediaPipe's Face Landmarker task; None if it sees no face."""
-    mediapipe = importlib.import_module("mediapipe")
-    options = mediapipe.tasks.vision.FaceLandmarkerOptions(
-        base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(landmarker))
-    )
-    pixels = np.ascontiguousarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
-    with mediapipe.tasks.vision.FaceLandmarker.create_from_options(options) as task:
-        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels)
-        faces = task.detect(image).face_landmarks
-    if not faces:
-        return None
-    height, width = picture.shape[1:]
-    across = [faces[0][i].x * width for i in OVAL]
-    down = [faces[0][i].y * height for i in OVAL]
-    return min(across), min(down), max(across), max(down)
 
 
 def choose(faces: list[Face], index: int) -> Face | None:

@@ -1,6 +1,5 @@
 """The face and the voice that the command line was asked to animate."""
 
-import importlib.util
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -9,7 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InputError
-from .faces import LANDMARKER, SAME, choose, draw, open_finder, oval_box, overlap
+from .faces import SAME, choose, draw, open_finder, overlap
+from .framing import Box
+from .mesh import find_landmarker, oval_box
 from .model import find_files
 from .portrait import box_region, face_region, read_mask
 from .video import read_speech
@@ -49,12 +50,9 @@ def find_face(options: Namespace, portrait: Tensor) -> tuple[Tensor | None, Tens
     return box_region(box, size, options.face_growth), embedding
 
 
-def mediapipe_oval(portrait: Tensor, options: Namespace):
+def mediapipe_oval(portrait: Tensor, options: Namespace) -> Box | None:
     """The box of MediaPipe's face oval, if the package and its file are there."""
-    if importlib.util.find_spec("mediapipe") is None:
-        return None
-    files = (folder / LANDMARKER for folder in face_folders(options))
-    file = next(filter(Path.is_file, files), None)
+    file = find_landmarker(face_folders(options))
     return oval_box(portrait, file) if file else None
 
 

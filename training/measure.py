@@ -16,7 +16,7 @@ from torch import Tensor
 from hallo3_core import builtin
 from hallo3_core.animate import GUIDANCE, SAMPLER, STEPS, animate
 from hallo3_core.config import FPS, NEW_FRAMES
-from hallo3_core.evaluation.reader import load_reader
+from hallo3_core.evaluation.reader import drawn_reader
 from hallo3_core.evaluation.report import seams
 from hallo3_core.evaluation.sync import best_lag, correlation
 from hallo3_core.evaluation.tracks import Tracks, track
@@ -117,7 +117,7 @@ class Clip:
 
 def measure(model: Hallo3, name: str, folder: Path, clips: int = CLIPS) -> list[Clip]:
     """All clips of a case; those that `folder` has are not made again."""
-    reader, done = load_reader(), []
+    reader, done = drawn_reader(), []
     height, _ = model.config.canvas
     folder.mkdir(parents=True, exist_ok=True)
     for index, speech in islice(talks(), clips):

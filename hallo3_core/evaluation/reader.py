@@ -1,17 +1,27 @@
-"""Finds face and mouth in frames of drawn faces, by a small network trained on drawings.
+"""Finds face and mouth in the frames of a video.
 
-It knows only drawn faces (see docs/training.md); of photographs it makes nothing that means much.
+Of drawings by a small network that knows nothing else (see docs/training.md); of photographs by
+MediaPipe's mesh, where it is installed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..errors import InputError
+from ..mesh import OVAL, Mesh, box_around
+
 SIDE = 128
+INNER_LIPS = 13, 14
+LIPS = [61, 291, 0, 17, 37, 267, 84, 314, 146, 375]
+"""Landmarks of the mesh: middles of both lips inside; corners and rims."""
 FILE = Path(__file__).parents[1] / "weights" / "face_reader.safetensors"
 
 
@@ -23,6 +33,10 @@ class Faces:
     opening: Tensor
     face: Tensor
     mouth: Tensor
+
+
+Reader = Callable[[Tensor], Faces]
+"""Of (frames, height, width, 3) in [0, 1]."""
 
 
 class FaceReader(nn.Module):
@@ -69,3 +83,33 @@ def read_faces(reader: FaceReader, frames: Tensor) -> Faces:
     size = torch.tensor([width, height, width, height])
     face, mouth = ((box * side - corner) / size for box in (found.face, found.mouth))
     return Faces(found.opening, face, mouth)
+
+
+def drawn_reader() -> Reader:
+    return partial(read_faces, load_reader())
+
+
+class MeshReader:
+    """By the mesh; where it sees no face, what it saw last."""
+
+    def __init__(self, mesh: Mesh):
+        self.mesh = mesh
+        self.seen: np.ndarray | None = None
+
+    def __call__(self, frames: Tensor) -> Faces:
+        rows = [self.read(frame.movedim(-1, 0)) for frame in frames]
+        return Faces(*map(torch.stack, zip(*rows, strict=True)))
+
+    def read(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Opening, face and mouth of one picture."""
+        points = self.mesh(picture)
+        self.seen = self.seen if points is None else points
+        if self.seen is None:
+            raise InputError("No face was found where the video begins: check the video.")
+        oval, lips = box_around(self.seen[OVAL]), box_around(self.seen[LIPS])
+        upper, lower = self.seen[list(INNER_LIPS)]
+        opening = np.linalg.norm(lower - upper) / (oval[3] - oval[1])
+        size = np.array([*picture.shape[:0:-1]] * 2)
+        return tuple(
+            torch.tensor(np.float32(value)) for value in (opening, oval / size, lips / size)
+        )

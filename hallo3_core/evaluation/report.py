@@ -1,15 +1,19 @@
 """What is said of a whole video."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 import numpy as np
 
 from ..config import FPS, NEW_FRAMES
+from ..faces import has_insightface, open_finder
+from ..mesh import find_landmarker, open_mesh
 from ..portrait import read_image
 from ..video import read_frames, read_speech
-from .reader import load_reader
+from .reader import MeshReader, drawn_reader
 from .sync import best_lag, correlation, envelope
 from .tracks import Tracks, track
 
@@ -22,7 +26,7 @@ class Report:
     by which the mouth is late where it is largest, and `sync_at_lag` its value there; `identity`
     the mean distance from the portrait; the drifts compare the last ten seconds with the first
     (that of colour in Delta E); `seams` is the median jump at segment borders as a multiple of
-    that within segments.
+    that within segments; `likeness` is the median of the face embeddings', NaN without any.
     """
 
     frames: int
@@ -35,6 +39,7 @@ class Report:
     sharpness: float
     flicker: float
     seams: float
+    likeness: float
 
     @classmethod
     def of(cls, tracks: Tracks, speech: np.ndarray) -> "Report":
@@ -53,6 +58,7 @@ class Report:
             float(np.nanmean(tracks.sharpness)),
             float(np.nanmean(tracks.flicker)),
             seams(tracks.jump),
+            median(tracks.likeness),
         )
 
     def lines(self) -> Iterator[str]:
@@ -61,7 +67,8 @@ class Report:
             f"lip sync: r = {self.sync:.3f} with the loudness of the speech, "
             f"at best {self.sync_at_lag:.3f}, {self.lag:+d} frames late"
         )
-        yield f"identity: {self.identity:.4f} from the portrait"
+        embedded = "" if isnan(self.likeness) else f", ArcFace {self.likeness:.3f}"
+        yield f"identity: {self.identity:.4f} from the portrait{embedded}"
         yield f"drift: identity {self.identity_drift:+.4f}, colour {self.colour_drift:.2f} Delta E"
         yield f"sharpness: {self.sharpness:.3f} CPBD"
         yield f"flicker: {self.flicker:.2f} of 255"
@@ -75,11 +82,26 @@ def seams(jump: np.ndarray) -> float:
     return float(np.median(borders) / np.median(inside)) if len(borders) else float("nan")
 
 
-def evaluate(video: Path, portrait: Path | None = None) -> Report:
-    """Of a video of a drawn face with its speech; without a portrait its first frame is that."""
+def median(values: np.ndarray) -> float:
+    """Of those that are known, or NaN."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def evaluate(video: Path, portrait: Path | None = None, face_models: Path | None = None) -> Report:
+    """Of a video of a face with its speech; without a portrait its first frame is that.
+
+    `face_models` is a folder with MediaPipe's landmarker, antelopev2 or both, for photographs;
+    without it faces are drawn ones, and without antelopev2 there is no `likeness`.
+    """
+    folders = [face_models] if face_models else []
+    landmarker = find_landmarker(folders)
+    finder = open_finder(folders) if any(map(has_insightface, folders)) else None
     picture = None
     if portrait is not None:
         picture = (read_image(portrait).permute(1, 2, 0) * 255).byte().numpy()
-    tracks = track(load_reader(), read_frames(video), picture)
+    with open_mesh(landmarker) if landmarker else nullcontext() as mesh:
+        reader = MeshReader(mesh) if mesh else drawn_reader()
+        tracks = track(reader, read_frames(video), picture, finder)
     waveform, rate = read_speech(video)
     return Report.of(tracks, envelope(waveform[0].numpy(), rate, len(tracks)))

@@ -6,17 +6,19 @@ from itertools import islice
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from skimage.color import rgb2lab
 from torch import Tensor
 
 from ..errors import InputError
+from ..faces import Finder, choose
 from .likeness import cut_face, distance, outside_mouth
-from .reader import FaceReader, read_faces
+from .reader import Reader
 from .sharpness import cpbd
 
 BATCH = 64
-SHARPNESS_EVERY = 10
-"""Frames."""
+SOME = 10
+"""Of so many frames one is looked at for what takes long."""
 LUMINANCE = np.float32([0.299, 0.587, 0.114])
 
 
@@ -26,8 +28,9 @@ class Tracks:
 
     `opening` of the mouth is a share of the face's height; `distance` from the portrait's face is
     in [0, 1]; `colour` (frames, 3) is the face's mean in Lab; `jump` from the frame before and
-    `flicker`, the second difference, are mean luminances in 0 to 255; `sharpness` is CPBD, of
-    every tenth frame.
+    `flicker`, the second difference, are mean luminances in 0 to 255. Of every tenth frame
+    `sharpness` is CPBD, and `likeness` the cosine of the face embedding's angle to the portrait's,
+    where there are embeddings.
     """
 
     opening: np.ndarray
@@ -36,19 +39,23 @@ class Tracks:
     jump: np.ndarray
     flicker: np.ndarray
     sharpness: np.ndarray
+    likeness: np.ndarray
 
     def __len__(self) -> int:
         return len(self.opening)
 
 
 def track(
-    reader: FaceReader, frames: Iterable[np.ndarray], portrait: np.ndarray | None = None
+    reader: Reader,
+    frames: Iterable[np.ndarray],
+    portrait: np.ndarray | None = None,
+    finder: Finder | None = None,
 ) -> Tracks:
     """Of frames (height, width, 3) uint8; the first stands for a portrait that is not given."""
     frames, parts = iter(frames), []
     watcher = None
     while part := list(islice(frames, BATCH)):
-        watcher = watcher or Watcher(reader, part[0] if portrait is None else portrait)
+        watcher = watcher or Watcher(reader, part[0] if portrait is None else portrait, finder)
         parts.append(watcher.see(np.stack(part)))
     if not parts:
         raise InputError("The video has no frames: choose another.")
@@ -58,30 +65,45 @@ def track(
 class Watcher:
     """Sees a video part by part, and remembers what the next part is compared with."""
 
-    def __init__(self, reader: FaceReader, portrait: np.ndarray):
-        self.reader = reader
+    def __init__(self, reader: Reader, portrait: np.ndarray, finder: Finder | None):
+        self.reader, self.finder = reader, finder
         self.frames = 0
         self.portrait, *_ = self.faces(portrait[None])
+        self.embedding = self.embed(portrait)
         self.last: np.ndarray | None = None
 
     def faces(self, pictures: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """The faces cut out, what is kept of them without the mouth, and the mouth's opening."""
         frames = torch.from_numpy(pictures) / 255
-        found = read_faces(self.reader, frames)
+        found = self.reader(frames)
         return (
             cut_face(frames, found.face),
             outside_mouth(found.face, found.mouth),
             found.opening,
         )
 
+    def embed(self, picture: np.ndarray) -> Tensor | None:
+        """The embedding of the largest face, if there is a finder that has it."""
+        if self.finder is None:
+            return None
+        face = choose(self.finder(torch.from_numpy(picture).movedim(-1, 0) / 255), 0)
+        return face.embedding if face else None
+
+    def likeness(self, picture: np.ndarray) -> float:
+        embedding = self.embed(picture)
+        if embedding is None or self.embedding is None:
+            return np.nan
+        return F.cosine_similarity(embedding, self.embedding).item()
+
     def see(self, pictures: np.ndarray) -> Tracks:
         count = len(pictures)
         faces, kept, opening = self.faces(pictures)
         grey = pictures @ LUMINANCE
         known = grey if self.last is None else np.concatenate([self.last, grey])
-        first = -self.frames % SHARPNESS_EVERY
-        sharpness = np.full(count, np.nan)
-        sharpness[first::SHARPNESS_EVERY] = [cpbd(g) for g in grey[first::SHARPNESS_EVERY]]
+        some = slice(-self.frames % SOME, None, SOME)
+        sharpness, likeness = np.full((2, count), np.nan)
+        sharpness[some] = [cpbd(picture) for picture in grey[some]]
+        likeness[some] = [self.likeness(picture) for picture in pictures[some]]
         self.last = known[-2:]
         self.frames += count
         return Tracks(
@@ -91,6 +113,7 @@ class Watcher:
             _ending(np.abs(np.diff(known, axis=0)).mean((1, 2)), count),
             _ending(np.abs(np.diff(known, n=2, axis=0)).mean((1, 2)), count),
             sharpness,
+            likeness,
         )
 
 

@@ -7,11 +7,15 @@ import torch
 from PIL import Image
 from skimage.filters import gaussian
 
+from hallo3_core.errors import InputError
 from hallo3_core.evaluation import evaluate
 from hallo3_core.evaluation.likeness import cut_face, distance, outside_mouth
-from hallo3_core.evaluation.report import seams
+from hallo3_core.evaluation.reader import MeshReader, drawn_reader
+from hallo3_core.evaluation.report import median, seams
 from hallo3_core.evaluation.sharpness import cpbd
 from hallo3_core.evaluation.sync import best_lag, correlation, envelope
+from hallo3_core.evaluation.tracks import track
+from hallo3_core.faces import Face
 from hallo3_core.video import VideoWriter, sound_of_waveform
 from training.world.clips import clip
 
@@ -97,3 +101,32 @@ def test_seams_are_jumps_every_47_frames():
     jump[[47, 94, 141]] = 3
     assert seams(jump) == 3
     assert np.isnan(seams(jump[:47]))
+
+
+def test_a_face_by_its_mesh():
+    """Lips 6 of the oval's 60 pixels apart; a frame without a face is like the one before."""
+    points = np.full((478, 2), 50.0)
+    points[10], points[152], points[234], points[454] = (50, 20), (50, 80), (30, 50), (70, 50)
+    points[61], points[291], points[0], points[17] = (40, 60), (60, 60), (50, 55), (50, 68)
+    points[13], points[14] = (50, 58), (50, 64)
+    meshes = iter([points, None])
+    found = MeshReader(lambda picture: next(meshes))(torch.zeros(2, 100, 200, 3))
+    assert found.opening.tolist() == pytest.approx([0.1, 0.1])
+    assert found.face[1].tolist() == pytest.approx([0.15, 0.2, 0.35, 0.8])
+    assert found.mouth[0].tolist() == pytest.approx([0.2, 0.5, 0.3, 0.68])
+
+
+def test_a_video_without_a_face():
+    with pytest.raises(InputError, match="No face was found"):
+        MeshReader(lambda picture: None)(torch.zeros(1, 100, 200, 3))
+
+
+def test_embeddings_are_compared_with_the_portraits():
+    """Every tenth frame; 60 degrees off, and a face that is not found."""
+    embeddings = [torch.tensor([[1.0, 0]]), torch.tensor([[2.0, 2 * 3**0.5]])]
+    answers = iter([[Face((0, 0, 1, 1), 1.0, e)] for e in embeddings] + [[]])
+    frames = [np.zeros((64, 64, 3), np.uint8)] * 11
+    found = track(drawn_reader(), frames, finder=lambda picture: next(answers)).likeness
+    assert found[0] == pytest.approx(0.5)
+    assert np.isnan(found[1:]).all()
+    assert median(found) == pytest.approx(0.5)

@@ -22,6 +22,7 @@ from hallo3_core.faces import (
     open_finder,
     overlap,
 )
+from hallo3_core.mesh import oval_box
 from hallo3_core.portrait import box_region, region_box
 from onnx_files import antelopev2
 from parity import FIXTURES
@@ -148,7 +149,7 @@ def test_the_oval_of_mediapipe(tmp_path, monkeypatch):
         Image=lambda image_format, data: data,
     )
     monkeypatch.setitem(sys.modules, "mediapipe", fake)
-    box = faces.oval_box(torch.ones(3, 100, 200), tmp_path / "face.task")
+    box = oval_box(torch.ones(3, 100, 200), tmp_path / "face.task")
     assert box == pytest.approx((60, 20, 120, 80))
     assert seen[0].shape == (100, 200, 3)
     assert (seen[0] == 255).all()

@@ -1,0 +1,39 @@
+"""How a long video leaves its portrait, as numbers and as a picture."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from hallo3_core.config import FPS
+from hallo3_core.evaluation.tracks import Tracks
+
+WINDOW = 10 * FPS
+"""Frames, ten seconds: what both ends of a video are judged by."""
+
+
+def colour_distance(tracks: Tracks) -> np.ndarray:
+    """(frames,): Delta E of the face from the mean of its first second."""
+    return np.linalg.norm(tracks.colour - tracks.colour[:FPS].mean(0), axis=1)
+
+
+def growth(values: np.ndarray) -> float:
+    """The mean of the last ten seconds over that of the first ten."""
+    return float(values[-WINDOW:].mean() / values[:WINDOW].mean())
+
+
+def plot(tracks: Tracks, file: Path) -> None:
+    seconds = np.arange(len(tracks)) / FPS
+    second = np.ones(FPS) / FPS
+    figure, axes = plt.subplots(2, 1, figsize=(8, 4), sharex=True, layout="constrained")
+    curves = (
+        ("distance from the portrait", tracks.distance),
+        ("colour, Delta E", colour_distance(tracks)),
+    )
+    for axis, (name, values) in zip(axes, curves, strict=True):
+        axis.plot(seconds, values, alpha=0.25)
+        axis.plot(seconds[: len(seconds) - FPS + 1], np.convolve(values, second, "valid"))
+        axis.set(ylabel=name, ylim=(0, None))
+    axes[-1].set(xlabel="seconds")
+    figure.savefig(file, dpi=100)
+    plt.close(figure)
