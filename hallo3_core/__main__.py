@@ -79,6 +79,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     judging.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
     judging.add_argument("--portrait", type=Path, help="who it is (default: the first frame)")
     judging.add_argument("--face-models", type=Path, help="folder of MediaPipe's and InsightFace's")
+    judging.add_argument("--syncnet", type=Path, help="its authors' syncnet_v2.model")
     add = command.add_argument
     add("--portrait", type=Path, help="a picture (default: a drawing)")
     add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
@@ -263,7 +264,7 @@ def run_download(options: argparse.Namespace) -> int:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     for video in options.videos:
-        report = evaluate(video, options.portrait, options.face_models)
+        report = evaluate(video, options.portrait, options.face_models, options.syncnet)
         print(f"{video}: " + "\n  ".join(report.lines()), flush=True)
     return 0
 

@@ -9,10 +9,10 @@ SIDE = 64
 MOUTH_GROWTH = 1.5
 
 
-def cut_face(frames: Tensor, boxes: Tensor) -> Tensor:
-    """(frames, height, width, 3) and boxes as shares of them to (frames, 3, SIDE, SIDE)."""
+def cut_face(frames: Tensor, boxes: Tensor, side: int = SIDE) -> Tensor:
+    """(frames, height, width, 3) and boxes as shares of them to (frames, 3, side, side)."""
     left, top, right, bottom = (edge.view(-1, 1, 1) for edge in boxes.unbind(1))
-    across = (torch.arange(SIDE) + 0.5) / SIDE
+    across = (torch.arange(side) + 0.5) / side
     x = left + (right - left) * across.view(1, 1, -1)
     y = top + (bottom - top) * across.view(1, -1, 1)
     grid = torch.stack(torch.broadcast_tensors(x, y), dim=-1) * 2 - 1

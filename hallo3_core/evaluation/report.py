@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import FPS, NEW_FRAMES
+from ..config import FPS, NEW_FRAMES, SAMPLE_RATE
 from ..faces import has_insightface, open_finder
 from ..mesh import find_landmarker, open_mesh
 from ..portrait import read_image
+from ..resample import resample
 from ..video import read_frames, read_speech
 from .reader import MeshReader, drawn_reader
 from .sync import best_lag, correlation, envelope
+from .syncnet import Sync, face_squares, load_syncnet, sync
 from .tracks import Tracks, track
 
 DRIFT_FRAMES = 10 * FPS
@@ -26,7 +28,8 @@ class Report:
     by which the mouth is late where it is largest, and `sync_at_lag` its value there; `identity`
     the mean distance from the portrait; the drifts compare the last ten seconds with the first
     (that of colour in Delta E); `seams` is the median jump at segment borders as a multiple of
-    that within segments; `likeness` is the median of the face embeddings', NaN without any.
+    that within segments; `likeness` is the median of the face embeddings', NaN without any;
+    `syncnet` is what that says, if it was asked.
     """
 
     frames: int
@@ -40,9 +43,10 @@ class Report:
     flicker: float
     seams: float
     likeness: float
+    syncnet: Sync | None
 
     @classmethod
-    def of(cls, tracks: Tracks, speech: np.ndarray) -> "Report":
+    def of(cls, tracks: Tracks, speech: np.ndarray, syncnet: Sync | None = None) -> "Report":
         """`speech` (frames,) is the envelope of the speech."""
         sync_at_lag, lag = best_lag(tracks.opening, speech)
         first, last = slice(None, DRIFT_FRAMES), slice(-DRIFT_FRAMES, None)
@@ -59,6 +63,7 @@ class Report:
             float(np.nanmean(tracks.flicker)),
             seams(tracks.jump),
             median(tracks.likeness),
+            syncnet,
         )
 
     def lines(self) -> Iterator[str]:
@@ -67,6 +72,11 @@ class Report:
             f"lip sync: r = {self.sync:.3f} with the loudness of the speech, "
             f"at best {self.sync_at_lag:.3f}, {self.lag:+d} frames late"
         )
+        if self.syncnet:
+            yield (
+                f"SyncNet: LSE-D {self.syncnet.distance:.2f}, LSE-C {self.syncnet.confidence:.2f}, "
+                f"sound {self.syncnet.shift:+d} frames late"
+            )
         embedded = "" if isnan(self.likeness) else f", ArcFace {self.likeness:.3f}"
         yield f"identity: {self.identity:.4f} from the portrait{embedded}"
         yield f"drift: identity {self.identity_drift:+.4f}, colour {self.colour_drift:.2f} Delta E"
@@ -88,12 +98,19 @@ def median(values: np.ndarray) -> float:
     return float(np.median(known)) if len(known) else float("nan")
 
 
-def evaluate(video: Path, portrait: Path | None = None, face_models: Path | None = None) -> Report:
+def evaluate(
+    video: Path,
+    portrait: Path | None = None,
+    face_models: Path | None = None,
+    syncnet: Path | None = None,
+) -> Report:
     """Of a video of a face with its speech; without a portrait its first frame is that.
 
     `face_models` is a folder with MediaPipe's landmarker, antelopev2 or both, for photographs;
-    without it faces are drawn ones, and without antelopev2 there is no `likeness`.
+    without it faces are drawn ones, and without antelopev2 there is no `likeness`. `syncnet` is its
+    authors' file.
     """
+    network = load_syncnet(syncnet) if syncnet else None
     folders = [face_models] if face_models else []
     landmarker = find_landmarker(folders)
     finder = open_finder(folders) if any(map(has_insightface, folders)) else None
@@ -104,4 +121,8 @@ def evaluate(video: Path, portrait: Path | None = None, face_models: Path | None
         reader = MeshReader(mesh) if mesh else drawn_reader()
         tracks = track(reader, read_frames(video), picture, finder)
     waveform, rate = read_speech(video)
-    return Report.of(tracks, envelope(waveform[0].numpy(), rate, len(tracks)))
+    heard = None
+    if network:
+        squares = face_squares(read_frames(video), tracks.face)
+        heard = sync(network, squares, resample(waveform, rate, SAMPLE_RATE)[0].numpy())
+    return Report.of(tracks, envelope(waveform[0].numpy(), rate, len(tracks)), heard)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..faces import Finder, choose
 from .likeness import cut_face, distance, outside_mouth
-from .reader import Reader
+from .reader import Faces, Reader
 from .sharpness import cpbd
 
 BATCH = 64
@@ -30,7 +30,7 @@ class Tracks:
     in [0, 1]; `colour` (frames, 3) is the face's mean in Lab; `jump` from the frame before and
     `flicker`, the second difference, are mean luminances in 0 to 255. Of every tenth frame
     `sharpness` is CPBD, and `likeness` the cosine of the face embedding's angle to the portrait's,
-    where there are embeddings.
+    where there are embeddings. `face` (frames, 4) are boxes as shares of the picture.
     """
 
     opening: np.ndarray
@@ -40,6 +40,7 @@ class Tracks:
     flicker: np.ndarray
     sharpness: np.ndarray
     likeness: np.ndarray
+    face: np.ndarray
 
     def __len__(self) -> int:
         return len(self.opening)
@@ -68,18 +69,18 @@ class Watcher:
     def __init__(self, reader: Reader, portrait: np.ndarray, finder: Finder | None):
         self.reader, self.finder = reader, finder
         self.frames = 0
-        self.portrait, *_ = self.faces(portrait[None])
+        self.portrait, *_ = self.cut(portrait[None])
         self.embedding = self.embed(portrait)
         self.last: np.ndarray | None = None
 
-    def faces(self, pictures: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """The faces cut out, what is kept of them without the mouth, and the mouth's opening."""
+    def cut(self, pictures: np.ndarray) -> tuple[Tensor, Tensor, Faces]:
+        """The faces cut out, what is kept of them without the mouth, and where they are."""
         frames = torch.from_numpy(pictures) / 255
         found = self.reader(frames)
         return (
             cut_face(frames, found.face),
             outside_mouth(found.face, found.mouth),
-            found.opening,
+            found,
         )
 
     def embed(self, picture: np.ndarray) -> Tensor | None:
@@ -97,7 +98,7 @@ class Watcher:
 
     def see(self, pictures: np.ndarray) -> Tracks:
         count = len(pictures)
-        faces, kept, opening = self.faces(pictures)
+        faces, kept, found = self.cut(pictures)
         grey = pictures @ LUMINANCE
         known = grey if self.last is None else np.concatenate([self.last, grey])
         some = slice(-self.frames % SOME, None, SOME)
@@ -107,13 +108,14 @@ class Watcher:
         self.last = known[-2:]
         self.frames += count
         return Tracks(
-            opening.numpy(),
+            found.opening.numpy(),
             distance(faces, self.portrait, kept).numpy(),
             rgb2lab(faces.mean((2, 3)).numpy()),
             _ending(np.abs(np.diff(known, axis=0)).mean((1, 2)), count),
             _ending(np.abs(np.diff(known, n=2, axis=0)).mean((1, 2)), count),
             sharpness,
             likeness,
+            found.face.numpy(),
         )
 
 
