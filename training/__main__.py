@@ -1,6 +1,7 @@
 """Training: of the built-in model from nothing, or of a model further on real clips.
 
     python -m training builtin RUN
+    python -m training measure RUN
     python -m training finetune RUN --model FOLDER --clips FOLDER [--lora RANK]
 
 RUN is a folder for checkpoints and losses; a run that was stopped goes on when it is started again.
@@ -11,18 +12,23 @@ import logging
 import sys
 from pathlib import Path
 
+from hallo3_core import builtin
 from hallo3_core.errors import InputError
 
 from .builtin_model import train_builtin
 from .finetune import STAGES, finetune
+from .measure import CLIPS, report
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    builtin = commands.add_parser("builtin", help="the built-in model, on drawings, from nothing")
-    builtin.add_argument("run", type=Path)
-    builtin.add_argument("--weights", type=Path, help="where to put it (default: into the pack)")
+    making = commands.add_parser("builtin", help="the built-in model, on drawings, from nothing")
+    making.add_argument("run", type=Path)
+    making.add_argument("--weights", type=Path, help="where to put it (default: into the pack)")
+    judging = commands.add_parser("measure", help="the built-in model, on the test split")
+    judging.add_argument("run", type=Path)
+    judging.add_argument("--clips", type=int, default=CLIPS, help="(%(default)s)")
     tuning = commands.add_parser("finetune", help="a converted or published model, on clips")
     tuning.add_argument("run", type=Path)
     tuning.add_argument("--model", type=Path, help="as for animate (default: the built-in one)")
@@ -40,14 +46,18 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parse()
     try:
-        if options.command == "builtin":
-            files = train_builtin(options.run, options.weights)
-        else:
-            files = finetune(options)
+        match options.command:
+            case "builtin":
+                lines = train_builtin(options.run, options.weights)
+            case "measure":
+                lines = report(builtin.load(), options.run / "measured", options.clips)
+            case "finetune":
+                lines = finetune(options)
+        for line in lines:
+            print(line, flush=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n".join(map(str, files)))
     return 0
 
 

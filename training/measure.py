@@ -3,9 +3,9 @@
 Every case animates the same unseen people, saying what they never said, and changes one thing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count, islice
 from pathlib import Path
 
@@ -13,19 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hallo3_core import builtin
-from hallo3_core.animate import GUIDANCE, SAMPLER, STEPS, animate
-from hallo3_core.config import FPS, NEW_FRAMES
+from hallo3_core.animate import GUIDANCE, SAMPLER, STEPS, animate, decode_images
+from hallo3_core.config import FPS, NEW_FRAMES, SEGMENT_FRAMES
 from hallo3_core.evaluation.reader import drawn_reader
-from hallo3_core.evaluation.report import seams
+from hallo3_core.evaluation.report import median, seams
 from hallo3_core.evaluation.sync import best_lag, correlation
 from hallo3_core.evaluation.tracks import Tracks, track
 from hallo3_core.model import Hallo3
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait import Identity, box_region, encode_portrait
 from hallo3_core.speech import encode_speech
+from hallo3_core.vae import LATENT_SCALE
 
-from .world.clips import person_of, speech_of
+from .pool import to_pixels
+from .world.clips import clip_with, motion_of, person_of, speech_of
 from .world.drawing import Frame, draw
 from .world.motion import still
 from .world.speech import Speech, silence
@@ -36,6 +37,9 @@ SEGMENTS = 2
 FRAMES = SEGMENTS * NEW_FRAMES
 OTHER = 1000
 """So many numbers on is another person."""
+
+Video = Callable[[int, Speech], Iterable[np.ndarray]]
+"""The frames (height, width, 3) uint8 of a clip of the test split, of its number and its speech."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,17 @@ CASES = {
 }
 
 
-def talks(split: str = "test", frames: int = FRAMES) -> Iterator[tuple[int, Speech]]:
-    """The clips of a split in which somebody talks."""
+def talks(frames: int = FRAMES) -> Iterator[tuple[int, Speech]]:
+    """The clips of the test split in which somebody talks."""
     for index in count():
-        speech = speech_of(split, index, frames)
+        speech = speech_of("test", index, frames)
         if speech.phonemes:
             yield index, speech
 
 
-def portrait(person: int, size: tuple[int, int]) -> Frame:
+def portrait(person: int, side: int) -> Frame:
     """Looking ahead, with the mouth shut."""
-    return draw(person_of("test", person), still(1)[0], still_mouth(), size)
+    return draw(person_of("test", person), still(1)[0], still_mouth(), (side, side))
 
 
 def identity_of(model: Hallo3, frame: Frame, noise: SeededNoise) -> Identity:
@@ -80,11 +84,10 @@ def identity_of(model: Hallo3, frame: Frame, noise: SeededNoise) -> Identity:
     return encode_portrait(model.vae, model.reference_network, picture, region, noise)
 
 
-def frames_of(model: Hallo3, case: Case, index: int, speech: Speech) -> Iterator[np.ndarray]:
-    """The video of a clip in a case, frame by frame."""
-    height, _ = model.config.canvas
+def animated(model: Hallo3, case: Case, index: int, speech: Speech) -> Iterator[np.ndarray]:
+    """By the model, from a still portrait."""
     noise = SeededNoise(index)
-    identity = identity_of(model, portrait(index + case.person, (height, height)), noise)
+    identity = identity_of(model, portrait(index + case.person, model.config.canvas[0]), noise)
     if not case.referenced:
         nothing = [torch.zeros_like(tokens) for tokens in identity.features]
         identity = replace(identity, features=nothing)
@@ -95,8 +98,35 @@ def frames_of(model: Hallo3, case: Case, index: int, speech: Speech) -> Iterator
         yield from to_bytes(segment.frames)
 
 
+def drawn(side: int, index: int, speech: Speech) -> np.ndarray:
+    """As it is meant to be: by this much the measures themselves are wrong."""
+    motion = motion_of("test", index, speech, FRAMES)
+    return clip_with(person_of("test", index), speech, motion, (side, side)).frames
+
+
+@torch.no_grad()
+def reconstructed(model: Hallo3, index: int, speech: Speech) -> Iterator[np.ndarray]:
+    """The drawing, through the autoencoder and back: the best that the denoiser can do."""
+    frames = drawn(model.config.canvas[0], index, speech)
+    for start in range(0, len(frames) - 1, NEW_FRAMES):
+        last = [frames[-1:]] * SEGMENT_FRAMES
+        part = np.concatenate([frames[start : start + SEGMENT_FRAMES], *last])[:SEGMENT_FRAMES]
+        latents = LATENT_SCALE * model.vae.encode(to_pixels(part[None])).latent_dist.mean
+        yield from to_bytes(decode_images(model.vae, latents, NEW_FRAMES))
+
+
 def to_bytes(frames: Tensor) -> np.ndarray:
     return (frames * 255).round().byte().numpy()
+
+
+def videos(model: Hallo3) -> dict[str, Video]:
+    """All that is measured, by name."""
+    side = model.config.canvas[0]
+    return {
+        "drawn": partial(drawn, side),
+        "autoencoder": partial(reconstructed, model),
+        **{name: partial(animated, model, case) for name, case in CASES.items()},
+    }
 
 
 @dataclass(frozen=True)
@@ -115,18 +145,17 @@ class Clip:
         return best_lag(self.tracks.opening, self.truth)[1]
 
 
-def measure(model: Hallo3, name: str, folder: Path, clips: int = CLIPS) -> list[Clip]:
-    """All clips of a case; those that `folder` has are not made again."""
+def measure(name: str, video: Video, side: int, folder: Path, clips: int) -> list[Clip]:
+    """The first clips of a case; those that `folder` has are not made again."""
     reader, done = drawn_reader(), []
-    height, _ = model.config.canvas
     folder.mkdir(parents=True, exist_ok=True)
+    person = CASES[name].person if name in CASES else 0
     for index, speech in islice(talks(), clips):
         file = folder / f"{name.replace(' ', '_')}_{index}.npz"
         if not file.exists():
-            case = CASES[name]
-            likeness = portrait(index + case.person, (height, height)).picture
-            frames = np.stack(list(frames_of(model, case, index, speech)))
-            np.savez_compressed(file, frames=frames, **vars(track(reader, frames, likeness)))
+            frames = np.stack(list(video(index, speech)))
+            tracks = track(reader, frames, portrait(index + person, side).picture)
+            np.savez_compressed(file, frames=frames, **vars(tracks))
         with np.load(file) as stored:
             tracks = Tracks(**{key: stored[key] for key in Tracks.__dataclass_fields__})
         done.append(Clip(tracks, mouth_of(speech, FRAMES).opening))
@@ -142,28 +171,27 @@ def swapped(clips: list[Clip]) -> list[float]:
     ]
 
 
-def median(values) -> float:
-    return float(np.nanmedian(list(values)))
+def row(name: str, clips: list[Clip]) -> str:
+    """Medians over clips."""
+    numbers = (
+        f"{middle(clip.sync for clip in clips):.3f}",
+        f"{middle(clip.lag for clip in clips):+.0f}",
+        f"{middle(swapped(clips)):.3f}",
+        f"{middle(clip.tracks.opening.mean() for clip in clips):.4f}",
+        f"{middle(clip.tracks.distance.mean() for clip in clips):.4f}",
+        f"{middle(seams(clip.tracks.jump) for clip in clips):.2f}",
+        f"{middle(np.nanmean(clip.tracks.sharpness) for clip in clips):.3f}",
+    )
+    return f"| {name} | {' | '.join(numbers)} |"
 
 
-def rows(found: dict[str, list[Clip]]) -> Iterator[str]:
-    """A table of medians over the clips of every case."""
-    yield "| case | r of the mouth | lag | swapped | mouth's mean opening | identity | seams |"
-    yield "|---|---|---|---|---|---|---|"
-    for name, clips in found.items():
-        numbers = (
-            f"{median(clip.sync for clip in clips):.3f}",
-            f"{median(clip.lag for clip in clips):+.0f}",
-            f"{median(swapped(clips)):.3f}",
-            f"{median(clip.tracks.opening.mean() for clip in clips):.4f}",
-            f"{median(clip.tracks.distance.mean() for clip in clips):.4f}",
-            f"{median(seams(clip.tracks.jump) for clip in clips):.2f}",
-        )
-        yield f"| {name} | {' | '.join(numbers)} |"
+def middle(values: Iterable[float]) -> float:
+    return median(np.array(list(values)))
 
 
-def report(folder: Path, clips: int = CLIPS) -> None:
-    """Print the table of the built-in model, case by case."""
-    model = builtin.load()
-    found = {name: measure(model, name, folder, clips) for name in CASES}
-    print("\n".join(rows(found)))
+def report(model: Hallo3, folder: Path, clips: int = CLIPS) -> Iterator[str]:
+    """A table, a row for each case, as they are ready."""
+    yield "| case | r of the mouth | lag | swapped | mean opening | identity | seams | sharpness |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, video in videos(model).items():
+        yield row(name, measure(name, video, model.config.canvas[0], folder, clips))

@@ -1,0 +1,48 @@
+"""What is said of the built-in model's videos, from tracks whose answers are known."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from hallo3_core.evaluation.tracks import Tracks
+from training.measure import FRAMES, Clip, row, swapped, talks
+
+
+def clip(seed: int, late: int = 0) -> Clip:
+    """A mouth that does what was meant, `late` frames later."""
+    truth = np.random.default_rng(seed).random(FRAMES)
+    nothing = np.zeros(FRAMES)
+    jump = np.ones(FRAMES)
+    jump[FRAMES // 2] = 3
+    tracks = Tracks(
+        opening=0.1 * np.roll(truth, late),
+        distance=nothing + 0.25,
+        colour=np.zeros((FRAMES, 3)),
+        jump=jump,
+        flicker=nothing,
+        sharpness=nothing,
+        likeness=nothing,
+        face=np.zeros((FRAMES, 4)),
+    )
+    return Clip(tracks, truth)
+
+
+def test_lips_that_follow_and_lips_of_another():
+    clips = [clip(seed) for seed in range(5)]
+    assert [found.sync for found in clips] == pytest.approx([1] * 5)
+    assert np.abs(swapped(clips)).max() < 0.4
+    assert clip(0, late=2).lag == 2
+    assert clip(0, late=2).sync < 0.4
+
+
+def test_a_row_has_medians():
+    cells = row("case", [clip(0), clip(1, late=3), clip(2)]).split(" | ")
+    assert [float(cell) for cell in (cells[1], cells[2], cells[5], cells[6])] == [1, 0, 0.25, 3]
+
+
+def test_silent_clips_are_left_out():
+    """One in twenty is."""
+    indices = [index for index, speech in islice(talks(frames=25), 60)]
+    assert indices == sorted(set(indices))
+    assert 60 <= indices[-1] < 70
