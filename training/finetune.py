@@ -19,7 +19,6 @@ from .export import save_lora, save_networks
 from .folder import FolderShots
 from .loop import Settings
 
-STAGES = {stage.name: stage for stage in (IDENTITY, SPEECH)}
 ADAPTED = {
     "identity": r"layers\.\d+\.(query_key_value|attention_out|face_attention\.\w+)",
     "speech": r"layers\.\d+\.audio_attention\.\w+",
@@ -31,6 +30,13 @@ def is_attention(name: str) -> bool:
     """What the published first stage trains: the attention of both networks, and the face's."""
     parts = ("query_key_value", "attention_out", "query_norm", "key_norm", "face_")
     return not is_audio(name) and any(part in name for part in parts)
+
+
+STAGES = {
+    stage.name: replace(stage, trains=trains)
+    for stage, trains in ((IDENTITY, is_attention), (SPEECH, is_audio))
+}
+"""As published: the audio modules are trained alone."""
 
 
 def add_lora(denoiser: Denoiser, stage: str, rank: int) -> None:
@@ -47,8 +53,6 @@ def finetune(options: Namespace) -> list[Path]:
     networks = Networks(model.denoiser, model.reference_network, model.audio_projector)
     settings = Settings(options.steps, options.rate, betas=(0.9, 0.95), weight_decay=1e-4, clip=0.1)
     stage = replace(STAGES[options.stage], settings=settings, batch=options.batch)
-    if stage.name == "identity":
-        stage = replace(stage, trains=is_attention)
     if options.lora:
         add_lora(networks.denoiser, stage.name, options.lora)
         stage = replace(stage, trains=lambda name: "lora_" in name)
