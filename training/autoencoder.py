@@ -3,6 +3,7 @@
 Clips go through diffusers' own chunks, so that streamed decoding is what was trained.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,50 +18,91 @@ from hallo3_core.vae import LATENT_SCALE
 from .loop import DEVICE, Loop, Settings
 from .pool import pictures, to_pixels
 
-SETTINGS = Settings(steps=5000, rate=1e-3, matrix_rate=1e-3, average=0.995)
 POOL = ("train", 1200, 17, (128, 192))
 """Split, clips, frames and size of the pictures."""
-CROPS = ((8, 1, 64, 96), (3, 9, 48, 64), (8, 1, 64, 96), (2, 17, 64, 64))
-WHOLE = ((4, 1, 128, 192), (1, 9, 128, 192))
-"""Count, frames, height and width of batches that are seen in turn: crops first, which vary more,
-then whole canvases, as the norms see them later."""
-CROPPED = 0.75
-"""Share of the steps that see crops."""
 KL = 1e-4
 GRADIENT = 0.5
 SQUARE = 4.0
 MOVING = 10.0
 """Weight of an error for every unit by which a pixel differs from its mean over time: mouths and
 lids are small."""
+MOUTH = 20.0
+"""Weight of an error on a mouth."""
+Kind = tuple[int, int, int, int]
+"""Count, frames, height and width of a batch."""
 
 
-def batch(pool: np.ndarray, step: int, steps: int) -> Tensor:
-    """(batch, 3, frames, height, width)."""
+@dataclass(frozen=True)
+class Stage:
+    """Batches of these kinds in turn: crops for the greater part, which vary more, then whole
+    canvases, as the norms see them later."""
+
+    name: str
+    crops: tuple[Kind, ...]
+    whole: tuple[Kind, ...]
+    cropped: float
+    settings: Settings
+
+    def kind(self, step: int) -> Kind:
+        kinds = self.crops if step < self.cropped * self.settings.steps else self.whole
+        return kinds[step % len(kinds)]
+
+
+PICTURES = Stage(
+    "autoencoder",
+    ((8, 1, 64, 96), (3, 9, 48, 64), (8, 1, 64, 96), (2, 17, 64, 64)),
+    ((4, 1, 128, 192), (1, 9, 128, 192)),
+    0.75,
+    Settings(steps=5000, rate=1e-3, matrix_rate=1e-3, average=0.995),
+)
+MOVEMENT = Stage(
+    "autoencoder_movement",
+    ((8, 9, 32, 48), (4, 9, 48, 64), (8, 9, 32, 48), (1, 17, 64, 96)),
+    ((1, 9, 128, 192),),
+    0.82,
+    Settings(steps=1700, rate=1e-3, matrix_rate=1e-3, average=0.995),
+)
+
+Pool = tuple[np.ndarray, np.ndarray]
+
+
+def batch(pool: Pool, kind: Kind, step: int) -> Tensor:
+    """(batch, 4, frames, height, width): pixels, and 1 on the mouth."""
     generator = np.random.default_rng([7, step])
-    kinds = CROPS if step < CROPPED * steps else WHOLE
-    count, *shape = kinds[step % len(kinds)]
+    count, *shape = kind
     return torch.stack([crop(pool, shape, generator) for _ in range(count)])
 
 
-def crop(pool: np.ndarray, shape: list[int], generator: np.random.Generator) -> Tensor:
-    """A part of a random clip, (3, frames, height, width)."""
-    clip = pool[generator.integers(len(pool))]
-    first = generator.integers(len(clip) - shape[0] + 1)
-    pixels = dress(to_pixels(clip[first : first + shape[0]]), generator)
+def crop(pool: Pool, shape: list[int], generator: np.random.Generator) -> Tensor:
+    """A part of a random clip, (4, frames, height, width)."""
+    index = generator.integers(len(pool[0]))
+    frames, boxes = (rows[index] for rows in pool)
+    first = generator.integers(len(frames) - shape[0] + 1)
+    shown = slice(first, first + shape[0])
+    pixels = to_pixels(frames[shown])
     pixels = pixels[generator.permutation(3)]  # else skin and walls leave one colour unlearnt
+    rows = dress(torch.cat([pixels, mouths(boxes[shown], pixels.shape[-2:])]), generator)
     if generator.random() < 0.5:
-        pixels = pixels.flip(-1)
-    for axis, side, middle in zip((2, 3), shape[1:], moving_place(pixels, generator), strict=True):
-        start = min(max(middle - side // 2, 0), pixels.shape[axis] - side)
-        pixels = pixels.narrow(axis, start, side)
-    return pixels
+        rows = rows.flip(-1)
+    for axis, side, middle in zip((2, 3), shape[1:], chosen_place(rows, generator), strict=True):
+        start = min(max(middle - side // 2, 0), rows.shape[axis] - side)
+        rows = rows.narrow(axis, start, side)
+    return rows
 
 
-def moving_place(pixels: Tensor, generator: np.random.Generator) -> tuple[int, int]:
-    """Row and column of a pixel; the more it moves, the likelier."""
-    motion = pixels.var(1, correction=0).sum(0).double() + 1e-3
-    share = (motion / motion.sum()).flatten().numpy()
-    return divmod(int(generator.choice(len(share), p=share)), motion.shape[1])
+def mouths(boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """(1, frames, height, width), 1 inside of boxes."""
+    masks = torch.zeros(1, len(boxes), *size)
+    for mask, (left, top, right, bottom) in zip(masks[0], boxes.round().astype(int), strict=True):
+        mask[max(top, 0) : bottom, max(left, 0) : right] = 1
+    return masks
+
+
+def chosen_place(rows: Tensor, generator: np.random.Generator) -> tuple[int, int]:
+    """Row and column of a pixel; likelier where something moves, and on the mouth."""
+    interest = rows[:3].var(1, correction=0).sum(0) + rows[3].mean(0).clamp(min=0) + 1e-3
+    share = (interest.double() / interest.double().sum()).flatten().numpy()
+    return divmod(int(generator.choice(len(share), p=share)), rows.shape[-1])
 
 
 def dress(pixels: Tensor, generator: np.random.Generator) -> Tensor:
@@ -79,15 +121,16 @@ def dress(pixels: Tensor, generator: np.random.Generator) -> Tensor:
     return dressed
 
 
-def losses(vae: AutoencoderKLCogVideoX, pixels: Tensor, seed: int) -> dict[str, Tensor]:
-    """Of (batch, 3, frames, height, width) in [-1, 1]."""
+def losses(vae: AutoencoderKLCogVideoX, rows: Tensor, seed: int) -> dict[str, Tensor]:
+    """Of a batch: pixels in [-1, 1], and where the mouth is."""
+    pixels, mouth = rows[:, :3], rows[:, 3:].clamp(min=0)
     with torch.autocast(pixels.device.type, torch.bfloat16):
         posterior = vae.encode(pixels).latent_dist
         latents = posterior.sample(torch.Generator(pixels.device).manual_seed(seed))
         found = vae.decode(latents).sample
     error = found.float() - pixels
     slopes = sum(error.diff(dim=d).abs().mean() for d in (-1, -2))
-    weight = 1 + MOVING * (pixels - pixels.mean(2, keepdim=True)).abs()
+    weight = 1 + MOVING * (pixels - pixels.mean(2, keepdim=True)).abs() + MOUTH * mouth
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
     divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
     return {
@@ -98,7 +141,7 @@ def losses(vae: AutoencoderKLCogVideoX, pixels: Tensor, seed: int) -> dict[str, 
     }
 
 
-def train(folder: Path, settings: Settings = SETTINGS) -> AutoencoderKLCogVideoX:
+def train(folder: Path, stages: tuple[Stage, ...] = (PICTURES, MOVEMENT)) -> AutoencoderKLCogVideoX:
     """The averaged autoencoder."""
     torch.manual_seed(0)
     vae = AutoencoderKLCogVideoX(**builtin.VAE)
@@ -106,9 +149,15 @@ def train(folder: Path, settings: Settings = SETTINGS) -> AutoencoderKLCogVideoX
         if "resnets" in name and "conv2" in name:
             nn.init.zeros_(parameter)
     pool = pictures(folder / "pictures", *POOL)
-    loop = Loop(folder / "autoencoder", vae, settings)
-    loop.run(lambda step: losses(vae, batch(pool, step, settings.steps).to(DEVICE), step))
-    return loop.result
+    for stage in stages:
+        loop = Loop(folder / stage.name, vae, stage.settings)
+
+        def losses_at(step: int, vae=vae, stage=stage) -> dict[str, Tensor]:
+            return losses(vae, batch(pool, stage.kind(step), step).to(DEVICE), step)
+
+        loop.run(losses_at)
+        vae = loop.finish()
+    return vae
 
 
 @torch.no_grad()

@@ -29,7 +29,8 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
     weights = weights or builtin.WEIGHTS
     logger.info("The autoencoder")
     vae = autoencoder.train(run)
-    autoencoder.normalise(vae, pictures(run / "pictures", *autoencoder.POOL)[:MEASURED])
+    drawn, _ = pictures(run / "pictures", *autoencoder.POOL)
+    autoencoder.normalise(vae, drawn[:MEASURED])
     save_half(vae, weights / builtin.VAE_FILE)
     logger.info("The speech encoder")
     encoder = speech_encoder.train(run).encoder

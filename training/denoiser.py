@@ -197,4 +197,4 @@ def train(networks: Networks, examples: Examples, stage: Stage, folder: Path) ->
         parameter.requires_grad_(stage.trains(name))
     loop = Loop(folder / stage.name, networks, stage.settings)
     loop.run(lambda step: losses(networks, draw_batch(examples, stage, step).to(DEVICE)))
-    return loop.result
+    return loop.finish()

@@ -4,12 +4,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from hallo3_core.config import FPS, SEGMENT_FRAMES, Hallo3Config
 from hallo3_core.portrait import box_region
 
-from .examples import VARIANTS, Shot
+from .examples import VARIANTS, Shot, Shots
 from .pool import to_pixels
 from .world.clips import motion_of, person_of, speech_of
 from .world.drawing import Frame, draw
@@ -24,7 +23,7 @@ NO_FACE = 0.2
 """Share of the portraits whose face is not found, so that the whole picture stands for it."""
 
 
-class DrawnShots(Dataset):
+class DrawnShots(Shots):
     """Shots of a split, as many as one likes, on the canvas of a model."""
 
     def __init__(self, split: Split, count: int, config: Hallo3Config):
@@ -35,6 +34,9 @@ class DrawnShots(Dataset):
 
     def __getitem__(self, index: int) -> Shot:
         return shot(self.split, index, self.config)
+
+    def title(self, index: int) -> str:
+        return f"{self.split} {index}"
 
 
 def shot(split: Split, index: int, config: Hallo3Config) -> Shot:

@@ -1,5 +1,6 @@
 """What the denoiser is trained on: clips, and the same clips as latents and speech features."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLCogVideoX
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -136,19 +138,53 @@ class Examples:
         )
 
 
+class Shots(Dataset):
+    """Shots by their number; `title` says which one it is, so that it is not taken for another."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Shot:
+        raise NotImplementedError
+
+    def title(self, index: int) -> str:
+        raise NotImplementedError
+
+
 def prepare(
-    folder: Path, shots: Dataset, vae: AutoencoderKLCogVideoX, encoder: Wav2Vec2Model
+    folder: Path, shots: Shots, vae: AutoencoderKLCogVideoX, encoder: Wav2Vec2Model
 ) -> Examples:
-    """Encode the shots whose files are missing, while the next are made in another process."""
+    """Encode the shots that `folder` has not yet, or of other networks, while the next are made in
+    another process."""
     folder.mkdir(parents=True, exist_ok=True)
     examples = Examples(folder, len(shots))
-    missing = [index for index, file in enumerate(examples.files) if not file.exists()]
+    networks = digest(vae, encoder)
+    titles = [f"{shots.title(index)} {networks}" for index in range(len(shots))]
+    missing = [i for i, file in enumerate(examples.files) if title_of(file) != titles[i]]
     nn.Module.to(vae, DEVICE)
     encoder.to(DEVICE)
     loader = DataLoader(Subset(shots, missing), batch_size=None, num_workers=1)
     for index, shot in zip(missing, loader, strict=True):
         file = examples.files[index]
         partial = file.with_suffix(".partial")
-        save_file(encode(vae, encoder, shot, torch.Generator().manual_seed(index)), partial)
+        rows = encode(vae, encoder, shot, torch.Generator().manual_seed(index))
+        save_file(rows, partial, {"title": titles[index]})
         partial.replace(file)
     return examples
+
+
+def title_of(file: Path) -> str | None:
+    """Of an example, or None if there is no such file."""
+    if not file.exists():
+        return None
+    with safe_open(file, "pt") as opened:
+        return opened.metadata()["title"]
+
+
+def digest(*networks: nn.Module) -> str:
+    """Of all their weights."""
+    found = hashlib.sha256()
+    for network in networks:
+        for value in network.state_dict().values():
+            found.update(value.cpu().contiguous().view(torch.uint8).numpy())
+    return found.hexdigest()[:16]

@@ -102,4 +102,4 @@ def train(folder: Path, settings: Settings = SETTINGS) -> FaceReader:
     pool = portraits(folder / "faces", "train", PEOPLE)
     loop = Loop(folder / "face_reader", reader, settings)
     loop.run(lambda step: losses(reader, *(part.to(DEVICE) for part in batch(pool, step))))
-    return loop.result
+    return loop.finish()

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from hallo3_core.config import NEW_FRAMES, SEGMENT_FRAMES, Hallo3Config, frame_count
 from hallo3_core.errors import InputError
@@ -18,12 +17,12 @@ from hallo3_core.speech import prepare_waveform
 from hallo3_core.text import TextEncoder
 from hallo3_core.video import read_frames, read_speech
 
-from .examples import VARIANTS, Shot
+from .examples import VARIANTS, Shot, Shots
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
-class FolderShots(Dataset):
+class FolderShots(Shots):
     """Shots of 49 frames at 25 fps, one every 47, of all videos in a folder.
 
     A text file of a video's name is its caption, for which `text_encoder` is loaded.
@@ -50,13 +49,17 @@ class FolderShots(Dataset):
                 "clips of 2 s and more there."
             )
 
-        captions = {video: video.with_suffix(".txt") for video in videos}
-        written = {video: file for video, file in captions.items() if file.is_file()}
-        encode = text_encoder() if written else None
-        self.texts = {video: encode(file.read_text())[0] for video, file in written.items()}
+        files = {video: video.with_suffix(".txt") for video in videos}
+        self.captions = {v: file.read_text() for v, file in files.items() if file.is_file()}
+        encode = text_encoder() if self.captions else None
+        self.texts = {video: encode(caption)[0] for video, caption in self.captions.items()}
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def title(self, index: int) -> str:
+        video, start = self.places[index]
+        return f"{video.name} {video.stat().st_mtime_ns} {start} {self.captions.get(video)}"
 
     def __getitem__(self, index: int) -> Shot:
         """One variant of the portrait is the shot's first frame, the other any of the video."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .optimizer import Optimizer
 
@@ -38,14 +37,14 @@ class Settings:
 class Loop:
     """Trains what needs gradients in `network`, and goes on where its folder says it stopped.
 
-    The folder holds `checkpoint.pt` and `losses.jsonl`. The network goes to `DEVICE`.
+    The folder holds `checkpoint.pt`, of what is trained alone, and `losses.jsonl`. The network goes
+    to `DEVICE`.
     """
 
     def __init__(self, folder: Path, network: nn.Module, settings: Settings):
         self.folder, self.network, self.settings = folder, network.to(DEVICE), settings
-        decay = get_ema_multi_avg_fn(settings.average)
-        self.average = AveragedModel(network, multi_avg_fn=decay)
         self.trained = [p for p in network.parameters() if p.requires_grad]
+        self.average = [p.detach().clone() for p in self.trained]
         self.optimizer = Optimizer(
             self.trained,
             settings.rate,
@@ -85,17 +84,24 @@ class Loop:
                     saved = time.perf_counter()
         self.save()
 
-    @property
-    def result(self) -> nn.Module:
-        """The exponential moving average of the network, on the CPU."""
-        return self.average.module.cpu().eval()
+    def finish(self) -> nn.Module:
+        """The network with the exponential moving average of what was trained, on the CPU."""
+        with torch.no_grad():
+            for parameter, average in zip(self.trained, self.average, strict=True):
+                parameter.copy_(average)
+        return self.network.cpu().eval()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the average towards the network."""
+        torch._foreach_lerp_(self.average, self.trained, 1 - self.settings.average)
 
     def update(self, loss: Tensor) -> float:
         """One step of the optimizer; returns the norm of the gradient."""
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained, self.settings.clip).item()
         self.optimizer.step(self.share)
-        self.average.update_parameters(self.network)
+        self.follow()
         return norm
 
     @property
@@ -107,8 +113,8 @@ class Loop:
     def save(self) -> None:
         state = {
             "step": self.step,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
+            "trained": [p.detach() for p in self.trained],
+            "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
         partial = self.checkpoint.with_suffix(".partial")
@@ -118,6 +124,8 @@ class Loop:
     def load(self) -> None:
         state = torch.load(self.checkpoint, DEVICE, weights_only=True)
         self.step = state["step"]
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
+        with torch.no_grad():
+            for mine, saved in ((self.trained, state["trained"]), (self.average, state["average"])):
+                for tensor, value in zip(mine, saved, strict=True):
+                    tensor.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])

@@ -15,25 +15,33 @@ from .world.languages import Split
 
 def pictures(
     folder: Path, split: Split, clips: int, frames: int, size: tuple[int, int]
-) -> np.ndarray:
-    """(clips, frames, height, width, 3) uint8, mapped from a file that is made if it is missing."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """(clips, frames, height, width, 3) uint8, and the boxes around the mouths
+    (clips, frames, 4) float32 in pixels; mapped from files that are made if they are missing."""
     file = folder / f"{split}_{clips}_{frames}_{size[0]}_{size[1]}.npy"
-    if not file.exists():
+    boxes = file.with_suffix(".mouths.npy")
+    if not boxes.exists():
         partial_file = file.with_suffix(".partial")
         folder.mkdir(parents=True, exist_ok=True)
         shape = (clips, frames, *size, 3)
         array = np.lib.format.open_memmap(partial_file, "w+", np.uint8, shape)
-        draw = partial(_pictures, split, size, frames)
+        draw, mouths = partial(_pictures, split, size, frames), []
         with Pool(os.cpu_count()) as pool:
-            for index, drawn in enumerate(pool.imap(draw, range(clips), chunksize=4)):
-                array[index] = drawn
+            drawn = pool.imap(draw, range(clips), chunksize=4)
+            for index, (shown, mouth) in enumerate(drawn):
+                array[index] = shown
+                mouths.append(mouth)
         array.flush()
         partial_file.replace(file)
-    return np.load(file, mmap_mode="r")
+        np.save(boxes, np.stack(mouths))
+    return tuple(np.load(path, mmap_mode="r") for path in (file, boxes))
 
 
-def _pictures(split: Split, size: tuple[int, int], frames: int, index: int) -> np.ndarray:
-    return clip(split, index, size, frames).frames
+def _pictures(
+    split: Split, size: tuple[int, int], frames: int, index: int
+) -> tuple[np.ndarray, np.ndarray]:
+    made = clip(split, index, size, frames)
+    return made.frames, made.geometry.mouth_box.astype(np.float32)
 
 
 def sounds(folder: Path, split: Split, clips: int, frames: int) -> tuple[np.ndarray, np.ndarray]:

@@ -65,7 +65,7 @@ def train(folder: Path, settings: Settings = SETTINGS) -> MouthReader:
     pool = sounds(folder / "sounds", "train", CLIPS, FRAMES)
     loop = Loop(folder / "speech_encoder", reader, settings)
     loop.run(lambda step: losses(reader, pool, step))
-    return loop.result
+    return loop.finish()
 
 
 @torch.no_grad()
