@@ -2,6 +2,7 @@
 
     python -m training builtin RUN
     python -m training measure RUN
+    python -m training drift RUN
     python -m training finetune RUN --model FOLDER --clips FOLDER [--lora RANK]
 
 RUN is a folder for checkpoints and losses; a run that was stopped goes on when it is started again.
@@ -15,9 +16,10 @@ from pathlib import Path
 from hallo3_core import builtin
 from hallo3_core.errors import InputError
 
+from . import drift
 from .builtin_model import train_builtin
 from .finetune import STAGES, finetune
-from .measure import CLIPS, report
+from .measure import CASES, CLIPS, report
 
 
 def parse() -> argparse.Namespace:
@@ -29,6 +31,10 @@ def parse() -> argparse.Namespace:
     judging = commands.add_parser("measure", help="the built-in model, on the test split")
     judging.add_argument("run", type=Path)
     judging.add_argument("--clips", type=int, default=CLIPS, help="(%(default)s)")
+    lasting = commands.add_parser("drift", help="the built-in model, in a long video")
+    lasting.add_argument("run", type=Path)
+    lasting.add_argument("--seconds", type=float, default=drift.SECONDS, help="(%(default)s)")
+    lasting.add_argument("--case", choices=CASES, default="published", help="(%(default)s)")
     tuning = commands.add_parser("finetune", help="a converted or published model, on clips")
     tuning.add_argument("run", type=Path)
     tuning.add_argument("--model", type=Path, help="as for animate (default: the built-in one)")
@@ -51,6 +57,10 @@ def main() -> int:
                 lines = train_builtin(options.run, options.weights)
             case "measure":
                 lines = report(builtin.load(), options.run / "measured", options.clips)
+            case "drift":
+                case = CASES[options.case]
+                folder = options.run / "measured"
+                lines = drift.report(builtin.load(), folder, case, options.seconds)
             case "finetune":
                 lines = finetune(options)
         for line in lines:

@@ -1,12 +1,19 @@
 """How a long video leaves its portrait, as numbers and as a picture."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from hallo3_core.config import FPS
-from hallo3_core.evaluation.tracks import Tracks
+from hallo3_core.evaluation.reader import drawn_reader
+from hallo3_core.evaluation.tracks import Tracks, track
+from hallo3_core.model import Hallo3
+
+from .measure import Case, animated, portrait, talks
+
+SECONDS = 120
 
 WINDOW = 10 * FPS
 """Frames, ten seconds: what both ends of a video are judged by."""
@@ -37,3 +44,16 @@ def plot(tracks: Tracks, file: Path) -> None:
     axes[-1].set(xlabel="seconds")
     figure.savefig(file, dpi=100)
     plt.close(figure)
+
+
+def report(model: Hallo3, folder: Path, case: Case, seconds: float = SECONDS) -> Iterator[str]:
+    """Of the first clip of the test split, made so long; the picture is in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    index, speech = next(talks(round(seconds * FPS)))
+    likeness = portrait(index, model.config.canvas[0]).picture
+    tracks = track(drawn_reader(), animated(model, case, index, speech), likeness)
+    np.savez_compressed(folder / "drift.npz", **vars(tracks))
+    plot(tracks, folder / "drift.png")
+    yield f"distance from the portrait, last ten seconds over first: {growth(tracks.distance):.2f}"
+    yield f"colour distance, last ten seconds over first: {growth(colour_distance(tracks)):.2f}"
+    yield f"{folder / 'drift.png'}"

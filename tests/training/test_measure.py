@@ -1,11 +1,14 @@
 """What is said of the built-in model's videos, from tracks whose answers are known."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 
+from hallo3_core.config import FPS
 from hallo3_core.evaluation.tracks import Tracks
+from training import drift
 from training.measure import FRAMES, Clip, row, swapped, talks
 
 
@@ -46,3 +49,23 @@ def test_silent_clips_are_left_out():
     indices = [index for index, speech in islice(talks(frames=25), 60)]
     assert indices == sorted(set(indices))
     assert 60 <= indices[-1] < 70
+
+
+def test_drift_is_the_last_ten_seconds_over_the_first():
+    distance = np.linspace(0.1, 0.3, 60 * FPS)
+    assert drift.growth(distance) == pytest.approx(0.2833 / 0.1167, rel=1e-3)
+
+
+def test_colours_are_compared_with_the_first_second():
+    """Lab, 3 and 4 off: Delta E 5."""
+    frames = 2 * FPS
+    colour = np.tile([60.0, 10, 10], (frames, 1))
+    colour[FPS:] += (0, 3, 4)
+    found = drift.colour_distance(replace(clip(0).tracks, colour=colour))
+    assert found[0] == 0
+    assert found[-1] == pytest.approx(5)
+
+
+def test_drift_is_drawn(tmp_path):
+    drift.plot(clip(0).tracks, tmp_path / "drift.png")
+    assert (tmp_path / "drift.png").stat().st_size > 10_000
