@@ -60,7 +60,7 @@ MOVEMENT = Stage(
     ((8, 9, 32, 48), (4, 9, 48, 64), (8, 9, 32, 48), (1, 17, 64, 96)),
     ((1, 9, 128, 192),),
     0.82,
-    Settings(steps=1700, rate=1e-3, matrix_rate=1e-3, average=0.995),
+    Settings(steps=2800, rate=1e-3, matrix_rate=1e-3, average=0.995),
 )
 
 Pool = tuple[np.ndarray, np.ndarray]
@@ -135,7 +135,7 @@ def losses(vae: AutoencoderKLCogVideoX, rows: Tensor, seed: int) -> dict[str, Te
     divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
     return {
         "pixels": (weight * error.abs()).mean(),
-        "squares": SQUARE * error.square().mean(),
+        "squares": SQUARE * (weight * error.square()).mean(),
         "gradient": GRADIENT * slopes,
         "kl": KL * divergence,
     }
