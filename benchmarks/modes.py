@@ -14,13 +14,13 @@ from hallo3_core import builtin
 from hallo3_core.animate import animate
 from hallo3_core.conditioning import AudioProjector
 from hallo3_core.config import Hallo3Config
-from hallo3_core.convert import LARGEST_FP8
-from hallo3_core.layers import ScaledLinear
 from hallo3_core.model import Hallo3
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait import encode_portrait
 from hallo3_core.speech import Speech, encode_speech
 from hallo3_core.transformer import Denoiser, ReferenceNetwork
+
+from .fp8 import keep_in_fp8
 
 SIZES = {
     "tiny": builtin.CONFIG,
@@ -48,19 +48,6 @@ def random_model(config: Hallo3Config) -> Hallo3:
     return Hallo3(*networks, small.vae, small.speech_encoder, small.text_encoder)
 
 
-def quantise(denoiser: Denoiser) -> None:
-    """Keep the matrices of the layers in scaled fp8, as `convert` does."""
-    for name, module in list(denoiser.layers.named_modules()):
-        if isinstance(module, torch.nn.Linear):
-            inputs, outputs = module.in_features, module.out_features
-            scaled = ScaledLinear(inputs, outputs, bias=module.bias is not None)
-            scale = module.weight.abs().max() / LARGEST_FP8
-            scaled.requires_grad_(False)
-            scaled.weight.data = (module.weight / scale).to(torch.float8_e4m3fn)
-            scaled.weight_scale, scaled.bias = scale, module.bias
-            denoiser.layers.set_submodule(name, scaled)
-
-
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -82,7 +69,7 @@ def main() -> None:
         model.denoiser.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         for label, (share, options) in MODES.items():
             if label == "fp8 weights":
-                quantise(model.denoiser)
+                keep_in_fp8(model.denoiser.layers)
             options = options | {"steps": round(share * arguments.steps), "sampler": "dpm++2m"}
             calls.clear()
             (segment,) = animate(model, identity, speech, SeededNoise(0), **options)

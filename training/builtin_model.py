@@ -17,7 +17,7 @@ from .examples import prepare
 from .export import save_half, save_networks
 from .pool import pictures
 
-SHOTS = 2000
+SHOTS = 1000
 MEASURED = 48
 """Clips by which the latents are brought to a variance of 1."""
 

@@ -1,0 +1,51 @@
+"""The linear layers of a network in fp8."""
+
+import torch
+from torch import Tensor, nn
+
+from hallo3_core.convert import LARGEST_FP8
+from hallo3_core.layers import ScaledLinear
+
+
+def keep_in_fp8(network: nn.Module) -> None:
+    """Their weights, scaled as `convert` does."""
+    for name, module in linears(network):
+        with module.weight.device:
+            scaled = ScaledLinear(module.in_features, module.out_features, module.bias is not None)
+        weight, scale = in_fp8(module.weight)
+        scaled.requires_grad_(False)
+        scaled.weight.data, scaled.weight_scale, scaled.bias = weight, scale, module.bias
+        network.set_submodule(name, scaled)
+
+
+def multiply_in_fp8(network: nn.Module) -> None:
+    """Both factors of their products."""
+    for name, module in linears(network):
+        network.set_submodule(name, Fp8Product(module))
+
+
+def linears(network: nn.Module) -> list[tuple[str, nn.Linear]]:
+    return [(n, module) for n, module in network.named_modules() if isinstance(module, nn.Linear)]
+
+
+def in_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scaled by the largest entry, and the scale."""
+    scale = x.abs().max().float() / LARGEST_FP8
+    return (x / scale).to(torch.float8_e4m3fn), scale
+
+
+class Fp8Product(nn.Module):
+    """A linear layer that multiplies in fp8."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        weight, scale = in_fp8(linear.weight)
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, scale = in_fp8(x.flatten(0, -2))
+        factors = (rows, self.weight.t(), scale, self.scale)
+        product = torch._scaled_mm(*factors, bias=self.bias, out_dtype=x.dtype)
+        return product.unflatten(0, x.shape[:-1])
