@@ -1,0 +1,31 @@
+"""The built-in model's trained parts, on people that it has never seen."""
+
+import numpy as np
+import torch
+
+from hallo3_core import builtin
+from hallo3_core.vae import LATENT_SCALE, decode
+from training import autoencoder
+from training.pool import to_pixels
+from training.world.clips import clip
+
+FRAMES = 17
+CLIPS = 5
+
+
+def test_pictures_come_back_from_the_autoencoder():
+    frames = np.stack([clip("test", i, (128, 192), FRAMES).frames for i in range(CLIPS)])
+    found = autoencoder.psnr(builtin.load().vae, frames)
+    assert found.median() > 30
+    assert found.min() > 28
+
+
+@torch.no_grad()
+def test_decoding_in_chunks_is_decoding():
+    """Of 5 latent frames: 3, then 2, with what the convolutions remember in between."""
+    vae = builtin.load().vae
+    pixels = to_pixels(clip("test", 0, (64, 96), FRAMES).frames[None])
+    latents = vae.encode(pixels).latent_dist.mean
+    chunks = list(decode(vae, LATENT_SCALE * latents))
+    assert [chunk.shape[2] for chunk in chunks] == [9, 8]
+    assert (torch.cat(chunks, dim=2) - vae.decode(latents).sample).abs().max() < 1e-4
