@@ -60,7 +60,7 @@ MOVEMENT = Stage(
     ((8, 9, 32, 48), (4, 9, 48, 64), (8, 9, 32, 48), (1, 17, 64, 96)),
     ((1, 9, 128, 192),),
     0.82,
-    Settings(steps=2500, rate=1e-3, matrix_rate=1e-3, average=0.995),
+    Settings(steps=3600, rate=1e-3, matrix_rate=1e-3, average=0.995),
 )
 
 Pool = tuple[np.ndarray, np.ndarray]
