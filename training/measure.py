@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hallo3_core.animate import GUIDANCE, SAMPLER, STEPS, animate, decode_images
-from hallo3_core.config import FPS, NEW_FRAMES, SEGMENT_FRAMES
+from hallo3_core.config import FPS, MOTION_FRAMES, NEW_FRAMES, SEGMENT_FRAMES
 from hallo3_core.evaluation.reader import drawn_reader
 from hallo3_core.evaluation.report import median, seams
 from hallo3_core.evaluation.sync import best_lag, correlation
@@ -108,11 +108,11 @@ def drawn(side: int, index: int, speech: Speech) -> np.ndarray:
 def reconstructed(model: Hallo3, index: int, speech: Speech) -> Iterator[np.ndarray]:
     """The drawing, through the autoencoder and back: the best that the denoiser can do."""
     frames = drawn(model.config.canvas[0], index, speech)
-    for start in range(0, len(frames) - 1, NEW_FRAMES):
-        last = [frames[-1:]] * SEGMENT_FRAMES
-        part = np.concatenate([frames[start : start + SEGMENT_FRAMES], *last])[:SEGMENT_FRAMES]
-        latents = LATENT_SCALE * model.vae.encode(to_pixels(part[None])).latent_dist.mean
-        yield from to_bytes(decode_images(model.vae, latents, NEW_FRAMES))
+    frames = np.concatenate([frames[:1]] * MOTION_FRAMES + [frames])
+    for start in range(0, FRAMES, NEW_FRAMES):
+        part = to_pixels(frames[None, start : start + SEGMENT_FRAMES])
+        latents = LATENT_SCALE * model.vae.encode(part).latent_dist.mean
+        yield from to_bytes(decode_images(model.vae, latents, SEGMENT_FRAMES)[MOTION_FRAMES:])
 
 
 def to_bytes(frames: Tensor) -> np.ndarray:
