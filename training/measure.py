@@ -25,6 +25,7 @@ from hallo3_core.portrait import Identity, box_region, encode_portrait
 from hallo3_core.speech import encode_speech
 from hallo3_core.vae import LATENT_SCALE
 
+from .examples import digest
 from .pool import to_pixels
 from .world.clips import clip_with, motion_of, person_of, speech_of
 from .world.drawing import Frame, draw
@@ -190,7 +191,9 @@ def middle(values: Iterable[float]) -> float:
 
 
 def report(model: Hallo3, folder: Path, clips: int = CLIPS) -> Iterator[str]:
-    """A table, a row for each case, as they are ready."""
+    """A table, a row for each case, as they are ready; other weights have other folders."""
+    networks = (model.denoiser, model.reference_network, model.audio_projector)
+    folder = folder / digest(*networks, model.vae, model.speech_encoder)
     yield "| case | r of the mouth | lag | swapped | mean opening | identity | seams | sharpness |"
     yield "|---|---|---|---|---|---|---|---|"
     for name, video in videos(model).items():
