@@ -21,6 +21,7 @@ from .animate import (
     animate,
     decode_images,
     seconds_to_decode,
+    without_seams,
 )
 from .check import check
 from .checkpoint import read_weights
@@ -173,19 +174,20 @@ def run_animate(options: argparse.Namespace) -> int:
         VideoWriter(options.output, height, width, sound_of_file(options.speech)) as video,
         Progress(speech.segments, options.steps, decoding, options.quiet) as progress,
     ):
+        segments = animate(
+            model,
+            identity,
+            speech,
+            noise,
+            text=text,
+            steps=options.steps,
+            guidance=options.guidance,
+            interval=tuple(options.guidance_interval),
+            sampler=options.sampler,
+            on_step=progress.step,
+        )
         try:
-            for segment in animate(
-                model,
-                identity,
-                speech,
-                noise,
-                text=text,
-                steps=options.steps,
-                guidance=options.guidance,
-                interval=tuple(options.guidance_interval),
-                sampler=options.sampler,
-                on_step=progress.step,
-            ):
+            for segment in without_seams(segments):
                 video.write(segment.frames)
                 progress.segment()
             interrupted = False

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -31,7 +31,7 @@ from .sampling import (
     guided_at_once,
     sample,
 )
-from .segments import motion_latents, segment_windows
+from .segments import fade_in, motion_latents, segment_windows
 from .speech import Speech
 from .transformer import Conditions
 from .vae import MOST_TILES, TILE_UNITS, decode
@@ -51,12 +51,14 @@ class Segment:
     """One finished piece of the video.
 
     `latents` (1, 16, 13, height / 8, width / 8), float32; `frames` (frames, height, width, 3) in
-    [0, 1], the new ones, without the canvas around the picture.
+    [0, 1], the new ones, without the canvas around the picture; `repeated` (height, width, 3), the
+    frame before them.
     """
 
     index: int
     latents: Tensor
     frames: Tensor
+    repeated: Tensor
 
 
 class NotDecoded(InputError):
@@ -149,13 +151,25 @@ def animate(
                 frames = decode_images(model.vae, latents, MOTION_FRAMES + new, model.tiles)
         except torch.OutOfMemoryError as error:
             raise NotDecoded(index, latents) from error
-        yield Segment(index, latents, frames[MOTION_FRAMES:, *identity.place])
+        shown = frames[:, *identity.place]
+        yield Segment(index, latents, shown[MOTION_FRAMES:], shown[MOTION_FRAMES - 1])
 
         if index + 1 < speech.segments:
             last_frames = frames[-MOTION_FRAMES:].permute(3, 0, 1, 2)[None] * 2 - 1
             draws = noise.stream("motion", index + 1)
             with model.working(model.vae):
                 motion = motion_latents(model.vae, identity.portrait, last_frames, draws)
+
+
+def without_seams(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """The same segments, each fading from what the one before ended with."""
+    last = None
+    for segment in segments:
+        if last is not None:
+            frames = fade_in(segment.frames, segment.repeated, last)
+            segment = replace(segment, frames=frames)
+        last = segment.frames[-1]
+        yield segment
 
 
 def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor) -> Tensor:

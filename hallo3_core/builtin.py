@@ -1,8 +1,7 @@
 """The built-in model: the sockets of the released one, and small insides.
 
-It needs no download and runs on a laptop. Its autoencoder and speech encoder are trained on drawn
-people (docs/training.md); the weights of its transformers are random as yet, so its videos mean
-nothing.
+It needs no download and runs on a laptop. It was trained on drawn people with synthetic voices
+(docs/training.md) and knows nothing else: no photographs, no prompts, no face embeddings.
 """
 
 from collections.abc import Iterator
@@ -15,16 +14,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
 
-from .conditioning import AudioProjector
 from .config import Hallo3Config
-from .model import Hallo3
+from .model import Hallo3, load_transformers
 from .portrait import read_image
 from .text import TextEncoder
-from .transformer import Denoiser, ReferenceNetwork
 from .vae import autoencoder
 from .video import read_speech
 
 WEIGHTS = Path(__file__).parent / "weights"
+TRANSFORMER_FILE = "diffusion_models/hallo3_dit_bf16.safetensors"
 VAE_FILE = "vae.safetensors"
 SPEECH_ENCODER_FILE = "speech_encoder.safetensors"
 SEED = 3
@@ -132,14 +130,13 @@ def text_encoder() -> TextEncoder:
 
 def load() -> Hallo3:
     """The built-in model in float32 on the CPU."""
-    with _seeded():
-        networks = [network(CONFIG) for network in (Denoiser, ReferenceNetwork, AudioProjector)]
+    transformers = load_transformers(WEIGHTS / TRANSFORMER_FILE)
     vae, speech_encoder = autoencoder(**VAE), SmallSpeechEncoder()
     vae.load_state_dict(load_file(WEIGHTS / VAE_FILE))
     speech_encoder.load_state_dict(load_file(WEIGHTS / SPEECH_ENCODER_FILE))
-    for network in (*networks, vae, speech_encoder):
+    for network in (*transformers, vae, speech_encoder):
         network.eval().requires_grad_(False)
-    return Hallo3(*networks, vae, speech_encoder, text_encoder)
+    return Hallo3(*transformers, vae, speech_encoder, text_encoder)
 
 
 @contextmanager

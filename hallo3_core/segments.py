@@ -15,6 +15,8 @@ from .speech import FeatureFile
 from .vae import encode
 
 DROPPED_PIXELS = 0.1
+FADED_FRAMES = 8
+"""Over so many new frames a segment leaves the colours of the one before; ours, not published."""
 
 
 def windows(features: Tensor | FeatureFile, start: int, stop: int) -> Tensor:
@@ -62,3 +64,15 @@ def motion_latents(
     frames = torch.cat([portrait[:, :, None].to(motion_frames), motion_frames], dim=2)
     frames[:, :, 1:] *= kept.to(frames)
     return F.pad(encode(vae, frames, noise), (0, 0, 0, 0, 0, LATENT_FRAMES - 1))
+
+
+def fade_in(frames: Tensor, repeated: Tensor, last: Tensor) -> Tensor:
+    """New frames of a segment, without the jump from the segment before.
+
+    `frames` (frames, height, width, 3) in [0, 1]; `repeated` (height, width, 3) is the last motion
+    frame as this segment has it, and `last` the same moment as the segment before has it. What
+    these differ by is added to the first `FADED_FRAMES`, less and less.
+    """
+    share = 1 - torch.arange(1, FADED_FRAMES + 1).to(frames) / (FADED_FRAMES + 1)
+    beginning = frames[:FADED_FRAMES] + share[: len(frames), None, None, None] * (last - repeated)
+    return torch.cat([beginning.clamp(0, 1), frames[FADED_FRAMES:]])

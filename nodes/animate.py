@@ -265,12 +265,14 @@ class StoreSegment(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent, vae, identity, segment_index, seed, previous=None) -> io.NodeOutput:
-        frames, last_frames = decode_segment(latent, vae, identity)
+        last = previous.last[None] / 255 if previous else None
+        frames, last_frames = decode_segment(latent, vae, identity, last)
         folder = Path(folder_paths.get_output_directory()) / "hallo3_segments"
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{segment_index:05}_{uuid4().hex[:8]}.mp4"
         write_pictures(file, frames)
-        stored = StoredSegment(latent["samples"], len(frames), file, previous)
+        last = (frames[-1] * 255).round().byte()
+        stored = StoredSegment(latent["samples"], len(frames), last, file, previous)
         motion = extend(last_frames, vae, identity, seed, segment_index + 1)
         running_clip(segment_index).segment()
         return io.NodeOutput(stored, motion)
@@ -294,11 +296,12 @@ class SegmentImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, segment, vae, identity) -> io.NodeOutput:
-        frames = [
-            decode_segment({"samples": part.latents, FRAMES: part.frames}, vae, identity)[0]
-            for part in segment.all()
-        ]
-        return io.NodeOutput(torch.cat(frames))
+        batches, frames = [], None
+        for part in segment.all():
+            latent = {"samples": part.latents, FRAMES: part.frames}
+            frames, _ = decode_segment(latent, vae, identity, frames)
+            batches.append(frames)
+        return io.NodeOutput(torch.cat(batches))
 
 
 class JoinSegments(io.ComfyNode):

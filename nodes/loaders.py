@@ -35,8 +35,8 @@ class LoadDiT(io.ComfyNode):
                 io.Combo.Input(
                     "model_name",
                     options=[BUILT_IN, *folder_paths.get_filename_list("diffusion_models")],
-                    tooltip="A Hallo3 file in models/diffusion_models. The built-in model has "
-                    "random weights: it shows that a graph runs, not a person.",
+                    tooltip="A Hallo3 file in models/diffusion_models. The built-in model is "
+                    "small and knows only drawn faces.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

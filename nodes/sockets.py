@@ -31,10 +31,14 @@ class HeardSpeech(Speech):
 
 @dataclass(frozen=True)
 class StoredSegment:
-    """A finished segment: its latents, and the file with its new frames, `previous` before it."""
+    """A finished segment: its latents, and the file with its new frames, `previous` before it.
+
+    `last` (height, width, 3), uint8, is its last frame.
+    """
 
     latents: Tensor
     frames: int
+    last: Tensor
     file: Path
     previous: "StoredSegment | None"
 

@@ -9,7 +9,7 @@ from ..hallo3_core.config import MOTION_FRAMES, NEW_FRAMES
 from ..hallo3_core.errors import InputError
 from ..hallo3_core.noise import SeededNoise
 from ..hallo3_core.portrait import Identity
-from ..hallo3_core.segments import motion_latents
+from ..hallo3_core.segments import fade_in, motion_latents
 from .host.vae import decode_latent, open_encoder
 from .sampling import FRAMES
 from .sockets import (
@@ -26,11 +26,26 @@ def latent_input() -> io.Latent.Input:
     return io.Latent.Input("latent", tooltip="One segment, from Sample Segment or any sampler.")
 
 
-def decode_segment(latent: dict, vae, identity: Identity) -> tuple[Tensor, Tensor]:
-    """New frames of a segment as the picture has them, and its last two on the whole canvas."""
+def decode_segment(
+    latent: dict, vae, identity: Identity, previous: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """New frames of a segment as the picture has them, and its last two on the whole canvas.
+
+    They fade from the last of the frames `previous`, if there are any.
+    """
     new = latent.get(FRAMES, NEW_FRAMES)
     frames = decode_latent(vae, latent["samples"], MOTION_FRAMES + new)
-    return frames[MOTION_FRAMES:, *identity.place], frames[-MOTION_FRAMES:]
+    shown, last_frames = frames[:, *identity.place], frames[-MOTION_FRAMES:]
+    if previous is None:
+        return shown[MOTION_FRAMES:], last_frames
+    last = previous[-1, ..., :3]
+    if last.shape != shown.shape[1:]:
+        raise InputError(
+            f"The previous frames have {last.shape[1]} x {last.shape[0]} pixels, the video "
+            f"{shown.shape[2]} x {shown.shape[1]}: connect them as Decode VAE gives them."
+        )
+    repeated = shown[MOTION_FRAMES - 1]
+    return fade_in(shown[MOTION_FRAMES:], repeated, last.to(repeated)), last_frames
 
 
 def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Tensor:
@@ -69,7 +84,16 @@ class DecodeVAE(io.ComfyNode):
             category=CATEGORY,
             description="Decodes a segment in time chunks and leaves out the frames that repeat "
             "the segment before.",
-            inputs=[latent_input(), vae_input(), identity_input()],
+            inputs=[
+                latent_input(),
+                vae_input(),
+                identity_input(),
+                io.Image.Input(
+                    "previous_frames",
+                    optional=True,
+                    tooltip="Frames of the segment before: this one begins without a jump.",
+                ),
+            ],
             outputs=[
                 io.Image.Output(display_name="frames", tooltip="The segment's new frames."),
                 io.Image.Output(
@@ -80,8 +104,8 @@ class DecodeVAE(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent, vae, identity) -> io.NodeOutput:
-        return io.NodeOutput(*decode_segment(latent, vae, identity))
+    def execute(cls, latent, vae, identity, previous_frames=None) -> io.NodeOutput:
+        return io.NodeOutput(*decode_segment(latent, vae, identity, previous_frames))
 
 
 class ExtendWithMotionFrames(io.ComfyNode):

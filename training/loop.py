@@ -93,8 +93,9 @@ class Loop:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the average towards the network."""
-        torch._foreach_lerp_(self.average, self.trained, 1 - self.settings.average)
+        """Move the average towards the network, faster at first: it forgets where it began."""
+        kept = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, self.trained, 1 - kept)
 
     def update(self, loss: Tensor) -> float:
         """One step of the optimizer; returns the norm of the gradient."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hallo3_core.animate import GUIDANCE, SAMPLER, STEPS, animate, decode_images
+from hallo3_core.animate import GUIDANCE, SAMPLER, STEPS, animate, decode_images, without_seams
 from hallo3_core.config import FPS, MOTION_FRAMES, NEW_FRAMES, SEGMENT_FRAMES
 from hallo3_core.evaluation.reader import drawn_reader
 from hallo3_core.evaluation.report import median, seams
@@ -95,7 +95,7 @@ def animated(model: Hallo3, case: Case, index: int, speech: Speech) -> Iterator[
     waveform = speech.waveform if case.speaks else silence(FRAMES / FPS).waveform
     heard = encode_speech(model.speech_encoder, torch.from_numpy(waveform))
     options = {"steps": case.steps, "guidance": case.guidance, "sampler": case.sampler}
-    for segment in animate(model, identity, heard, noise, **options):
+    for segment in without_seams(animate(model, identity, heard, noise, **options)):
         yield from to_bytes(segment.frames)
 
 

@@ -36,7 +36,7 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = rate * share
         for parameter, view in self.views:
-            view.grad = parameter.grad.view_as(view)
+            view.grad = None if parameter.grad is None else parameter.grad.view_as(view)
         for part in self.parts:
             part.step()
             part.zero_grad()

@@ -45,7 +45,7 @@ LOADED = {
     ),
 }
 WHO = {"identity": "identity", "speech": "speech"}
-FILES = """Runs as it is, on the built-in tiny model with random weights (coloured noise).
+FILES = """Runs as it is, on the built-in tiny model, which knows only drawn faces.
 
 For the real thing choose in the three loaders what `hallo3_core download ComfyUI/models` brings:
 - models/diffusion_models: hallo3/1/mp_rank_00_model_states.pt
@@ -90,8 +90,8 @@ def sample(index: int, at: tuple[int, int], **links: str) -> tuple:
     return ("Hallo3SampleSegment", at, settings, {"model": "dit", **WHO, **links})
 
 
-def decode(latent: str, at: tuple[int, int]) -> tuple:
-    links = {"latent": latent, "vae": "vae", "identity": "identity"}
+def decode(latent: str, at: tuple[int, int], **links: str) -> tuple:
+    links |= {"latent": latent, "vae": "vae", "identity": "identity"}
     return ("Hallo3DecodeVAE", at, {}, links)
 
 
@@ -153,7 +153,7 @@ WORKFLOWS = {
             ),
             "extend 1": extend(1, "blend 0", (680, 740)),
             "sample 1": sample(1, (1020, 0), motion="extend 1"),
-            "decode 1": decode("sample 1", (1020, 420)),
+            "decode 1": decode("sample 1", (1020, 420), previous_frames="decode 0"),
             "blend 1": (
                 "ImageBlend",
                 (1020, 560),
@@ -162,7 +162,7 @@ WORKFLOWS = {
             ),
             "extend 2": extend(2, "blend 1", (1020, 740)),
             "sample 2": sample(2, (1360, 0), motion="extend 2"),
-            "decode 2": decode("sample 2", (1360, 420)),
+            "decode 2": decode("sample 2", (1360, 420), previous_frames="decode 1"),
             "join": (
                 "BatchImagesNode",
                 (1360, 560),

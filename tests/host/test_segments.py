@@ -5,7 +5,7 @@ import torch
 from comfyui import Host, Parts, noise_audio
 
 from hallo3_core import builtin
-from hallo3_core.animate import animate
+from hallo3_core.animate import animate, without_seams
 from hallo3_core.model import Hallo3
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait import encode_portrait, read_image
@@ -26,7 +26,8 @@ def core_frames(
     identity = encode_portrait(model.vae, model.reference_network, picture, None, noise)
     waveform = prepare_waveform(sound["waveform"][0], sound["sample_rate"])
     speech = encode_speech(model.speech_encoder, waveform)
-    return [segment.frames for segment in animate(model, identity, speech, noise, steps=steps)]
+    segments = animate(model, identity, speech, noise, steps=steps)
+    return [segment.frames for segment in without_seams(segments)]
 
 
 def sample(parts: Parts, index: int, **inputs):
@@ -59,6 +60,7 @@ def test_segments_by_hand_equal_the_core(host, parts):
         latent=sample(parts, 1, motion=motion),
         vae=parts.vae,
         identity=parts.identity,
+        previous_frames=first[0],
     )
     graph.keep(first)
     graph.keep(second)

@@ -60,6 +60,20 @@ def test_a_segment_past_the_end(host, parts):
     fails(host, parts.graph, "There is no segment 2: the speech of 63 frames has 2, from 0 to 1")
 
 
+def test_previous_frames_of_another_size(host, parts):
+    image = parts.graph("LoadImage", image="portrait.png")
+    parts.graph.keep(
+        parts.graph(
+            "Hallo3DecodeVAE",
+            latent=sample(parts, 0, steps=1),
+            vae=parts.vae,
+            identity=parts.identity,
+            previous_frames=image,
+        )
+    )
+    fails(host, parts.graph, "The previous frames have 90 x 60 pixels, the video 192 x 128")
+
+
 def test_another_vae(host, parts):
     """A VAE that is not CogVideoX's; stands in for any other loader's."""
 

@@ -4,10 +4,15 @@ import numpy as np
 import torch
 
 from hallo3_core import builtin
+from hallo3_core.evaluation.reader import drawn_reader
+from hallo3_core.evaluation.tracks import track
 from hallo3_core.vae import LATENT_SCALE, decode
 from training import autoencoder
+from training.measure import CASES, Clip, animated, portrait, talks
+from training.measure import FRAMES as MEASURED
 from training.pool import to_pixels
 from training.world.clips import clip
+from training.world.visemes import mouth_of
 
 FRAMES = 17
 CLIPS = 5
@@ -29,3 +34,16 @@ def test_decoding_in_chunks_is_decoding():
     chunks = list(decode(vae, LATENT_SCALE * latents))
     assert [chunk.shape[2] for chunk in chunks] == [9, 8]
     assert (torch.cat(chunks, dim=2) - vae.decode(latents).sample).abs().max() < 1e-4
+
+
+def test_a_drawing_talks():
+    """10 steps; who it is and what is said is unseen and unheard."""
+    model = builtin.load()
+    index, speech = next(talks())
+    frames = np.stack(list(animated(model, CASES["10 steps"], index, speech)))
+    likeness = portrait(index, model.config.canvas[0]).picture
+    tracks = track(drawn_reader(), frames, likeness)
+    made = Clip(tracks, mouth_of(speech, MEASURED).opening)
+    assert made.sync > 0.7
+    assert abs(made.lag) <= 1
+    assert tracks.distance.mean() < 0.1

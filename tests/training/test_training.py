@@ -51,14 +51,14 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(tmp_path):
 
 
 def test_the_average_follows_what_is_trained(tmp_path):
-    """1 after steps to 2 and 3, a quarter of the way each, then in the place of the last."""
+    """1, at first nine tenths of the way to 2, later a quarter of the way to 3."""
     network = nn.Linear(1, 1)
     nn.init.ones_(network.weight)
     loop = Loop(tmp_path, network, replace(SETTINGS, average=0.75))
-    for value in (2.0, 3.0):
+    for loop.step, value in ((0, 2.0), (100, 3.0)):
         nn.init.constant_(network.weight, value)
         loop.follow()
-    assert loop.finish().weight.item() == pytest.approx(1 + 0.25 + 0.25 * 1.75)
+    assert loop.finish().weight.item() == pytest.approx(1.9 + 0.25 * 1.1)
 
 
 def test_the_learning_rate_rises_and_falls(tmp_path):
@@ -146,7 +146,7 @@ def test_stages_train_what_they_name(tmp_path):
     networks = Networks.from_nothing(CONFIG)
     nn.init.normal_(networks.denoiser.head.linear.weight)
     before = {name: p.clone() for name, p in networks.named_parameters()}
-    stage = replace(denoiser.IDENTITY, settings=Settings(2, 1e-2, average=0.0), batch=2)
+    stage = replace(denoiser.IDENTITY, settings=Settings(2, 1e-2, 1e-2, average=0.0), batch=2)
     after = denoiser.train(networks, One(), stage, tmp_path)
     changed = {name for name, p in after.named_parameters() if not torch.equal(p, before[name])}
     assert changed
