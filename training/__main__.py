@@ -11,6 +11,7 @@ RUN is a folder for checkpoints and losses; a run that was stopped goes on when 
 import argparse
 import logging
 import sys
+from itertools import chain
 from pathlib import Path
 
 from hallo3_core import builtin
@@ -19,7 +20,8 @@ from hallo3_core.errors import InputError
 from . import drift
 from .builtin_model import train_builtin
 from .finetune import STAGES, finetune
-from .measure import CASES, CLIPS, report
+from .measure import CASES, CLIPS, folder_of, report
+from .sheet import sheets
 
 
 def parse() -> argparse.Namespace:
@@ -56,11 +58,14 @@ def main() -> int:
             case "builtin":
                 lines = train_builtin(options.run, options.weights)
             case "measure":
-                lines = report(builtin.load(), options.run / "measured", options.clips)
+                model = builtin.load()
+                folder = folder_of(model, options.run)
+                lines = chain(report(model, folder, options.clips), sheets(folder, options.clips))
             case "drift":
                 case = CASES[options.case]
-                folder = options.run / "measured"
-                lines = drift.report(builtin.load(), folder, case, options.seconds)
+                model = builtin.load()
+                folder = folder_of(model, options.run)
+                lines = drift.report(model, folder, case, options.seconds)
             case "finetune":
                 lines = finetune(options)
         for line in lines:

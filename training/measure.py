@@ -146,13 +146,18 @@ class Clip:
         return best_lag(self.tracks.opening, self.truth)[1]
 
 
+def clip_file(folder: Path, case: str, index: int) -> Path:
+    """Frames and tracks of a clip."""
+    return folder / f"{case.replace(' ', '_')}_{index}.npz"
+
+
 def measure(name: str, video: Video, side: int, folder: Path, clips: int) -> list[Clip]:
     """The first clips of a case; those that `folder` has are not made again."""
     reader, done = drawn_reader(), []
     folder.mkdir(parents=True, exist_ok=True)
     person = CASES[name].person if name in CASES else 0
     for index, speech in islice(talks(), clips):
-        file = folder / f"{name.replace(' ', '_')}_{index}.npz"
+        file = clip_file(folder, name, index)
         if not file.exists():
             frames = np.stack(list(video(index, speech)))
             tracks = track(reader, frames, portrait(index + person, side).picture)
@@ -190,10 +195,14 @@ def middle(values: Iterable[float]) -> float:
     return median(np.array(list(values)))
 
 
-def report(model: Hallo3, folder: Path, clips: int = CLIPS) -> Iterator[str]:
-    """A table, a row for each case, as they are ready; other weights have other folders."""
+def folder_of(model: Hallo3, run: Path) -> Path:
+    """Where the clips of these weights are kept."""
     networks = (model.denoiser, model.reference_network, model.audio_projector)
-    folder = folder / digest(*networks, model.vae, model.speech_encoder)
+    return run / "measured" / digest(*networks, model.vae, model.speech_encoder)
+
+
+def report(model: Hallo3, folder: Path, clips: int = CLIPS) -> Iterator[str]:
+    """A table, a row for each case, as they are ready."""
     yield "| case | r of the mouth | lag | swapped | mean opening | identity | seams | sharpness |"
     yield "|---|---|---|---|---|---|---|---|"
     for name, video in videos(model).items():

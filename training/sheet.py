@@ -1,5 +1,6 @@
 """Contact sheets of what `measure` made."""
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -8,12 +9,54 @@ import numpy as np
 
 from hallo3_core.config import FPS
 
-from .measure import FRAMES, talks
+from .measure import CASES, FRAMES, clip_file, talks
+from .world.speech import Speech
 from .world.visemes import mouth_of
 
 SHOWN = np.arange(3, FRAMES, 9)
 """Frames of a video that stand for it."""
 PEOPLE = 4
+INCHES = 10
+
+
+def sheets(folder: Path, clips: int) -> Iterator[Path]:
+    """Two pictures of the clips in `folder`."""
+    spoken = dict(islice(talks(), min(clips, PEOPLE)))
+    yield people(folder, spoken)
+    yield cases(folder, min(spoken))
+
+
+def cases(folder: Path, index: int) -> Path:
+    """The same person saying the same thing, a row for each case."""
+    names = ("drawn", "autoencoder", *CASES)
+    size = INCHES, 0.98 * len(names)
+    figure, axes = plt.subplots(len(names), figsize=size, layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
+        axis.imshow(strip(clip_file(folder, name, index)))
+        axis.set(xticks=[], yticks=[])
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    return save(figure, folder / "cases.jpg")
+
+
+def people(folder: Path, spoken: dict[int, Speech]) -> Path:
+    """Some people, and under each how far the mouth was meant to open and how far it did."""
+    count = len(spoken)
+    layout = {"height_ratios": (1, 0.6) * count, "layout": "constrained"}
+    figure, axes = plt.subplots(2 * count, figsize=(INCHES, 1.75 * count), **layout)
+    rows = zip(spoken.items(), axes[::2], axes[1::2], strict=True)
+    for (index, speech), picture, curves in rows:
+        made = clip_file(folder, "published", index)
+        picture.imshow(strip(made))
+        picture.axis("off")
+        with np.load(made) as stored:
+            opening = stored["opening"]
+        seconds, truth = np.arange(FRAMES) / FPS, mouth_of(speech, FRAMES).opening
+        curves.fill_between(seconds, truth / truth.max(), alpha=0.25, label="meant")
+        curves.plot(seconds, opening / opening.max(), label="in the frames")
+        curves.set(xlim=(0, FRAMES / FPS), yticks=[])
+    axes[1].legend(loc="upper right", fontsize=8)
+    axes[-1].set(xlabel="seconds")
+    return save(figure, folder / "people.jpg")
 
 
 def strip(file: Path) -> np.ndarray:
@@ -22,41 +65,7 @@ def strip(file: Path) -> np.ndarray:
         return np.concatenate(stored["frames"][SHOWN], axis=1)
 
 
-def cases(folder: Path, names: list[str], file: Path) -> None:
-    """The same person saying the same thing, a row for each case."""
-    index, _ = next(talks())
-    figure, axes = plt.subplots(len(names), figsize=(10, 0.98 * len(names)), layout="constrained")
-    for axis, name in zip(axes, names, strict=True):
-        axis.imshow(strip(folder / f"{name.replace(' ', '_')}_{index}.npz"))
-        axis.set(xticks=[], yticks=[])
-        axis.set_ylabel(name, rotation=0, ha="right", va="center")
-    save(figure, file)
-
-
-def people(folder: Path, file: Path) -> None:
-    """Some people, and under each how far the mouth was meant to open and how far it did."""
-    clips = list(islice(talks(), PEOPLE))
-    figure, axes = plt.subplots(
-        2 * PEOPLE,
-        figsize=(10, 1.75 * PEOPLE),
-        height_ratios=(1, 0.6) * PEOPLE,
-        layout="constrained",
-    )
-    for (index, speech), picture, curves in zip(clips, axes[::2], axes[1::2], strict=True):
-        made = folder / f"published_{index}.npz"
-        picture.imshow(strip(made))
-        picture.axis("off")
-        with np.load(made) as stored:
-            opening = stored["opening"]
-        seconds, truth = np.arange(FRAMES) / FPS, mouth_of(speech, FRAMES).opening
-        curves.fill_between(seconds, truth / truth.max(), alpha=0.25, label="the speech")
-        curves.plot(seconds, opening / opening.max(), label="the frames")
-        curves.set(xlim=(0, FRAMES / FPS), yticks=[])
-    axes[1].legend(loc="upper right", fontsize=8)
-    axes[-1].set(xlabel="seconds")
-    save(figure, file)
-
-
-def save(figure: plt.Figure, file: Path) -> None:
-    figure.savefig(file, dpi=100, pil_kwargs={"quality": 85} if file.suffix == ".jpg" else None)
+def save(figure: plt.Figure, file: Path) -> Path:
+    figure.savefig(file, dpi=100, pil_kwargs={"quality": 85})
     plt.close(figure)
+    return file

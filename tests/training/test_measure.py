@@ -5,11 +5,13 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hallo3_core.config import FPS
 from hallo3_core.evaluation.tracks import Tracks
 from training import drift
-from training.measure import FRAMES, Clip, row, swapped, talks
+from training.measure import CASES, FRAMES, Clip, clip_file, row, swapped, talks
+from training.sheet import sheets
 
 
 def clip(seed: int, late: int = 0) -> Clip:
@@ -69,3 +71,15 @@ def test_colours_are_compared_with_the_first_second():
 def test_drift_is_drawn(tmp_path):
     drift.plot(clip(0).tracks, tmp_path / "drift.png")
     assert (tmp_path / "drift.png").stat().st_size > 10_000
+
+
+def test_contact_sheets(tmp_path):
+    """Of two people; one row for each case of the first."""
+    frames = np.zeros((FRAMES, 16, 16, 3), np.uint8)
+    for index, _ in islice(talks(), 2):
+        for name in ("drawn", "autoencoder", *CASES):
+            file = clip_file(tmp_path, name, index)
+            np.savez(file, frames=frames, **vars(clip(index).tracks))
+    people, cases = (Image.open(file) for file in sheets(tmp_path, clips=2))
+    assert people.size == (1000, 350)
+    assert cases.size == (1000, 882)
