@@ -1,7 +1,9 @@
 """ComfyUI's own loaders of the VAE and of the text encoder, on small files of the real layout."""
 
 import importlib
+import sys
 
+import pytest
 import torch
 from comfyui import Host, Parts, build
 from safetensors.torch import save_file
@@ -63,7 +65,24 @@ def test_a_vae_of_the_stock_loader(host, monkeypatch):
     assert stock_motion.shape == our_motion.shape
 
 
-def test_a_prompt_of_the_stock_text_encoder(host, monkeypatch):
+@pytest.fixture
+def literate(host, monkeypatch):
+    """The built-in model with weights for prompts, which it has not learnt to read."""
+    pack = sys.modules[host.nodes.NODE_CLASS_MAPPINGS["Hallo3LoadDiT"].__module__].builtin
+    plain = pack.load
+
+    def load():
+        model = plain()
+        torch.nn.init.normal_(model.denoiser.embed.text.weight, std=0.05)
+        return model
+
+    monkeypatch.setattr(pack, "load", load)
+    host.executor.reset()
+    yield
+    host.executor.reset()
+
+
+def test_a_prompt_of_the_stock_text_encoder(host, literate, monkeypatch):
     """CLIPLoader knows T5 XXL by a matrix of its last layer; the rest of the file is small."""
     config = {"d_model": 4096, "d_kv": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1}
     config |= {"vocab_size": 8000, "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True}
