@@ -87,7 +87,8 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
 
     def animate(model, identity, speech, noise, **options):
         jobs.append((model, identity, speech, noise, options))
-        yield Segment(0, torch.empty(0), torch.zeros(8, *identity.size, 3))
+        frames = torch.zeros(8, *identity.size, 3)
+        yield Segment(0, torch.empty(0), frames, frames[0])
 
     monkeypatch.setattr(command_line, "animate", animate)
     mask = Image.new("L", (90, 60))
@@ -188,7 +189,8 @@ def test_examples_are_copied_on_request(tmp_path, monkeypatch, capsys):
 def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
     def animate(model, identity, *_, **__):
         height, width = identity.size
-        yield Segment(0, torch.empty(0), torch.zeros(47, height, width, 3))
+        frames = torch.zeros(47, height, width, 3)
+        yield Segment(0, torch.empty(0), frames, frames[0])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command_line, "animate", animate)
