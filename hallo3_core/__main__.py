@@ -29,6 +29,7 @@ from .convert import CONVERTED, convert, find_sources, plan
 from .download import FILES, TEXT_ENCODERS, download
 from .errors import InputError
 from .evaluation import evaluate
+from .evaluation.fid import features, frechet_distance, load_inception
 from .framing import FITS
 from .inputs import find_face, find_voice, save_picture
 from .memory_plan import GB, RESERVED, WEIGHTS, free_memory
@@ -81,6 +82,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     judging.add_argument("--portrait", type=Path, help="who it is (default: the first frame)")
     judging.add_argument("--face-models", type=Path, help="folder of MediaPipe's and InsightFace's")
     judging.add_argument("--syncnet", type=Path, help="its authors' syncnet_v2.model")
+    judging.add_argument("--fid", type=Path, help="pytorch-fid's Inception; with --real")
+    judging.add_argument("--real", type=Path, nargs="+", metavar="VIDEO", help="for FID")
     add = command.add_argument
     add("--portrait", type=Path, help="a picture (default: a drawing)")
     add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
@@ -265,9 +268,18 @@ def run_download(options: argparse.Namespace) -> int:
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
+    if bool(options.fid) != bool(options.real):
+        raise InputError(
+            "FID is of videos from real ones: give --fid FILE and --real VIDEO... both."
+        )
+    inception = load_inception(options.fid) if options.fid else None
     for video in options.videos:
         report = evaluate(video, options.portrait, options.face_models, options.syncnet)
         print(f"{video}: " + "\n  ".join(report.lines()), flush=True)
+    if inception:
+        made, real = (features(inception, videos) for videos in (options.videos, options.real))
+        distance = frechet_distance(made, real)
+        print(f"FID: {distance:.2f} of {len(made)} frames from {len(real)} real ones")
     return 0
 
 
