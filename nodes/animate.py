@@ -265,8 +265,8 @@ class StoreSegment(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent, vae, identity, segment_index, seed, previous=None) -> io.NodeOutput:
-        last = previous.last[None] / 255 if previous else None
-        frames, last_frames = decode_segment(latent, vae, identity, last)
+        before = previous.last[None] / 255 if previous else None
+        frames, last_frames = decode_segment(latent, vae, identity, before)
         folder = Path(folder_paths.get_output_directory()) / "hallo3_segments"
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{segment_index:05}_{uuid4().hex[:8]}.mp4"

@@ -39,13 +39,19 @@ def decode_segment(
     if previous is None:
         return shown[MOTION_FRAMES:], last_frames
     last = previous[-1, ..., :3]
-    if last.shape != shown.shape[1:]:
-        raise InputError(
-            f"The previous frames have {last.shape[1]} x {last.shape[0]} pixels, the video "
-            f"{shown.shape[2]} x {shown.shape[1]}: connect them as Decode VAE gives them."
-        )
+    if last.shape[:2] != identity.size:
+        raise wrong_size("The previous frames have", last, identity)
     repeated = shown[MOTION_FRAMES - 1]
     return fade_in(shown[MOTION_FRAMES:], repeated, last.to(repeated)), last_frames
+
+
+def wrong_size(found: str, frames: Tensor, identity: Identity) -> InputError:
+    """`frames` (..., height, width, 3) are not as large as the video of `identity`."""
+    height, width = frames.shape[-3:-1]
+    return InputError(
+        f"{found} {width} x {height} pixels, the video {identity.size[1]} x {identity.size[0]}: "
+        "connect them as Decode VAE gives them."
+    )
 
 
 def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Tensor:
@@ -62,11 +68,7 @@ def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Te
         edges = (columns.start, width - columns.stop, rows.start, height - rows.stop)
         frames = F.pad(frames, (0, 0, *edges))
     if frames.shape[1:3] != (height, width):
-        found = f"{frames.shape[2]} x {frames.shape[1]}"
-        raise InputError(
-            f"The frames have {found} pixels, the video {identity.size[1]} x {identity.size[0]}: "
-            "connect them as Decode VAE gives them."
-        )
+        raise wrong_size("The frames have", frames, identity)
     pixels = frames.permute(3, 0, 1, 2)[None].clamp(0, 1) * 2 - 1
     draws = SeededNoise(seed).stream("motion", index)
     with torch.no_grad():

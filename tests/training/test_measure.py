@@ -74,12 +74,16 @@ def test_drift_is_drawn(tmp_path):
 
 
 def test_contact_sheets(tmp_path):
-    """Of two people; one row for each case of the first."""
-    frames = np.zeros((FRAMES, 16, 16, 3), np.uint8)
+    """Of two people; one row for each case of the first, here ever lighter."""
+    names = ("drawn", "autoencoder", *CASES)
     for index, _ in islice(talks(), 2):
-        for name in ("drawn", "autoencoder", *CASES):
+        for place, name in enumerate(names):
+            frames = np.full((FRAMES, 16, 16, 3), 20 * place, np.uint8)
             file = clip_file(tmp_path, name, index)
             np.savez(file, frames=frames, **vars(clip(index).tracks))
     people, cases = (Image.open(file) for file in sheets(tmp_path, clips=2))
     assert people.size == (1000, 350)
+    assert people.getpixel((500, 60))[0] == pytest.approx(20 * names.index("published"), abs=4)
     assert cases.size == (1000, 882)
+    found = [cases.getpixel((500, 49 + 98 * place))[0] for place in range(len(names))]
+    assert found == pytest.approx([20 * place for place in range(len(names))], abs=4)
