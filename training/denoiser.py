@@ -24,7 +24,7 @@ from .loop import DEVICE, Loop, Settings
 
 DROPPED = {"speech": 0.05, "reference": 0.05, "motion": 0.05, "text": 0.1}
 """Shares of the examples whose condition is zero."""
-LIPS = 15.0
+LIPS = 30.0
 """Weight of the squared error where the mouth is, beside 1 everywhere."""
 FIRST = 0.25
 """Share of the examples that begin like a first segment, with two frames of silence."""
@@ -132,7 +132,7 @@ def is_audio(name: str) -> bool:
 
 
 IDENTITY = Stage("identity", lambda name: not is_audio(name), False, Settings(500, 1e-3, 3e-3))
-SPEECH = Stage("speech", lambda name: True, True, Settings(2800, 1e-3, 3e-3))
+SPEECH = Stage("speech", lambda name: True, True, Settings(5400, 1e-3, 3e-3))
 """Networks that come from nothing go on learning all else while they learn to hear."""
 
 

@@ -161,6 +161,18 @@ def test_networks_from_nothing_predict_nothing():
     assert losses["v"].item() == pytest.approx(batch.target.pow(2).mean().item(), rel=1e-3)
 
 
+def test_lips_weigh_more():
+    """Thirty times more at the one latent pixel that is a mouth."""
+    speaker = One()
+    speaker.example.lips[1, 2] = 1
+    batch = denoiser.draw_batch(speaker, replace(denoiser.SPEECH, batch=2), 0)
+    squares = batch.target.square()
+    mouth = squares[..., 1, 2].mean().item()
+    expected = (24 * squares.mean().item() + 30 * mouth) / (24 + 30)
+    losses = denoiser.losses(Networks.from_nothing(CONFIG).eval(), batch)
+    assert losses["v"].item() == pytest.approx(expected, rel=1e-3)
+
+
 def shot() -> Shot:
     torch.manual_seed(1)
     return Shot(
