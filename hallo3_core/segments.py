@@ -15,7 +15,7 @@ from .speech import FeatureFile
 from .vae import encode
 
 DROPPED_PIXELS = 0.1
-FADED_FRAMES = 8
+FADED_FRAMES = 12
 """Over so many new frames a segment leaves the colours of the one before; ours, not published."""
 
 
@@ -71,8 +71,10 @@ def fade_in(frames: Tensor, repeated: Tensor, last: Tensor) -> Tensor:
 
     `frames` (frames, height, width, 3) in [0, 1]; `repeated` (height, width, 3) is the last motion
     frame as this segment has it, and `last` the same moment as the segment before has it. What
-    these differ by is added to the first `FADED_FRAMES`, less and less.
+    these differ by is added to the first `FADED_FRAMES`, less and less, along half a cosine: it
+    begins and ends to go gently.
     """
-    share = 1 - torch.arange(1, FADED_FRAMES + 1).to(frames) / (FADED_FRAMES + 1)
+    time = torch.arange(1, FADED_FRAMES + 1).to(frames) / (FADED_FRAMES + 1)
+    share = (torch.cos(torch.pi * time) + 1) / 2
     beginning = frames[:FADED_FRAMES] + share[: len(frames), None, None, None] * (last - repeated)
     return torch.cat([beginning.clamp(0, 1), frames[FADED_FRAMES:]])
