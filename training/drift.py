@@ -34,7 +34,7 @@ def plot(tracks: Tracks, file: Path) -> None:
     second = np.ones(FPS) / FPS
     figure, axes = plt.subplots(2, 1, figsize=(8, 4), sharex=True, layout="constrained")
     curves = (
-        ("distance from the portrait", tracks.distance),
+        ("identity", tracks.distance),
         ("colour, Delta E", colour_distance(tracks)),
     )
     for axis, (name, values) in zip(axes, curves, strict=True):
