@@ -25,8 +25,8 @@ from torchvision.models.inception import (
     InceptionE,
 )
 
-from ..errors import InputError
 from ..video import read_frames
+from .user_file import fill
 
 SIDE = 299
 CLASSES = 1008
@@ -70,15 +70,9 @@ def inception() -> Inception3:
 def load_inception(file: Path) -> Inception3:
     """From scaled pictures (batch, 3, 299, 299) in [-1, 1] to features (batch, 2048)."""
     network = inception()
-    try:
-        network.load_state_dict(torch.load(file, "cpu", weights_only=True))
-    except Exception as error:  # torch raises many kinds
-        raise InputError(
-            f"{file} is not FID's Inception ({type(error).__name__}): "
-            "give pytorch-fid's pt_inception-2015-12-05-6726825d.pth."
-        ) from error
+    fill(network, file, "FID's Inception", "pytorch-fid's pt_inception-2015-12-05-6726825d.pth")
     network.fc = nn.Identity()
-    return network.eval().requires_grad_(False)
+    return network
 
 
 def features(network: Inception3, videos: Iterable[Path]) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..config import SAMPLE_RATE
 from ..errors import InputError
 from .likeness import cut_face
+from .user_file import fill
 
 SIDE = 224
 FRAMES = 5
@@ -92,13 +93,8 @@ def _block(conv: nn.Conv2d | nn.Conv3d) -> tuple[nn.Module, ...]:
 
 def load_syncnet(file: Path) -> SyncNet:
     network = SyncNet()
-    try:
-        network.load_state_dict(torch.load(file, "cpu", weights_only=True))
-    except Exception as error:  # torch raises many kinds
-        raise InputError(
-            f"{file} is not SyncNet ({type(error).__name__}): give its authors' syncnet_v2.model."
-        ) from error
-    return network.eval().requires_grad_(False)
+    fill(network, file, "SyncNet", "its authors' syncnet_v2.model")
+    return network
 
 
 def face_squares(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Tensor:
