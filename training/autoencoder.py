@@ -35,13 +35,15 @@ Kind = tuple[int, int, int, int]
 @dataclass(frozen=True)
 class Stage:
     """Batches of these kinds in turn: crops for the greater part, which vary more, then whole
-    canvases, as the norms see them later."""
+    canvases, as the norms see them later. An encoder that is not trained leaves latents as they
+    are."""
 
     name: str
     crops: tuple[Kind, ...]
     whole: tuple[Kind, ...]
     cropped: float
     settings: Settings
+    encoder: bool = True
 
     def kind(self, step: int) -> Kind:
         kinds = self.crops if step < self.cropped * self.settings.steps else self.whole
@@ -62,6 +64,15 @@ MOVEMENT = Stage(
     0.82,
     Settings(steps=3600, rate=1e-3, matrix_rate=1e-3, average=0.995),
 )
+MOUTHS = Stage(
+    "autoencoder_mouths",
+    ((8, 9, 32, 48), (4, 9, 48, 64)),
+    ((1, 9, 128, 192),),
+    0.7,
+    Settings(steps=1500, rate=1e-3, matrix_rate=1e-3, average=0.995),
+    encoder=False,
+)
+STAGES = PICTURES, MOVEMENT, MOUTHS
 
 Pool = tuple[np.ndarray, np.ndarray]
 
@@ -141,7 +152,7 @@ def losses(vae: AutoencoderKLCogVideoX, rows: Tensor, seed: int) -> dict[str, Te
     }
 
 
-def train(folder: Path, stages: tuple[Stage, ...] = (PICTURES, MOVEMENT)) -> AutoencoderKLCogVideoX:
+def train(folder: Path, stages: tuple[Stage, ...] = STAGES) -> AutoencoderKLCogVideoX:
     """The averaged autoencoder."""
     torch.manual_seed(0)
     vae = AutoencoderKLCogVideoX(**builtin.VAE)
@@ -150,6 +161,7 @@ def train(folder: Path, stages: tuple[Stage, ...] = (PICTURES, MOVEMENT)) -> Aut
             nn.init.zeros_(parameter)
     pool = pictures(folder / "pictures", *POOL)
     for stage in stages:
+        vae.encoder.requires_grad_(stage.encoder)
         loop = Loop(folder / stage.name, vae, stage.settings)
 
         def losses_at(step: int, vae=vae, stage=stage) -> dict[str, Tensor]:

@@ -132,7 +132,7 @@ def is_audio(name: str) -> bool:
 
 
 IDENTITY = Stage("identity", lambda name: not is_audio(name), False, Settings(500, 1e-3, 3e-3))
-SPEECH = Stage("speech", lambda name: True, True, Settings(5400, 1e-3, 3e-3))
+SPEECH = Stage("speech", lambda name: True, True, Settings(7300, 1e-3, 3e-3))
 """Networks that come from nothing go on learning all else while they learn to hear."""
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from hallo3_core.config import FPS, SEGMENT_FRAMES, Hallo3Config
 from hallo3_core.portrait import box_region
 
-from .examples import VARIANTS, Shot, Shots
+from .examples import VARIANTS, Shot
 from .pool import to_pixels
 from .world.clips import motion_of, person_of, speech_of
 from .world.drawing import Frame, draw
@@ -23,7 +23,7 @@ NO_FACE = 0.2
 """Share of the portraits whose face is not found, so that the whole picture stands for it."""
 
 
-class DrawnShots(Shots):
+class DrawnShots:
     """Shots of a split, as many as one likes, on the canvas of a model."""
 
     def __init__(self, split: Split, count: int, config: Hallo3Config):

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from diffusers import AutoencoderKLCogVideoX
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 from transformers import Wav2Vec2Model
 
 from hallo3_core.config import (
@@ -138,17 +139,14 @@ class Examples:
         )
 
 
-class Shots(Dataset):
+class Shots(Protocol):
     """Shots by their number; `title` says which one it is, so that it is not taken for another."""
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Shot:
-        raise NotImplementedError
+    def __getitem__(self, index: int) -> Shot: ...
 
-    def title(self, index: int) -> str:
-        raise NotImplementedError
+    def title(self, index: int) -> str: ...
 
 
 def prepare(
@@ -158,7 +156,7 @@ def prepare(
     another process."""
     folder.mkdir(parents=True, exist_ok=True)
     examples = Examples(folder, len(shots))
-    networks = digest(vae, encoder)
+    networks = digest(vae.encoder, encoder)
     titles = [f"{shots.title(index)} {networks}" for index in range(len(shots))]
     missing = [i for i, file in enumerate(examples.files) if title_of(file) != titles[i]]
     nn.Module.to(vae, DEVICE)

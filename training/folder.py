@@ -17,12 +17,12 @@ from hallo3_core.speech import prepare_waveform
 from hallo3_core.text import TextEncoder
 from hallo3_core.video import read_frames, read_speech
 
-from .examples import VARIANTS, Shot, Shots
+from .examples import VARIANTS, Shot
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
-class FolderShots(Shots):
+class FolderShots:
     """Shots of 49 frames at 25 fps, one every 47, of all videos in a folder.
 
     A text file of a video's name is its caption, for which `text_encoder` is loaded.

@@ -18,7 +18,7 @@ from hallo3_core.speech import hidden_states, padded
 from .loop import Loop, Settings
 from .pool import sounds
 
-SETTINGS = Settings(steps=2500, rate=2e-3, matrix_rate=5e-3)
+SETTINGS = Settings(steps=6000, rate=2e-3, matrix_rate=5e-3)
 CLIPS, FRAMES = 3000, 196
 LENGTHS = (49, 98, 196)
 BATCH = 4
