@@ -118,13 +118,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Stage:
-    """What is trained, by name, and whether the speech is heard."""
+    """What is trained, by name, and whether the speech is heard.
+
+    A timestep t of 1000 is drawn with 1 - t / 1000 = u^noise, where u is uniform: 1 is as
+    published, more is more often where the noise is high.
+    """
 
     name: str
     trains: Callable[[str], bool]
     hears: bool
     settings: Settings
     batch: int = 8
+    noise: float = 1
 
 
 def is_audio(name: str) -> bool:
@@ -132,7 +137,7 @@ def is_audio(name: str) -> bool:
 
 
 IDENTITY = Stage("identity", lambda name: not is_audio(name), False, Settings(500, 1e-3, 3e-3))
-SPEECH = Stage("speech", lambda name: True, True, Settings(7300, 1e-3, 3e-3))
+SPEECH = Stage("speech", lambda name: True, True, Settings(10200, 1e-3, 3e-3), noise=2)
 """Networks that come from nothing go on learning all else while they learn to hear."""
 
 
@@ -145,7 +150,7 @@ def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
     )
     if not stage.hears:
         speech = torch.zeros_like(speech)
-    timesteps = torch.from_numpy(generator.integers(TRAINING_STEPS, size=stage.batch))
+    timesteps = draw_timesteps(stage, generator)
     alpha = denoiser_alphas()[timesteps].float().view(-1, 1, 1, 1, 1)
     sigma = (1 - alpha**2).sqrt()
     seed = int(generator.integers(2**62))
@@ -161,6 +166,12 @@ def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
         1 + LIPS * lips[:, None, None],
         join_texts([example.text for example in drawn]),
     )
+
+
+def draw_timesteps(stage: Stage, generator: np.random.Generator) -> Tensor:
+    """(batch,) int64, up to 999, which is nothing but noise."""
+    clean = generator.random(stage.batch) ** stage.noise
+    return TRAINING_STEPS - 1 - torch.from_numpy(clean * TRAINING_STEPS).long()
 
 
 def join_texts(texts: list[Tensor | None]) -> Tensor | None:

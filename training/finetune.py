@@ -33,10 +33,10 @@ def is_attention(name: str) -> bool:
 
 
 STAGES = {
-    stage.name: replace(stage, trains=trains)
+    stage.name: replace(stage, trains=trains, noise=1)
     for stage, trains in ((IDENTITY, is_attention), (SPEECH, is_audio))
 }
-"""As published: the audio modules are trained alone."""
+"""As published: the audio modules are trained alone, and all timesteps are as likely."""
 
 
 def add_lora(denoiser: Denoiser, stage: str, rank: int) -> None:

@@ -90,6 +90,20 @@ def test_normalised_latents_decode_to_the_same():
     assert (before - after).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_an_encoder_that_is_not_trained_stays_as_it_is(tmp_path, monkeypatch, trained):
+    frames = np.random.default_rng(0).integers(0, 255, (2, 9, 32, 48, 3), np.uint8)
+    boxes = np.tile(np.array([20.0, 16.0, 28.0, 24.0]), (2, 9, 1))
+    monkeypatch.setattr(autoencoder, "pictures", lambda *_: (frames, boxes))
+    kinds = ((1, 9, 32, 48),)
+    settings = replace(SETTINGS, steps=2)
+    stage = autoencoder.Stage("short", kinds, kinds, 0.5, settings, encoder=trained)
+    untrained = replace(stage, name="none", settings=replace(SETTINGS, steps=0))
+    before, after = (autoencoder.train(tmp_path, (s,)).state_dict() for s in (untrained, stage))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == ({"encoder", "decoder"} if trained else {"decoder"})
+
+
 def example() -> Example:
     torch.manual_seed(0)
     video, reference, motion = (torch.randn(16, f, 4, 6) for f in (13, 1, 1))
@@ -115,6 +129,16 @@ def test_the_target_is_v():
     found = alpha * batch.latents - (1 - alpha**2).sqrt() * batch.target
     assert (found - example().video).abs().max() < 1e-4
     assert batch.latents.std() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("noise, below, above", [(1, 0.25, 0.25), (2, 0.134, 0.5)])
+def test_timesteps_are_uniform_or_oftener_noisy(noise, below, above):
+    """Shares of the quarters with the least noise and with the most."""
+    stage = replace(denoiser.SPEECH, noise=noise, batch=10_000)
+    drawn = denoiser.draw_timesteps(stage, np.random.default_rng(0))
+    assert (drawn.min(), drawn.max()) == (0, 999)
+    assert (drawn < 250).float().mean().item() == pytest.approx(below, abs=0.02)
+    assert (drawn >= 750).float().mean().item() == pytest.approx(above, abs=0.02)
 
 
 def test_conditions_are_dropped_at_the_published_rates():
