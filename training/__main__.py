@@ -3,7 +3,7 @@
     python -m training builtin RUN
     python -m training measure RUN
     python -m training drift RUN
-    python -m training finetune RUN --model FOLDER --clips FOLDER [--lora RANK]
+    python -m training finetune RUN --model FOLDER --clips FOLDER [--unseen FOLDER] [--lora RANK]
 
 RUN is a folder for checkpoints and losses; a run that was stopped goes on when it is started again.
 """
@@ -41,6 +41,9 @@ def parse() -> argparse.Namespace:
     tuning.add_argument("run", type=Path)
     tuning.add_argument("--model", type=Path, help="as for animate (default: the built-in one)")
     tuning.add_argument("--clips", type=Path, required=True, help="a folder of videos with speech")
+    tuning.add_argument(
+        "--unseen", type=Path, help="a folder of other clips, for their losses in the log alone"
+    )
     tuning.add_argument("--face-models", type=Path, help="folder of antelopev2, for embeddings")
     tuning.add_argument("--stage", choices=STAGES, default="speech", help="(%(default)s)")
     tuning.add_argument("--steps", type=int, default=30_000, help="(%(default)s, as published)")

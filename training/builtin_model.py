@@ -17,7 +17,7 @@ from .examples import prepare
 from .export import save_half, save_networks
 from .pool import pictures
 
-SHOTS = 1000
+SHOTS = 8000
 MEASURED = 48
 """Clips by which the latents are brought to a variance of 1."""
 
@@ -38,13 +38,16 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
     logger.info("The face reader")
     save_half(face_reader.train(run), reader.FILE)
     logger.info("%d shots as latents", SHOTS)
+    vae = make_lean(vae).bfloat16()
     shots = DrawnShots("train", SHOTS, builtin.CONFIG)
-    examples = prepare(run / "examples", shots, make_lean(vae), encoder)
+    examples = prepare(run / "examples", shots, vae, encoder)
+    strangers = DrawnShots("validation", denoiser.WATCHED, builtin.CONFIG)
+    unseen = prepare(run / "unseen", strangers, vae, encoder)
     torch.manual_seed(0)
     networks = Networks.from_nothing(builtin.CONFIG)
     for stage in (denoiser.IDENTITY, denoiser.SPEECH):
         logger.info("The stage of %s", stage.name)
-        networks = denoiser.train(networks, examples, stage, run)
+        networks = denoiser.train(networks, examples, stage, run, unseen)
         files = save_networks(networks, run, weights)
     for log in run.glob("*/losses.jsonl"):
         plot(log.parent)

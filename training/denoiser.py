@@ -28,6 +28,8 @@ LIPS = 30.0
 """Weight of the squared error where the mouth is, beside 1 everywhere."""
 FIRST = 0.25
 """Share of the examples that begin like a first segment, with two frames of silence."""
+WATCHED = 32
+"""Examples that are never trained on, in one batch."""
 AUDIO_MODULES = ("audio_projector.", "audio_norm.", "audio_attention.")
 
 
@@ -202,10 +204,24 @@ def losses(networks: Networks, batch: Batch) -> dict[str, Tensor]:
     return {"v": (batch.weight * error).sum() / (batch.weight.expand_as(error).sum())}
 
 
-def train(networks: Networks, examples: Examples, stage: Stage, folder: Path) -> Networks:
-    """The averaged networks after a stage."""
+def train(
+    networks: Networks,
+    examples: Examples,
+    stage: Stage,
+    folder: Path,
+    unseen: Examples | None = None,
+) -> Networks:
+    """The averaged networks after a stage; the log says how they do on `unseen` examples too."""
     for name, parameter in networks.named_parameters():
         parameter.requires_grad_(stage.trains(name))
     loop = Loop(folder / stage.name, networks, stage.settings)
-    loop.run(lambda step: losses(networks, draw_batch(examples, stage, step).to(DEVICE)))
+
+    def losses_at(step: int) -> dict[str, Tensor]:
+        return losses(networks, draw_batch(examples, stage, step).to(DEVICE))
+
+    if unseen is None:
+        loop.run(losses_at)
+    else:
+        watched = draw_batch(unseen, replace(stage, batch=WATCHED), 0).to(DEVICE)
+        loop.run(losses_at, lambda: losses(networks, watched))
     return loop.finish()

@@ -79,8 +79,7 @@ def encode(
     """Means and standard deviations of the latents of a shot, and its speech, in half precision."""
 
     def moments(pixels: Tensor) -> Tensor:
-        with torch.autocast(DEVICE.type, torch.bfloat16):
-            posterior = vae.encode(pixels.to(DEVICE)).latent_dist
+        posterior = vae.encode(pixels.to(DEVICE, vae.dtype)).latent_dist
         return torch.stack([posterior.mean, posterior.std]).half().cpu()
 
     black = torch.tensor(-1.0)

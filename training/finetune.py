@@ -14,7 +14,7 @@ from hallo3_core.transformer import Denoiser
 
 from .curves import plot
 from .denoiser import IDENTITY, SPEECH, Networks, is_audio, train
-from .examples import prepare
+from .examples import Examples, prepare
 from .export import save_lora, save_networks
 from .folder import FolderShots
 from .loop import Settings
@@ -48,15 +48,21 @@ def add_lora(denoiser: Denoiser, stage: str, rank: int) -> None:
 def finetune(options: Namespace) -> list[Path]:
     model = Hallo3.from_folder(options.model) if options.model else builtin.load()
     finder = open_finder(face_folders(options))
-    shots = FolderShots(options.clips, model.config, finder, model.text_encoder)
-    examples = prepare(options.run / "examples", shots, model.vae, model.speech_encoder)
+    vae = model.vae.bfloat16()
+
+    def encoded(clips: Path, folder: str) -> Examples:
+        shots = FolderShots(clips, model.config, finder, model.text_encoder)
+        return prepare(options.run / folder, shots, vae, model.speech_encoder)
+
+    examples = encoded(options.clips, "examples")
+    unseen = encoded(options.unseen, "unseen") if options.unseen else None
     networks = Networks(model.denoiser, model.reference_network, model.audio_projector)
     settings = Settings(options.steps, options.rate, betas=(0.9, 0.95), weight_decay=1e-4, clip=0.1)
     stage = replace(STAGES[options.stage], settings=settings, batch=options.batch)
     if options.lora:
         add_lora(networks.denoiser, stage.name, options.lora)
         stage = replace(stage, trains=lambda name: "lora_" in name)
-    networks = train(networks, examples, stage, options.run)
+    networks = train(networks, examples, stage, options.run, unseen)
     plot(options.run / stage.name)
     if options.lora:
         file = options.run / f"hallo3_{stage.name}_lora.safetensors"

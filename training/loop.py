@@ -15,6 +15,7 @@ from .optimizer import Optimizer
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CHECKPOINT_SECONDS = 120
 LOG_STEPS = 20
+UNSEEN_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,16 @@ class Loop:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
 
-    def run(self, losses_at: Callable[[int], dict[str, Tensor]]) -> None:
+    def run(
+        self,
+        losses_at: Callable[[int], dict[str, Tensor]],
+        unseen: Callable[[], dict[str, Tensor]] | None = None,
+    ) -> None:
         """Minimise the sum of the losses of every step.
 
         `losses_at` is given the step and draws its batch from that, so that a run that goes on
-        sees what it would have seen.
+        sees what it would have seen. `unseen` gives losses of what is never trained on, for the log
+        alone: where they stop falling, the network learns by heart.
         """
         self.network.train()
         saved, started, first = time.perf_counter(), time.perf_counter(), self.step
@@ -74,15 +80,22 @@ class Loop:
                 losses = losses_at(self.step)
                 norm = self.update(sum(losses.values()))
                 self.step += 1
-                if self.step % LOG_STEPS == 0 or self.step == self.settings.steps:
+                if self.due(LOG_STEPS):
                     seconds = (time.perf_counter() - started) / (self.step - first)
-                    shown = {name: round(loss.item(), 5) for name, loss in losses.items()}
+                    shown = numbers(losses)
+                    if unseen is not None and self.due(UNSEEN_STEPS):
+                        with torch.no_grad():
+                            shown |= numbers(unseen(), "unseen ")
                     row = {"step": self.step, **shown, "norm": norm, "step_seconds": seconds}
                     print(json.dumps(row), file=log, flush=True)
                 if time.perf_counter() - saved > CHECKPOINT_SECONDS:
                     self.save()
                     saved = time.perf_counter()
         self.save()
+
+    def due(self, every: int) -> bool:
+        """Whether this step is one of every so many, or the last."""
+        return self.step % every == 0 or self.step == self.settings.steps
 
     def finish(self) -> nn.Module:
         """The network with the exponential moving average of what was trained, on the CPU."""
@@ -130,3 +143,7 @@ class Loop:
                 for tensor, value in zip(mine, saved, strict=True):
                     tensor.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def numbers(losses: dict[str, Tensor], prefix: str = "") -> dict[str, float]:
+    return {prefix + name: round(loss.item(), 5) for name, loss in losses.items()}

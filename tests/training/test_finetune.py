@@ -66,7 +66,7 @@ def finetune(run: Path, clips: Path, *options: str) -> str:
 
 def test_all_weights_of_a_stage(tmp_path, clips):
     """What comes out loads, and differs from the model that went in by its audio modules alone."""
-    printed = finetune(tmp_path, clips)
+    printed = finetune(tmp_path, clips, "--unseen", str(clips))
     file = tmp_path / "models" / "diffusion_models" / "hallo3_dit_bf16.safetensors"
     assert str(file) in printed
     denoiser, reference, _ = load_transformers(file, torch.float32)
@@ -77,6 +77,7 @@ def test_all_weights_of_a_stage(tmp_path, clips):
         assert bool(changed) == (mine is denoiser)
         assert all("audio" in name for name in changed)
     assert (tmp_path / "speech" / "losses.png").exists()
+    assert "unseen v" in (tmp_path / "speech" / "losses.jsonl").read_text()
 
 
 @pytest.mark.parametrize("stage", ["speech", "identity"])

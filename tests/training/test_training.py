@@ -1,5 +1,6 @@
 """The loop, the losses and the data of the training, on networks of a few numbers."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +49,20 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(tmp_path):
     assert resumed.step == 8
     for ours, theirs in zip(whole.average, resumed.average, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_losses_of_what_is_not_trained_on_are_logged(tmp_path):
+    network = nn.Linear(1, 1)
+    loop = Loop(tmp_path, network, replace(SETTINGS, steps=400))
+
+    def losses() -> dict[str, torch.Tensor]:
+        return {"square": (network(torch.ones(1)) - 1).square().sum()}
+
+    loop.run(lambda step: losses(), lambda: {"square": losses()["square"] + 5})
+    rows = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "unseen square" in row] == [200, 400]
+    assert rows[-1]["unseen square"] == pytest.approx(5, abs=1e-2)
+    assert plot(tmp_path).stat().st_size > 10_000
 
 
 def test_the_average_follows_what_is_trained(tmp_path):
