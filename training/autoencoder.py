@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hallo3_core import builtin
 from hallo3_core.vae import LATENT_SCALE
 
-from .loop import DEVICE, Loop, Settings
+from .loop import DEVICE, Loop, Settings, mixed_precision
 from .pool import pictures, to_pixels
 
 POOL = ("train", 1200, 17, (128, 192))
@@ -135,7 +135,7 @@ def dress(pixels: Tensor, generator: np.random.Generator) -> Tensor:
 def losses(vae: AutoencoderKLCogVideoX, rows: Tensor, seed: int) -> dict[str, Tensor]:
     """Of a batch: pixels in [-1, 1], and where the mouth is."""
     pixels, mouth = rows[:, :3], rows[:, 3:].clamp(min=0)
-    with torch.autocast(pixels.device.type, torch.bfloat16):
+    with mixed_precision():
         posterior = vae.encode(pixels).latent_dist
         latents = posterior.sample(torch.Generator(pixels.device).manual_seed(seed))
         found = vae.decode(latents).sample

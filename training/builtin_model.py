@@ -15,6 +15,7 @@ from .denoiser import Networks
 from .drawn import DrawnShots
 from .examples import prepare
 from .export import save_half, save_networks
+from .loop import COMPUTE
 from .pool import pictures
 
 SHOTS = 8000
@@ -38,7 +39,7 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
     logger.info("The face reader")
     save_half(face_reader.train(run), reader.FILE)
     logger.info("%d shots as latents", SHOTS)
-    vae = make_lean(vae).bfloat16()
+    vae = make_lean(vae).to(COMPUTE)
     shots = DrawnShots("train", SHOTS, builtin.CONFIG)
     examples = prepare(run / "examples", shots, vae, encoder)
     strangers = DrawnShots("validation", denoiser.WATCHED, builtin.CONFIG)

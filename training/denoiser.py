@@ -20,7 +20,7 @@ from hallo3_core.sampling import TRAINING_STEPS, denoiser_alphas
 from hallo3_core.transformer import Conditions, Denoiser, ReferenceNetwork
 
 from .examples import Example, Examples
-from .loop import DEVICE, Loop, Settings
+from .loop import DEVICE, HALF, Loop, Settings, mixed_precision
 
 DROPPED = {"speech": 0.05, "reference": 0.05, "motion": 0.05, "text": 0.1}
 """Shares of the examples whose condition is zero."""
@@ -79,7 +79,7 @@ class Networks(nn.Module):
         if text is None:
             shape = len(batch.latents), self.config.text_tokens, self.config.text_width
             text = batch.latents.new_zeros(shape)
-        attend = attention if batch.latents.is_cuda else plain_attention
+        attend = plain_attention if HALF and batch.latents.is_cpu else attention
         features, _ = self.reference_network(batch.reference, attend, text)
         tokens = self.audio_projector(batch.speech)
         motion = F.pad(batch.motion, (0, 0, 0, 0, 0, LATENT_FRAMES - 1))
@@ -198,7 +198,7 @@ def drop(example: Example, generator: np.random.Generator) -> Example:
 
 
 def losses(networks: Networks, batch: Batch) -> dict[str, Tensor]:
-    with torch.autocast(batch.latents.device.type, torch.bfloat16):
+    with mixed_precision():
         found = networks(batch)
     error = (found.float() - batch.target).square()
     return {"v": (batch.weight * error).sum() / (batch.weight.expand_as(error).sum())}

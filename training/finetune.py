@@ -17,7 +17,7 @@ from .denoiser import IDENTITY, SPEECH, Networks, is_audio, train
 from .examples import Examples, prepare
 from .export import save_lora, save_networks
 from .folder import FolderShots
-from .loop import Settings
+from .loop import COMPUTE, Settings
 
 ADAPTED = {
     "identity": r"layers\.\d+\.(query_key_value|attention_out|face_attention\.\w+)",
@@ -48,7 +48,7 @@ def add_lora(denoiser: Denoiser, stage: str, rank: int) -> None:
 def finetune(options: Namespace) -> list[Path]:
     model = Hallo3.from_folder(options.model) if options.model else builtin.load()
     finder = open_finder(face_folders(options))
-    vae = model.vae.bfloat16()
+    vae = model.vae.to(COMPUTE)
 
     def encoded(clips: Path, folder: str) -> Examples:
         shots = FolderShots(clips, model.config, finder, model.text_encoder)
