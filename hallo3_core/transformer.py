@@ -73,11 +73,12 @@ class Head(nn.Module):
         self.modulation = operations.Linear(config.time_width, 2 * config.width, **factory)
         self.linear = operations.Linear(config.width, config.latent_channels * PATCH**2, **factory)
 
-    def forward(self, image: Tensor, time: Tensor) -> Tensor:
+    def forward(self, image: Tensor, time: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """`grid` has the rows and columns of the tokens of a frame, if they are not all."""
         shift, scale = self.modulation(time).chunk(2, dim=-1)
         image = self.norm_out(self.norm_in(image))
         image = self.linear(torch.addcmul(shift, image, 1 + scale))
-        patches = image.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, (-1, *self.grid))
+        patches = image.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, (-1, *(grid or self.grid)))
         # (batch, frames, rows, columns, channels, p, q), p going with rows and q with columns
         return patches.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
 
@@ -237,11 +238,18 @@ class ReferenceNetwork(nn.Module):
         timesteps = latents.new_zeros(batch)
         text, image, time = self.embed(torch.cat([latents, latents], dim=1), timesteps, text)
         rotary = rotary_table(config, frames=1, device=latents.device)
+        features, image = self.transform(text, image, time, rotary, attend)
+        return features, self.head(image, time)
+
+    def transform(
+        self, text: Tensor, image: Tensor, time: Tensor, rotary: Rotary, attend: Attention
+    ) -> tuple[list[Tensor], Tensor]:
+        """Reference tokens of every layer, and the image tokens after the last."""
         features = []
         for layer in self.layers:
             text, image, entering = layer(text, image, time, rotary, attend)
             features.append(entering)
-        return features, self.head(image, time)
+        return features, image
 
 
 def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
@@ -319,15 +327,27 @@ class Denoiser(nn.Module):
 
         `attention_of` gives the attention to use in a layer.
         """
-        config = self.config
         text, image, time = self.embed(
             torch.cat([latents, conditions.motion], dim=1), timesteps, conditions.text
         )
-        rotary = rotary_table(config, LATENT_FRAMES, device=image.device)
+        rotary = rotary_table(self.config, LATENT_FRAMES, device=image.device)
+        image = self.transform(text, image, time, rotary, conditions, attention_of)
+        return self.head(image, time)
+
+    def transform(
+        self,
+        text: Tensor,
+        image: Tensor,
+        time: Tensor,
+        rotary: Rotary,
+        conditions: Conditions,
+        attention_of: Callable[[int], Attention],
+    ) -> Tensor:
+        """Image tokens after the last layer."""
         constants = zip(
             self.layers, conditions.reference, conditions.face, conditions.audio, strict=True
         )
         for i, (layer, reference, face, audio) in enumerate(constants):
             attend = attention_of(i)
             text, image = layer(text, image, time, rotary, attend, reference, face, audio)
-        return self.head(image, time)
+        return image

@@ -11,11 +11,11 @@ from hallo3_core.lean_vae import make_lean
 
 from . import autoencoder, denoiser, face_reader, speech_encoder
 from .curves import plot
-from .denoiser import Networks
 from .drawn import DrawnShots
 from .examples import prepare
 from .export import save_half, save_networks
 from .loop import COMPUTE
+from .networks import Networks
 from .pool import pictures
 
 SHOTS = 8000

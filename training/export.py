@@ -9,7 +9,7 @@ from torch import nn
 from hallo3_core import checkpoint, convert
 from hallo3_core.model import NETWORKS, TRANSFORMER_FILE
 
-from .denoiser import Networks
+from .networks import Networks
 
 
 def save_networks(networks: Networks, run: Path, folder: Path) -> list[Path]:

@@ -13,11 +13,12 @@ from hallo3_core.model import Hallo3
 from hallo3_core.transformer import Denoiser
 
 from .curves import plot
-from .denoiser import IDENTITY, SPEECH, Networks, is_audio, train
+from .denoiser import IDENTITY, SPEECH, is_audio, train
 from .examples import Examples, prepare
 from .export import save_lora, save_networks
 from .folder import FolderShots
 from .loop import COMPUTE, Settings
+from .networks import Networks
 
 ADAPTED = {
     "identity": r"layers\.\d+\.(query_key_value|attention_out|face_attention\.\w+)",
@@ -33,7 +34,7 @@ def is_attention(name: str) -> bool:
 
 
 STAGES = {
-    stage.name: replace(stage, trains=trains, noise=1)
+    stage.name: replace(stage, trains=trains, noise=1, windows=0)
     for stage, trains in ((IDENTITY, is_attention), (SPEECH, is_audio))
 }
 """As published: the audio modules are trained alone, and all timesteps are as likely."""
