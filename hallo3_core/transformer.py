@@ -4,7 +4,7 @@ Latents are (batch, channels, frames, height, width). Text and image tokens are 
 side as two tensors (batch, tokens, width); they meet only in self-attention.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -238,18 +238,11 @@ class ReferenceNetwork(nn.Module):
         timesteps = latents.new_zeros(batch)
         text, image, time = self.embed(torch.cat([latents, latents], dim=1), timesteps, text)
         rotary = rotary_table(config, frames=1, device=latents.device)
-        features, image = self.transform(text, image, time, rotary, attend)
-        return features, self.head(image, time)
-
-    def transform(
-        self, text: Tensor, image: Tensor, time: Tensor, rotary: Rotary, attend: Attention
-    ) -> tuple[list[Tensor], Tensor]:
-        """Reference tokens of every layer, and the image tokens after the last."""
         features = []
         for layer in self.layers:
             text, image, entering = layer(text, image, time, rotary, attend)
             features.append(entering)
-        return features, image
+        return features, self.head(image, time)
 
 
 def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
@@ -331,23 +324,13 @@ class Denoiser(nn.Module):
             torch.cat([latents, conditions.motion], dim=1), timesteps, conditions.text
         )
         rotary = rotary_table(self.config, LATENT_FRAMES, device=image.device)
-        image = self.transform(text, image, time, rotary, conditions, attention_of)
-        return self.head(image, time)
-
-    def transform(
-        self,
-        text: Tensor,
-        image: Tensor,
-        time: Tensor,
-        rotary: Rotary,
-        conditions: Conditions,
-        attention_of: Callable[[int], Attention],
-    ) -> Tensor:
-        """Image tokens after the last layer."""
-        constants = zip(
-            self.layers, conditions.reference, conditions.face, conditions.audio, strict=True
-        )
-        for i, (layer, reference, face, audio) in enumerate(constants):
+        for i, (layer, reference, face, audio) in enumerate(self.conditioned_layers(conditions)):
             attend = attention_of(i)
             text, image = layer(text, image, time, rotary, attend, reference, face, audio)
-        return image
+        return self.head(image, time)
+
+    def conditioned_layers(self, conditions: Conditions) -> Iterator[tuple]:
+        """Every layer with the keys and values of its own."""
+        return zip(
+            self.layers, conditions.reference, conditions.face, conditions.audio, strict=True
+        )

@@ -115,13 +115,17 @@ def predict(networks: Networks, batch: Batch, window: Window) -> Tensor:
     latents = torch.cat([batch.reference, batch.reference], dim=1)
     clean = torch.zeros_like(batch.timesteps)
     text, image, time = reference.embed(latents, clean, networks.text_of(batch))
-    rotary = window.reference_rotary
-    features, _ = reference.transform(text[:, window.text], image, time, rotary, attention)
+    text, rotary = text[:, window.text], window.reference_rotary
+    features = []
+    for layer in reference.layers:
+        text, image, entering = layer(text, image, time, rotary, attention)
+        features.append(entering)
 
     conditions = networks.conditions(batch, features)
     latents = torch.cat([batch.latents, conditions.motion], dim=1)
     text, image, time = denoiser.embed(latents, batch.timesteps, conditions.text)
     text, image = text[:, window.text], window.select(image)
     rotary = window.rotary
-    image = denoiser.transform(text, image, time, rotary, conditions, lambda layer: window.attend)
+    for layer, *keys_values in denoiser.conditioned_layers(conditions):
+        text, image = layer(text, image, time, rotary, window.attend, *keys_values)
     return denoiser.head(image, time, window.size)
