@@ -36,10 +36,11 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
     logger.info("The speech encoder")
     encoder = speech_encoder.train(run).encoder
     save_half(encoder, weights / builtin.SPEECH_ENCODER_FILE)
+    vae = make_lean(vae)
     logger.info("The face reader")
-    save_half(face_reader.train(run), reader.FILE)
+    save_half(face_reader.train(run, vae), reader.FILE)
     logger.info("%d shots as latents", SHOTS)
-    vae = make_lean(vae).to(COMPUTE)
+    vae = vae.to(COMPUTE)
     shots = DrawnShots("train", SHOTS, builtin.CONFIG)
     examples = prepare(run / "examples", shots, vae, encoder)
     strangers = DrawnShots("validation", denoiser.WATCHED, builtin.CONFIG)

@@ -2,40 +2,47 @@
 
 import os
 from functools import partial
-from multiprocessing import Pool
+from multiprocessing import Pool as Workers
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from hallo3_core.animate import decode_images
 from hallo3_core.evaluation.reader import SIDE, FaceReader
+from hallo3_core.vae import LATENT_SCALE
 
 from .loop import DEVICE, Loop, Settings
 from .pool import to_pixels
-from .world.clips import person_of
-from .world.drawing import draw
+from .world.clips import Clip, clip, person_of
+from .world.drawing import Geometry, draw
 from .world.languages import Split
 from .world.motion import sway
 from .world.visemes import still_mouth
 
-SETTINGS = Settings(steps=1000, rate=1e-3, matrix_rate=2e-3, average=0.99)
+Pool = tuple[np.ndarray, np.ndarray]
+"""Pictures (clips, frames, SIDE, SIDE, 3) uint8 and what is to be read off them
+(clips, frames, 9) float32."""
+SETTINGS = Settings(steps=4000, rate=1e-3, matrix_rate=2e-3, average=0.99)
 PEOPLE, FRAMES = 3000, 4
+DECODED, DECODED_FRAMES = 600, 9
+"""Clips that the autoencoder has worn, and the frames of each."""
 BATCH = 48
 OPENING_WEIGHT = 10
 """Openings are a tenth of the face's height at most, boxes are shares of the picture."""
 
 
-def portraits(folder: Path, split: Split, people: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (people, FRAMES, SIDE, SIDE, 3) uint8 and what is to be read off them
-    (people, FRAMES, 9) float32."""
+def portraits(folder: Path, split: Split, people: int) -> Pool:
+    """Faces with any mouth."""
     files = [folder / f"{split}_{people}_{kind}.npy" for kind in ("faces", "places")]
     if not files[1].exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with Pool(os.cpu_count()) as pool:
-            drawn = pool.imap(partial(_portraits, split), range(people), chunksize=8)
+        with Workers(os.cpu_count()) as workers:
+            drawn = workers.imap(partial(_portraits, split), range(people), chunksize=8)
             for file, rows in zip(files, zip(*drawn, strict=True), strict=True):
                 np.save(file, np.stack(rows))
     return tuple(np.load(file, mmap_mode="r") for file in files)
@@ -45,27 +52,54 @@ def _portraits(split: Split, index: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng([19, index])
     person = person_of(split, index)
     poses = sway(FRAMES * 50, generator, generator.random(FRAMES * 50))
-    pictures, places = [], []
+    pictures, read = [], []
     for i in range(FRAMES):
         opening = generator.random() * (generator.random() > 0.2)
         mouth = still_mouth(opening, generator.uniform(-1, 1), generator.random())
         frame = draw(person, poses[50 * i], mouth, (SIDE, SIDE), 2.0 * i)
-        geometry = frame.geometry
         pictures.append(frame.picture)
-        boxes = np.concatenate([geometry.face_box, geometry.mouth_box]) / SIDE
-        places.append(np.concatenate([[geometry.mouth_share], boxes]))
-    return np.stack(pictures), np.stack(places).astype(np.float32)
+        read.append(places(frame.geometry))
+    return np.stack(pictures), np.stack(read)
 
 
-def batch(pool: tuple[np.ndarray, np.ndarray], step: int) -> tuple[Tensor, Tensor]:
-    """Pictures (batch, 3, SIDE, SIDE) in [-1, 1], worsened as a model may, and their places."""
+def decoded(folder: Path, split: Split, clips: int, vae: AutoencoderKLCogVideoX) -> Pool:
+    """People who talk, as they come back from the autoencoder."""
+    files = [folder / f"{split}_{clips}_decoded_{kind}.npy" for kind in ("faces", "places")]
+    if not files[1].exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [_decoded(clip(split, i, (SIDE, SIDE), DECODED_FRAMES), vae) for i in range(clips)]
+        for file, parts in zip(files, zip(*rows, strict=True), strict=True):
+            np.save(file, np.stack(parts))
+    return tuple(np.load(file, mmap_mode="r") for file in files)
+
+
+@torch.no_grad()
+def _decoded(shown: Clip, vae: AutoencoderKLCogVideoX) -> tuple[np.ndarray, np.ndarray]:
+    device = next(vae.parameters()).device
+    latents = vae.encode(to_pixels(shown.frames[None]).to(device)).latent_dist.mean
+    found = decode_images(vae, LATENT_SCALE * latents, len(shown.frames))
+    return (found * 255).round().byte().numpy(), places(shown.geometry)
+
+
+def places(geometry: Geometry) -> np.ndarray:
+    """(..., 9) float32: what is to be read off a frame."""
+    boxes = np.concatenate([geometry.face_box, geometry.mouth_box], axis=-1) / SIDE
+    return np.concatenate([geometry.mouth_share[..., None], boxes], axis=-1).astype(np.float32)
+
+
+def drawn_from(pool: Pool, count: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    chosen = tuple(generator.integers(size, size=count) for size in pool[0].shape[:2])
+    return to_pixels(pool[0][chosen][:, None])[:, :, 0], torch.from_numpy(pool[1][chosen])
+
+
+def batch(sharp: Pool, worn: Pool, step: int) -> tuple[Tensor, Tensor]:
+    """Pictures (batch, 3, SIDE, SIDE) in [-1, 1] and their places: a quarter as they were drawn, a
+    quarter blurred, half as the autoencoder gives them back; some with noise."""
     generator = np.random.default_rng([23, step])
-    people = generator.integers(len(pool[0]), size=BATCH)
-    frames = generator.integers(FRAMES, size=BATCH)
-    pictures = to_pixels(pool[0][people, frames][:, None])[:, :, 0]
-    places = torch.from_numpy(pool[1][people, frames])
-    half = BATCH // 2
-    pictures[:half] = gaussian_blur(pictures[:half], [9, 9], [generator.uniform(0.3, 2.5)])
+    parts = [drawn_from(pool, BATCH // 2, generator) for pool in (sharp, worn)]
+    pictures, places = (torch.cat(part) for part in zip(*parts, strict=True))
+    some = BATCH // 4
+    pictures[:some] = gaussian_blur(pictures[:some], [9, 9], [generator.uniform(0.3, 2.5)])
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(step))
     pictures = pictures + noise * generator.uniform(0, 0.1, BATCH)[:, None, None, None]
     return zoomed(pictures.float(), places, generator)
@@ -95,11 +129,17 @@ def losses(reader: FaceReader, pictures: Tensor, places: Tensor) -> dict[str, Te
     }
 
 
-def train(folder: Path, settings: Settings = SETTINGS) -> FaceReader:
+def train(folder: Path, vae: AutoencoderKLCogVideoX, settings: Settings = SETTINGS) -> FaceReader:
     """The averaged reader."""
     torch.manual_seed(0)
     reader = FaceReader()
-    pool = portraits(folder / "faces", "train", PEOPLE)
+    sharp = portraits(folder / "faces", "train", PEOPLE)
+    worn = decoded(folder / "faces", "train", DECODED, vae)
     loop = Loop(folder / "face_reader", reader, settings)
-    loop.run(lambda step: losses(reader, *(part.to(DEVICE) for part in batch(pool, step))))
+
+    def losses_at(step: int) -> dict[str, Tensor]:
+        pictures, read = batch(sharp, worn, step)
+        return losses(reader, pictures.to(DEVICE), read.to(DEVICE))
+
+    loop.run(losses_at)
     return loop.finish()
