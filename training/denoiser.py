@@ -5,7 +5,7 @@ Arithmetic of the loss: the published squared error of the denoised estimate, we
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from .loop import DEVICE, Loop, Settings, mixed_precision
 from .networks import Batch, Networks
 from .window import Window, predict, window_on
 
-DROPPED = {"speech": 0.05, "reference": 0.05, "motion": 0.05, "text": 0.1}
+PUBLISHED = {"speech": 0.05, "reference": 0.05, "motion": 0.05, "text": 0.1}
 """Shares of the examples whose condition is zero."""
+REFERENCED = PUBLISHED | {"reference": 0}
 LIPS = 30.0
 """Weight of the squared error where the mouth is, beside 1 everywhere."""
 FIRST = 0.25
@@ -38,9 +39,11 @@ AUDIO_MODULES = ("audio_projector.", "audio_norm.", "audio_attention.")
 class Stage:
     """What is trained, by name, and whether the speech is heard.
 
-    A timestep t of 1000 is drawn with 1 - t / 1000 = u^noise, where u is uniform: 1 is as
-    published, more is more often where the noise is high. In the first share `windows` of the
-    steps, all but every eighth see no more than a window, of twice as many examples.
+    `dropped` is the share of the examples without a condition. In the share `strangers` the motion
+    frames have somebody else's face, so that only the reference says who it is. A timestep t of
+    1000 is drawn with 1 - t / 1000 = u^noise, where u is uniform: 1 is as published, more is more
+    often where the noise is high. In the first share `windows` of the steps, all but every eighth
+    see no more than a window, of twice as many examples.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Stage:
     hears: bool
     settings: Settings
     batch: int = 8
+    dropped: dict[str, float] = field(default_factory=PUBLISHED.copy)
+    strangers: float = 0
     noise: float = 1
     windows: float = 0
 
@@ -59,18 +64,36 @@ def is_audio(name: str) -> bool:
     return any(part in name for part in AUDIO_MODULES)
 
 
-IDENTITY = Stage("identity", lambda name: not is_audio(name), False, Settings(500, 1e-3, 3e-3))
-SPEECH = Stage("speech", lambda name: True, True, Settings(10000, 1e-3, 3e-3), noise=2, windows=0.9)
+IDENTITY = Stage(
+    "identity",
+    lambda name: not is_audio(name),
+    False,
+    Settings(500, 1e-3, 3e-3),
+    dropped=REFERENCED,
+    strangers=0.6,
+)
+SPEECH = Stage(
+    "speech",
+    lambda name: True,
+    True,
+    Settings(10000, 1e-3, 3e-3),
+    dropped=REFERENCED,
+    strangers=0.6,
+    noise=2,
+    windows=0.9,
+)
 """Networks that come from nothing go on learning all else while they learn to hear."""
 
 
 def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
     generator = np.random.default_rng([17, step])
-    drawn = [drop(examples.draw(generator), generator) for _ in range(stage.batch)]
-    video, reference, motion, speech, face, lips = (
+    drawn = [drop(examples.draw(generator), stage.dropped, generator) for _ in range(stage.batch)]
+    video, reference, motion, speech, face, region, lips = (
         torch.stack([getattr(example, name) for example in drawn])
-        for name in ("video", "reference", "motion", "speech", "face", "lips")
+        for name in ("video", "reference", "motion", "speech", "face", "region", "lips")
     )
+    strange = torch.from_numpy(generator.random(stage.batch) < stage.strangers)
+    motion[strange] = with_strangers(motion, region)[strange]
     if not stage.hears:
         speech = torch.zeros_like(speech)
     timesteps = draw_timesteps(stage, generator)
@@ -91,6 +114,14 @@ def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
     )
 
 
+def with_strangers(motion: Tensor, region: Tensor) -> Tensor:
+    """Motion latents (batch, 16, 1, h, w) with the next example's where the face is, of which
+    `region` (batch, h, w) is the share. Where that is the whole picture, they stay as they are."""
+    known = region.mean((1, 2), keepdim=True) < 1
+    face = (region > 0.5) & known
+    return torch.where(face[:, None, None], motion.roll(1, 0), motion)
+
+
 def draw_timesteps(stage: Stage, generator: np.random.Generator) -> Tensor:
     """(batch,) int64, up to 999, which is nothing but noise."""
     clean = generator.random(stage.batch) ** stage.noise
@@ -105,13 +136,13 @@ def join_texts(texts: list[Tensor | None]) -> Tensor | None:
     return torch.stack([torch.zeros_like(known[0]) if text is None else text for text in texts])
 
 
-def drop(example: Example, generator: np.random.Generator) -> Example:
+def drop(example: Example, shares: dict[str, float], generator: np.random.Generator) -> Example:
     """Some conditions become zero, so that there is something to guide away from."""
     changed = {}
-    for field, share in DROPPED.items():
-        value = getattr(example, field)
+    for name, share in shares.items():
+        value = getattr(example, name)
         if generator.random() < share and value is not None:
-            changed[field] = torch.zeros_like(value)
+            changed[name] = torch.zeros_like(value)
     if "speech" not in changed and generator.random() < FIRST:
         silent = torch.zeros_like(example.speech[:MOTION_FRAMES])
         changed["speech"] = torch.cat([silent, example.speech[MOTION_FRAMES:]])

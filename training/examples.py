@@ -61,13 +61,14 @@ class Shot:
 class Example:
     """A shot as the denoiser sees it: `video` (16, 13, h, w), `reference` and `motion`
     (16, 1, h, w), not scaled to the standard deviation of 1; `speech` (49, 5, 12, channels);
-    `lips` (h, w), the mouth's share of each latent pixel."""
+    `region` and `lips` (h, w), the face's and the mouth's share of each latent pixel."""
 
     video: Tensor
     reference: Tensor
     motion: Tensor
     speech: Tensor
     face: Tensor
+    region: Tensor
     lips: Tensor
     text: Tensor | None = None
 
@@ -92,6 +93,7 @@ def encode(
         "motion": moments(torch.stack([motion(shot, i, generator) for i in range(VARIANTS)])),
         "speech": features[heard.clamp(0, len(features) - 1)].half(),
         "face": shot.face,
+        "region": F.avg_pool2d(shot.regions, SPACE_COMPRESSION),
         "lips": F.avg_pool2d(shot.lips[None], SPACE_COMPRESSION)[0],
     }
     return rows if shot.text is None else rows | {"text": shot.text.half()}
@@ -133,6 +135,7 @@ class Examples:
             sample(rows["motion"][:, variant]),
             windows(rows["speech"].float(), MARGIN, MARGIN + SEGMENT_FRAMES),
             rows["face"],
+            rows["region"][variant],
             rows["lips"],
             None if text is None else text.float(),
         )

@@ -13,7 +13,7 @@ from hallo3_core.model import Hallo3
 from hallo3_core.transformer import Denoiser
 
 from .curves import plot
-from .denoiser import IDENTITY, SPEECH, is_audio, train
+from .denoiser import IDENTITY, PUBLISHED, SPEECH, is_audio, train
 from .examples import Examples, prepare
 from .export import save_lora, save_networks
 from .folder import FolderShots
@@ -34,10 +34,11 @@ def is_attention(name: str) -> bool:
 
 
 STAGES = {
-    stage.name: replace(stage, trains=trains, noise=1, windows=0)
+    stage.name: replace(stage, trains=trains, dropped=PUBLISHED, strangers=0, noise=1, windows=0)
     for stage, trains in ((IDENTITY, is_attention), (SPEECH, is_audio))
 }
-"""As published: the audio modules are trained alone, and all timesteps are as likely."""
+"""As published: the audio modules are trained alone, conditions are dropped at the published rates,
+and all timesteps are as likely."""
 
 
 def add_lora(denoiser: Denoiser, stage: str, rank: int) -> None:

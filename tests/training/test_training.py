@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hallo3_core.config import Hallo3Config
 from hallo3_core.layers import rotary_table
 from hallo3_core.sampling import denoiser_alphas
 from hallo3_core.transformer import Denoiser, ReferenceNetwork
-from training import autoencoder, denoiser
+from training import autoencoder, denoiser, finetune
 from training.curves import plot
 from training.examples import Example, Examples, Shot, motion, prepare
 from training.loop import Loop, Settings
@@ -127,9 +128,9 @@ def test_an_encoder_that_is_not_trained_stays_as_it_is(tmp_path, monkeypatch, tr
 def example() -> Example:
     torch.manual_seed(0)
     video, reference, motion = (torch.randn(16, f, 4, 6) for f in (13, 1, 1))
-    return Example(
-        video, reference, motion, torch.randn(49, 5, 12, 768), torch.zeros(512), torch.zeros(4, 6)
-    )
+    speech, face = torch.randn(49, 5, 12, 768), torch.zeros(512)
+    region, lips = torch.ones(4, 6), torch.zeros(4, 6)
+    return Example(video, reference, motion, speech, face, region, lips)
 
 
 class One(Examples):
@@ -162,13 +163,43 @@ def test_timesteps_are_uniform_or_oftener_noisy(noise, below, above):
 
 
 def test_conditions_are_dropped_at_the_published_rates():
-    generator = np.random.default_rng(0)
-    drawn = [denoiser.drop(example(), generator) for _ in range(1000)]
+    generator, shares = np.random.default_rng(0), finetune.STAGES["speech"].dropped
+    drawn = [denoiser.drop(example(), shares, generator) for _ in range(1000)]
     for name in ("speech", "reference", "motion"):
         dropped = sum(not getattr(row, name).any() for row in drawn)
         assert 30 < dropped < 72, name
     first = sum(bool(row.speech.any()) and not row.speech[:2].any() for row in drawn)
     assert 190 < first < 290
+
+
+def test_strangers_have_the_face_in_the_motion_frames():
+    """That of the next example, where it is known, and nothing else."""
+    motion = torch.arange(3.0).view(3, 1, 1, 1, 1).expand(3, 16, 1, 4, 6)
+    region = torch.zeros(3, 4, 6)
+    region[0, 1:3, 2:4] = 1
+    region[0, 0, 0] = 0.4
+    region[1] = 1
+    found = denoiser.with_strangers(motion, region)
+    assert (found[0, :, :, 1:3, 2:4] == 2).all()
+    assert found[0, 0].sum() == 8
+    assert torch.equal(found[1:], motion[1:])
+
+
+@pytest.mark.parametrize("share", [0, 0.6])
+def test_some_examples_have_strangers(share):
+    """The face is the left half of the picture."""
+    numbers, speaker = count(), One()
+    region = (torch.arange(6) < 3).float().expand(4, 6)
+    speaker.draw = lambda generator: replace(
+        speaker.example, motion=torch.full((16, 1, 4, 6), float(next(numbers))), region=region
+    )
+    kept = dict.fromkeys(denoiser.PUBLISHED, 0)
+    stage = replace(denoiser.SPEECH, batch=500, dropped=kept, strangers=share)
+    own = torch.arange(500.0).view(-1, 1, 1, 1, 1)
+    changed = denoiser.draw_batch(speaker, stage, 0).motion != own
+    assert changed[..., 0].float().mean().item() == pytest.approx(share, abs=0.06)
+    assert torch.equal(changed[..., 0], changed[..., 2])
+    assert not changed[..., 3:].any()
 
 
 def test_captions_of_some():
@@ -287,7 +318,12 @@ def test_a_stage_sees_windows_at_first_but_for_every_eighth_step(tmp_path):
     speaker = One()
     video, reference, motion = (torch.randn(16, f, 12, 18) for f in (13, 1, 1))
     speaker.example = replace(
-        speaker.example, video=video, reference=reference, motion=motion, lips=mouths()[0]
+        speaker.example,
+        video=video,
+        reference=reference,
+        motion=motion,
+        region=torch.ones(12, 18),
+        lips=mouths()[0],
     )
     denoiser.train(networks, speaker, replace(stage, batch=1, settings=SETTINGS), tmp_path)
     assert networks.denoiser.head.linear.weight.any()
@@ -349,3 +385,4 @@ def test_shots_are_encoded_once_and_others_anew(tmp_path):
     assert drawn.video.shape == (16, 13, 4, 6)
     assert drawn.reference.shape == drawn.motion.shape == (16, 1, 4, 6)
     assert drawn.speech.shape == (49, 5, 12, 768)
+    assert torch.equal(drawn.region, torch.ones(4, 6))
