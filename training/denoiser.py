@@ -24,6 +24,7 @@ from .window import Window, predict, window_on
 PUBLISHED = {"speech": 0.05, "reference": 0.05, "motion": 0.05, "text": 0.1}
 """Shares of the examples whose condition is zero."""
 REFERENCED = PUBLISHED | {"reference": 0}
+"""The same for networks that are to take the face from the reference alone."""
 LIPS = 30.0
 """Weight of the squared error where the mouth is, beside 1 everywhere."""
 FIRST = 0.25
