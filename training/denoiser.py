@@ -88,13 +88,15 @@ SPEECH = Stage(
 
 def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
     generator = np.random.default_rng([17, step])
-    drawn = [drop(examples.draw(generator), stage.dropped, generator) for _ in range(stage.batch)]
-    video, reference, motion, speech, face, region, lips = (
+    people, drawn = [examples.draw(generator) for _ in range(stage.batch)], []
+    for example, stranger in zip(people, people[1:] + people[:1], strict=True):
+        if generator.random() < stage.strangers:
+            example = with_face_of(stranger, example)
+        drawn.append(drop(example, stage.dropped, generator))
+    video, reference, motion, speech, face, lips = (
         torch.stack([getattr(example, name) for example in drawn])
-        for name in ("video", "reference", "motion", "speech", "face", "region", "lips")
+        for name in ("video", "reference", "motion", "speech", "face", "lips")
     )
-    strange = torch.from_numpy(generator.random(stage.batch) < stage.strangers)
-    motion[strange] = with_strangers(motion, region)[strange]
     if not stage.hears:
         speech = torch.zeros_like(speech)
     timesteps = draw_timesteps(stage, generator)
@@ -115,12 +117,13 @@ def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
     )
 
 
-def with_strangers(motion: Tensor, region: Tensor) -> Tensor:
-    """Motion latents (batch, 16, 1, h, w) with the next example's where the face is, of which
-    `region` (batch, h, w) is the share. Where that is the whole picture, they stay as they are."""
-    known = region.mean((1, 2), keepdim=True) < 1
-    face = (region > 0.5) & known
-    return torch.where(face[:, None, None], motion.roll(1, 0), motion)
+def with_face_of(stranger: Example, example: Example) -> Example:
+    """The motion latents become the stranger's where the face is; if that is the whole picture,
+    nobody knows where it is, and they stay as they are."""
+    if example.region.min() == 1:
+        return example
+    face = example.region > 0.5
+    return replace(example, motion=torch.where(face, stranger.motion, example.motion))
 
 
 def draw_timesteps(stage: Stage, generator: np.random.Generator) -> Tensor:

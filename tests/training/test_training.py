@@ -172,17 +172,18 @@ def test_conditions_are_dropped_at_the_published_rates():
     assert 190 < first < 290
 
 
-def test_strangers_have_the_face_in_the_motion_frames():
-    """That of the next example, where it is known, and nothing else."""
-    motion = torch.arange(3.0).view(3, 1, 1, 1, 1).expand(3, 16, 1, 4, 6)
-    region = torch.zeros(3, 4, 6)
-    region[0, 1:3, 2:4] = 1
-    region[0, 0, 0] = 0.4
-    region[1] = 1
-    found = denoiser.with_strangers(motion, region)
-    assert (found[0, :, :, 1:3, 2:4] == 2).all()
-    assert found[0, 0].sum() == 8
-    assert torch.equal(found[1:], motion[1:])
+def test_a_stranger_has_the_face_in_the_motion_frames():
+    """Where it is known, and nothing else."""
+    region = torch.zeros(4, 6)
+    region[1:3, 2:4] = 1
+    region[0, 0] = 0.4
+    shown = replace(example(), motion=torch.zeros(16, 1, 4, 6), region=region)
+    stranger = replace(example(), motion=torch.ones(16, 1, 4, 6))
+    found = denoiser.with_face_of(stranger, shown)
+    assert torch.equal(found.motion, (region == 1).float().expand(16, 1, 4, 6))
+    assert torch.equal(found.reference, shown.reference)
+    unknown = replace(shown, region=torch.ones(4, 6))
+    assert torch.equal(denoiser.with_face_of(stranger, unknown).motion, shown.motion)
 
 
 @pytest.mark.parametrize("share", [0, 0.6])
@@ -200,6 +201,8 @@ def test_some_examples_have_strangers(share):
     assert changed[..., 0].float().mean().item() == pytest.approx(share, abs=0.06)
     assert torch.equal(changed[..., 0], changed[..., 2])
     assert not changed[..., 3:].any()
+    absent = replace(stage, dropped=kept | {"motion": 1})
+    assert not denoiser.draw_batch(speaker, absent, 0).motion.any()
 
 
 def test_captions_of_some():
