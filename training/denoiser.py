@@ -71,7 +71,7 @@ IDENTITY = Stage(
     False,
     Settings(500, 1e-3, 3e-3),
     dropped=REFERENCED,
-    strangers=0.6,
+    strangers=0.9,
 )
 SPEECH = Stage(
     "speech",
@@ -79,7 +79,7 @@ SPEECH = Stage(
     True,
     Settings(10000, 1e-3, 3e-3),
     dropped=REFERENCED,
-    strangers=0.6,
+    strangers=0.9,
     noise=2,
     windows=0.9,
 )
@@ -122,8 +122,21 @@ def with_face_of(stranger: Example, example: Example) -> Example:
     nobody knows where it is, and they stay as they are."""
     if example.region.min() == 1:
         return example
-    face = example.region > 0.5
+    face = oval(example.region)
     return replace(example, motion=torch.where(face, stranger.motion, example.motion))
+
+
+def oval(region: Tensor) -> Tensor:
+    """(h, w) bool: inside the ellipse that touches the sides of the box `region`, in whose corners
+    there is more hair and hat than face."""
+    distance = torch.zeros_like(region)
+    for axis in (0, 1):
+        share = region.amax(1 - axis)
+        place = torch.arange(len(share)) + 0.5
+        middle = (share * place).sum() / share.sum()
+        radius = share.sum() / 2
+        distance += ((place - middle) / radius).square().unsqueeze(1 - axis)
+    return distance < 1
 
 
 def draw_timesteps(stage: Stage, generator: np.random.Generator) -> Tensor:
