@@ -80,7 +80,7 @@ def portrait(person: int, side: int) -> Frame:
 
 
 def identity_of(model: Hallo3, frame: Frame, noise: SeededNoise) -> Identity:
-    picture = torch.from_numpy(frame.picture).movedim(-1, 0) / 255
+    picture = torch.tensor(frame.picture).movedim(-1, 0) / 255
     region = box_region(frame.geometry.face_box.tolist(), picture.shape[1:])
     return encode_portrait(model.vae, model.reference_network, picture, region, noise)
 

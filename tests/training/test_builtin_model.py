@@ -1,8 +1,10 @@
 """The built-in model's trained parts, on people that it has never seen."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
+import pytest
 import torch
 
 from hallo3_core import builtin
@@ -10,7 +12,7 @@ from hallo3_core.evaluation.reader import drawn_reader
 from hallo3_core.evaluation.tracks import track
 from hallo3_core.vae import LATENT_SCALE, decode
 from training import autoencoder
-from training.measure import CASES, Clip, animated, portrait, talks
+from training.measure import CASES, Case, Clip, animated, portrait, talks
 from training.measure import FRAMES as MEASURED
 from training.pool import to_pixels
 from training.world.clips import clip
@@ -18,6 +20,7 @@ from training.world.visemes import mouth_of
 
 FRAMES = 17
 CLIPS = 5
+FAST = CASES["10 steps"]
 
 
 def test_pictures_come_back_from_the_autoencoder():
@@ -38,15 +41,28 @@ def test_decoding_in_chunks_is_decoding():
     assert (torch.cat(chunks, dim=2) - vae.decode(latents).sample).abs().max() < 1e-4
 
 
-def test_drawings_talk():
-    """In 10 steps; who they are and what they say is unseen and unheard."""
-    model, reader = builtin.load(), drawn_reader()
-    made = []
-    for index, speech in islice(talks(), 1, 4):
-        frames = np.stack(list(animated(model, CASES["10 steps"], index, speech)))
+def made(case: Case, first: int, last: int) -> list[Clip]:
+    """Who these people are and what they say is unseen and unheard."""
+    model, reader, clips = builtin.load(), drawn_reader(), []
+    for index, speech in islice(talks(), first, last):
+        frames = np.stack(list(animated(model, case, index, speech)))
         likeness = portrait(index, model.config.canvas[0]).picture
         tracks = track(reader, frames, likeness)
-        made.append(Clip(tracks, mouth_of(speech, MEASURED).opening))
-    assert np.median([clip.sync for clip in made]) > 0.7
-    assert all(abs(clip.lag) <= 1 for clip in made)
-    assert all(clip.tracks.distance.mean() < 0.1 for clip in made)
+        clips.append(Clip(tracks, mouth_of(speech, MEASURED).opening))
+    return clips
+
+
+@pytest.fixture(scope="module")
+def talking() -> list[Clip]:
+    return made(FAST, 1, 4)
+
+
+def test_drawings_talk(talking):
+    assert np.median([clip.sync for clip in talking]) > 0.7
+    assert all(abs(clip.lag) <= 1 for clip in talking)
+    assert all(clip.tracks.distance.mean() < 0.1 for clip in talking)
+
+
+def test_the_face_comes_from_the_reference_network(talking):
+    [stranger] = made(replace(FAST, referenced=False), 1, 2)
+    assert stranger.tracks.distance.mean() > 1.5 * talking[0].tracks.distance.mean()
