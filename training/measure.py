@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
 from hallo3_core.animate import GUIDANCE, SAMPLER, STEPS, animate, decode_images, without_seams
@@ -151,6 +152,12 @@ def clip_file(folder: Path, case: str, index: int) -> Path:
     return folder / f"{case.replace(' ', '_')}_{index}.npz"
 
 
+def frames_of(file: Path) -> np.ndarray:
+    """(frames, height, width, 3) uint8, of a measured clip."""
+    with np.load(file) as stored:
+        return stored["frames"]
+
+
 def measure(name: str, video: Video, side: int, folder: Path, clips: int) -> list[Clip]:
     """The first clips of a case; those that `folder` has are not made again."""
     reader, done = drawn_reader(), []
@@ -195,6 +202,15 @@ def middle(values: Iterable[float]) -> float:
     return median(np.array(list(values)))
 
 
+def reconstruction(folder: Path, clips: int) -> float:
+    """PSNR in dB, over the measured clips, of the autoencoder's frames from the drawings."""
+    found = []
+    for index, _ in islice(talks(), clips):
+        pair = (frames_of(clip_file(folder, name, index)) for name in ("drawn", "autoencoder"))
+        found.append(peak_signal_noise_ratio(*pair))
+    return middle(found)
+
+
 def folder_of(model: Hallo3, run: Path) -> Path:
     """Where the clips of these weights are kept."""
     networks = (model.denoiser, model.reference_network, model.audio_projector)
@@ -202,8 +218,9 @@ def folder_of(model: Hallo3, run: Path) -> Path:
 
 
 def report(model: Hallo3, folder: Path, clips: int = CLIPS) -> Iterator[str]:
-    """A table, a row for each case, as they are ready."""
+    """A table, a row for each case, as they are ready, and what the autoencoder loses."""
     yield "| case | r of the mouth | lag | swapped | mean opening | identity | seams | sharpness |"
     yield "|---|---|---|---|---|---|---|---|"
     for name, video in videos(model).items():
         yield row(name, measure(name, video, model.config.canvas[0], folder, clips))
+    yield f"PSNR of the autoencoder: {reconstruction(folder, clips):.1f} dB"

@@ -9,7 +9,7 @@ import numpy as np
 
 from hallo3_core.config import FPS
 
-from .measure import CASES, FRAMES, clip_file, talks
+from .measure import CASES, FRAMES, clip_file, frames_of, talks
 from .world.speech import Speech
 from .world.visemes import mouth_of
 
@@ -61,8 +61,7 @@ def people(folder: Path, spoken: dict[int, Speech]) -> Path:
 
 def strip(file: Path) -> np.ndarray:
     """Frames of one measured video side by side, uint8."""
-    with np.load(file) as stored:
-        return np.concatenate(stored["frames"][SHOWN], axis=1)
+    return np.concatenate(frames_of(file)[SHOWN], axis=1)
 
 
 def save(figure: plt.Figure, file: Path) -> Path:

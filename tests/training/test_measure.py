@@ -10,7 +10,7 @@ from PIL import Image
 from hallo3_core.config import FPS
 from hallo3_core.evaluation.tracks import Tracks
 from training import drift
-from training.measure import CASES, FRAMES, Clip, clip_file, row, swapped, talks
+from training.measure import CASES, FRAMES, Clip, clip_file, reconstruction, row, swapped, talks
 from training.sheet import sheets
 
 
@@ -44,6 +44,15 @@ def test_lips_that_follow_and_lips_of_another():
 def test_a_row_has_medians():
     cells = row("case", [clip(0), clip(1, late=3), clip(2)]).split(" | ")
     assert [float(cell) for cell in (cells[1], cells[2], cells[5], cells[6])] == [1, 0, 0.25, 3]
+
+
+def test_what_the_autoencoder_loses(tmp_path):
+    """51 of 255 at every pixel of one clip: 20 log10(5) dB; half and twice as much in others."""
+    for (index, _), error in zip(islice(talks(), 3), (51, 25, 102), strict=True):
+        for name, value in (("drawn", 100), ("autoencoder", 100 + error)):
+            frames = np.full((2, 4, 4, 3), value, np.uint8)
+            np.savez(clip_file(tmp_path, name, index), frames=frames)
+    assert reconstruction(tmp_path, 3) == pytest.approx(20 * np.log10(5))
 
 
 def test_silent_clips_are_left_out():
