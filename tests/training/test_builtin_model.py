@@ -1,22 +1,19 @@
 """The built-in model's trained parts, on people that it has never seen."""
 
 from dataclasses import replace
-from itertools import islice
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from hallo3_core import builtin
-from hallo3_core.evaluation.reader import drawn_reader
-from hallo3_core.evaluation.tracks import track
 from hallo3_core.vae import LATENT_SCALE, decode
 from training import autoencoder
-from training.measure import CASES, Case, Clip, animated, portrait, talks
-from training.measure import FRAMES as MEASURED
+from training.measure import CASES, Case, Clip, animated, measure
 from training.pool import to_pixels
 from training.world.clips import clip
-from training.world.visemes import mouth_of
 
 FRAMES = 17
 CLIPS = 5
@@ -41,20 +38,15 @@ def test_decoding_in_chunks_is_decoding():
     assert (torch.cat(chunks, dim=2) - vae.decode(latents).sample).abs().max() < 1e-4
 
 
-def made(case: Case, first: int, last: int) -> list[Clip]:
+def made(case: Case, folder: Path, clips: int) -> list[Clip]:
     """Who these people are and what they say is unseen and unheard."""
-    model, reader, clips = builtin.load(), drawn_reader(), []
-    for index, speech in islice(talks(), first, last):
-        frames = np.stack(list(animated(model, case, index, speech)))
-        likeness = portrait(index, model.config.canvas[0]).picture
-        tracks = track(reader, frames, likeness)
-        clips.append(Clip(tracks, mouth_of(speech, MEASURED).opening))
-    return clips
+    model = builtin.load()
+    return measure("unseen", partial(animated, model, case), model.config.canvas[0], folder, clips)
 
 
 @pytest.fixture(scope="module")
-def talking() -> list[Clip]:
-    return made(FAST, 1, 4)
+def talking(tmp_path_factory) -> list[Clip]:
+    return made(FAST, tmp_path_factory.mktemp("talking"), 3)
 
 
 def test_drawings_talk(talking):
@@ -63,6 +55,6 @@ def test_drawings_talk(talking):
     assert all(clip.tracks.distance.mean() < 0.1 for clip in talking)
 
 
-def test_the_face_comes_from_the_reference_network(talking):
-    [stranger] = made(replace(FAST, referenced=False), 1, 2)
+def test_the_face_comes_from_the_reference_network(talking, tmp_path):
+    [stranger] = made(replace(FAST, referenced=False), tmp_path, 1)
     assert stranger.tracks.distance.mean() > 1.5 * talking[0].tracks.distance.mean()
