@@ -223,4 +223,5 @@ def report(model: Hallo3, folder: Path, clips: int = CLIPS) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|"
     for name, video in videos(model).items():
         yield row(name, measure(name, video, model.config.canvas[0], folder, clips))
+    yield ""
     yield f"PSNR of the autoencoder: {reconstruction(folder, clips):.1f} dB"
