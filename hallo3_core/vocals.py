@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
+from .file_kind import ONNX, read_kind
 from .memory import steady_memory
 from .onnx import installed, providers
 from .resample import resample
+from .sound import Sound
 
 RATE = 44_100
 HOP = 1024
@@ -47,12 +49,14 @@ class VocalIsolator:
                 "Isolating vocals takes onnxruntime, which is not installed: run `pip install "
                 "onnxruntime` (or onnxruntime-gpu) in ComfyUI's Python."
             )
+        read_kind(file, "an MDX-Net", ONNX)
         onnxruntime = importlib.import_module("onnxruntime")
         try:
             self.session = onnxruntime.InferenceSession(str(file), providers=providers())
         except Exception as error:  # onnxruntime raises many kinds
             raise InputError(
-                f"{file} cannot be loaded ({type(error).__name__}): download it again."
+                f"{file} cannot be loaded as an ONNX network ({type(error).__name__}): download it "
+                "again."
             ) from error
         (given,) = self.session.get_inputs()[:1]
         shape = given.shape
@@ -74,7 +78,7 @@ class VocalIsolator:
         44.1 kHz has not is passed on.
         """
         channels = len(waveform)
-        stereo = waveform if channels == 2 else waveform.mean(0, keepdim=True).expand(2, -1)
+        stereo = waveform if channels == 2 else Sound(waveform.float(), rate).mono().expand(2, -1)
         stereo = stereo.float()
         mix = resample(stereo, rate, RATE, **FILTER)
         with steady_memory():

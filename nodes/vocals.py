@@ -4,6 +4,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..hallo3_core.audio import read_audio
 from .host.onnx import AUDIO_SEPARATION, vocal_isolator
 from .sockets import CATEGORY
 
@@ -35,7 +36,7 @@ class IsolateVocals(io.ComfyNode):
 
     @classmethod
     def execute(cls, audio, model_name: str) -> io.NodeOutput:
-        waveform, rate = audio["waveform"], audio["sample_rate"]
+        waveform, rate = read_audio(audio, "The audio")
         vocals = waveform
         if model_name != NO_MODEL:
             isolate = vocal_isolator(model_name)

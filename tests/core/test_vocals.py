@@ -76,7 +76,7 @@ def test_the_network_sees_one_chunk_at_a_time(network, monkeypatch):
 
 def test_files_that_are_no_mdx_net(tmp_path, monkeypatch):
     (tmp_path / "text.onnx").write_text("no network")
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="is text, not an MDX-Net"):
         VocalIsolator(tmp_path / "text.onnx")
     shape = (1, 3, 8, 8)
     nodes = [helper.make_node("Identity", ["a"], ["b"])]
