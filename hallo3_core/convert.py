@@ -27,10 +27,11 @@ from .model import (
     VAE_FILE,
     published_layout,
     scale_names,
-    speech_encoder_layout,
     vae_layout,
 )
-from .weights_file import Entry, WeightsWriter, read_metadata, slices
+from .outputs import check_name
+from .wav2vec2 import speech_encoder_layout, speech_file
+from .weights_file import Entry, read_metadata, slices, weights_file
 
 FORMAT = "1"
 LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
@@ -110,7 +111,7 @@ def find_sources(path: Path) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"There is no {path}: give a published file, or the folder of them.")
     if (path / "latest").is_file():
-        version = (path / "latest").read_text().strip()
+        version = (path / "latest").read_text(encoding="utf-8").strip()
         return [path / version / Path(TRANSFORMER_FILE).name]
     comfyui = ("diffusion_models/" + TRANSFORMER_FILE, *COMFYUI_DOWNLOADS)
     inside = [path / name for name in (TRANSFORMER_FILE, VAE_FILE, SPEECH_FOLDER, *comfyui)]
@@ -126,18 +127,19 @@ def find_sources(path: Path) -> list[Path]:
     return found
 
 
-def speech_file(folder: Path) -> Path:
-    """The weights in a folder as transformers saves it."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(f"There are no weights in {folder}: download model.safetensors into it.")
-
-
 def plan(source: Path, weights: Mapping[str, Tensor], dtype: str) -> Plan:
     """Which files `weights` of `source` become. Raises `InputError` if they are not Hallo3's."""
-    wide = "fp16" if dtype == "fp16" else "bf16"
     kind = checkpoint.describe(weights)
+    part = read_metadata(source).get("hallo3_network")
+    if part in PARTS:
+        raise InputError(f"{source} is converted already, to the {part}: give the published file.")
+    ours = kind in (checkpoint.VAE, checkpoint.SPEECH_ENCODER) or checkpoint.hallo3_parts(weights)
+    if not ours:
+        raise InputError(
+            f"{source} is {kind}, not a published file of Hallo3: give one of those that "
+            "`download` brings."
+        )
+    wide = "fp16" if dtype == "fp16" else "bf16"
     if kind == checkpoint.VAE:
         module, names = vae_layout(weights, source)
         checkpoint.require_shapes(module, weights, names, source)
@@ -168,38 +170,57 @@ def _part(network, folder, name, names, dtype, sizes: Mapping[str, str] = Mappin
     return Part(Path(folder, f"hallo3_{name}.safetensors"), names, DTYPES[dtype], metadata)
 
 
-def convert(plan: Plan, folder: Path, progress: Callable[[int], None]) -> list[Path]:
+def convert(
+    plan: Plan, folder: Path, progress: Callable[[int], None], overwrite: bool = False
+) -> list[Path]:
     """Write the files of a plan into `folder`; `progress` is told the bytes read, twice over.
 
     Everything is read and checked before anything is written. A file that is already there from
-    the same source is kept. Raises `InputError` for numbers that are not finite or not in range,
-    and when there is no room.
+    the same source is kept. Raises `InputError` for another file of that name unless it may be
+    overwritten, for the source in any case, for numbers that are not finite or not in range, and
+    when there is no room.
     """
+    origin = {"source": plan.source.name}
+    made_before(plan, folder, origin, overwrite)
     largest, contents = examine(plan, progress)
-    written = []
+    origin["source_sha256"] = contents
+    kept = made_before(plan, folder, origin, overwrite)
     for part in plan.parts:
-        path = folder / part.file
-        metadata = part.metadata | {"source": plan.source.name, "source_sha256": contents}
-        written.append(path)
-        if read_metadata(path) == metadata:
+        if part in kept:
             progress(sum(plan.weights[name].nbytes for name in part.names.values()))
             continue
-        with WeightsWriter(path, part.entries(plan.weights), metadata) as writer:
+        path, entries = folder / part.file, part.entries(plan.weights)
+        with weights_file(path, entries, part.metadata | origin, overwrite) as write:
             for name, theirs in part.names.items():
                 tensor = plan.weights[theirs]
                 if part.scales(name, tensor):
                     scale = (largest[theirs] / LARGEST_FP8).clamp(min=SMALLEST_SCALE)
                     for piece in slices(tensor):
                         scaled = (piece.float() / scale).clamp(-LARGEST_FP8, LARGEST_FP8)
-                        writer.write(scaled.to(part.dtype))
+                        write(scaled.to(part.dtype))
                         progress(piece.nbytes)
-                    writer.write(scale)
-                    writer.write(torch.tensor(list(FP8_MARK), dtype=torch.uint8))
+                    write(scale)
+                    write(torch.tensor(list(FP8_MARK), dtype=torch.uint8))
                 else:
                     for piece in slices(tensor):
-                        writer.write(piece.to(part.plain_dtype))
+                        write(piece.to(part.plain_dtype))
                         progress(piece.nbytes)
-    return written
+    return [folder / part.file for part in plan.parts]
+
+
+def made_before(plan: Plan, folder: Path, origin: dict[str, str], overwrite: bool) -> list[Part]:
+    """The parts whose files are in `folder` and say that they come from `origin`.
+
+    Raises `InputError` if another file has the name of a part and may not be overwritten.
+    """
+    kept = []
+    for part in plan.parts:
+        path = folder / part.file
+        if read_metadata(path).items() >= (part.metadata | origin).items():
+            kept.append(part)
+        else:
+            check_name(path, [plan.source], overwrite)
+    return kept
 
 
 def examine(plan: Plan, progress: Callable[[int], None]) -> tuple[dict[str, Tensor], str]:

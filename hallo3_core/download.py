@@ -1,7 +1,9 @@
 """The released files from huggingface.co, when the user asks for them."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
 from .errors import InputError
 from .model import COMFYUI_DOWNLOADS, SPEECH_FOLDER, TEXT_FOLDER, TRANSFORMER_FILE, VAE_FILE
+from .outputs import check_name, claimed, new_folder
 
 HALLO3 = "fudan-generative-ai/hallo3"
 COGVIDEOX, APACHE = "CogVideoX licence", "Apache 2.0"
@@ -30,7 +33,7 @@ class Download:
 
     def place(self, folder: Path) -> Path:
         """Where it goes in `folder`, which may be ComfyUI's `models`."""
-        comfyui = (folder / "diffusion_models").is_dir()
+        comfyui = folder.name == "models" or (folder / "diffusion_models").is_dir()
         return folder / (self.comfyui if comfyui else self.published)
 
 
@@ -83,40 +86,68 @@ TEXT_ENCODERS = {
 """Of prompts, which not everybody wants."""
 
 
-def download(files: tuple[Download, ...], folder: Path) -> Iterator[Path]:
+def download(files: tuple[Download, ...], folder: Path, overwrite: bool = False) -> Iterator[Path]:
     """Bring files into `folder`, each whole and verified, and yield where they are.
 
     What is there already is kept, and what was broken off goes on where it stopped. Raises
-    `InputError` if a file cannot be had.
+    `InputError` if a file cannot be had; and, before any is fetched, if a place is taken by
+    another file, unless it may be overwritten.
     """
-    for file in files:
-        target = file.place(folder)
+    staging = folder / STAGING
+    with claimed(staging), new_folder(folder):
+        missing = {}
+        for file in files:
+            target = file.place(folder)
+            with _told(file):
+                published = get_hf_file_metadata(hf_hub_url(file.repository, file.name))
+            if not target.is_file() or target.stat().st_size != published.size:
+                check_name(target, (), overwrite)
+                missing[file] = published.etag
         try:
-            expected = get_hf_file_metadata(hf_hub_url(file.repository, file.name))
-            if not target.is_file() or target.stat().st_size != expected.size:
-                staging = folder / STAGING / file.repository
-                loaded = Path(hf_hub_download(file.repository, file.name, local_dir=staging))
-                _verify(loaded, expected.etag)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                loaded.replace(target)
-        except InputError:
-            raise
-        except Exception as error:  # those of whichever HTTP library huggingface_hub is using
-            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(
-                f"{file.name} of {file.repository} cannot be had ({reason}): check the network "
-                "and the disk, and start again; what is there already is kept."
-            ) from error
-        yield target
+            for file in files:
+                target = file.place(folder)
+                if file in missing:
+                    with _told(file):
+                        _fetch(file, missing[file], staging, target)
+                yield target
+        finally:
+            with suppress(OSError):  # it stays while something in it is to go on
+                staging.rmdir()
 
 
-def _verify(file: Path, etag: str) -> None:
-    """Compare a file with the hash that huggingface.co has of it, and delete it if it differs."""
+@contextmanager
+def _told(file: Download) -> Iterator[None]:
+    """Errors in here become a sentence; they are those of whichever HTTP library there is."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{file.name} of {file.repository} cannot be had ({reason}): check the network "
+            "and the disk, and start again; what is there already is kept."
+        ) from error
+
+
+def _fetch(file: Download, etag: str, staging: Path, target: Path) -> None:
+    """Bring a file to `target` by way of a folder of its own."""
+    own = staging / f"{file.repository}/{file.name}".replace("/", "--")
+    loaded = Path(hf_hub_download(file.repository, file.name, local_dir=own))
+    whole = _is_whole(loaded, etag)
+    if whole:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        loaded.replace(target)
+    shutil.rmtree(own)
+    if not whole:
+        raise InputError(f"{file.name} arrived damaged: start again.")
+
+
+def _is_whole(file: Path, etag: str) -> bool:
+    """Whether a file has the hash that huggingface.co has of it."""
     large = len(etag) == hashlib.sha256().digest_size * 2
     contents = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % file.stat().st_size)
     with file.open("rb") as opened:
         while block := opened.read(BLOCK):
             contents.update(block)
-    if contents.hexdigest() != etag:
-        file.unlink()
-        raise InputError(f"{file.name} arrived damaged: start again.")
+    return contents.hexdigest() == etag

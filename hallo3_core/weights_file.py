@@ -1,9 +1,9 @@
 """Tensors too large for memory, piece by piece: read, and written as safetensors."""
 
-import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import InputError
+from .outputs import cannot_write, new_folder, place, temporary
 
 DTYPE_NAMES = {
     torch.float32: "F32",
@@ -43,67 +43,50 @@ class Entry(NamedTuple):
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
-class WeightsWriter:
-    """Writes a safetensors file whose `entries` arrive in order, each in any number of pieces.
+@contextmanager
+def weights_file(
+    path: Path, entries: Iterable[Entry], metadata: dict[str, str], overwrite: bool = False
+) -> Iterator[Callable[[Tensor], None]]:
+    """Write a safetensors file whose `entries` arrive in order, each in any number of pieces.
 
-    Until it is whole the file has another name; it never appears if the context is left by an
-    error. Raises `InputError` when there is no room.
+    Gives the function that takes the next numbers, in the dtype of the entry that they belong to.
+    Until it is whole the file has a name that nobody has; if the context is left by an error,
+    neither it nor a folder made for it stays. Raises `InputError` when there is no room, and when
+    `path` is there and may not be overwritten.
     """
-
-    def __init__(self, path: Path, entries: Iterable[Entry], metadata: dict[str, str]):
-        self.path = path
-        self.partial = path.with_name(path.name + ".partial")
-        self.expected = 0
-        header: dict[str, object] = {"__metadata__": metadata}
-        for entry in entries:
-            start, self.expected = self.expected, self.expected + entry.bytes
-            header[entry.name] = {
-                "dtype": DTYPE_NAMES[entry.dtype],
-                "shape": list(entry.shape),
-                "data_offsets": [start, self.expected],
-            }
-        text = json.dumps(header).encode()
-        self.header = text + b" " * (-len(text) % 8)
-
-    def __enter__(self) -> "WeightsWriter":
+    header, expected = _header(entries, metadata)
+    with new_folder(path.parent), temporary(path) as partial:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = self.partial.open("wb")
+            with partial.open("wb") as file:
+                file.write(header)
+                yield lambda piece: file.write(_bytes(piece))
+                written = file.tell() - len(header)
+                assert written == expected, f"{written} of {expected} bytes written"
+                file.flush()
+                os.fsync(file.fileno())
+            place(partial, path, overwrite)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
-        self._put(len(self.header).to_bytes(8, "little") + self.header)
-        return self
-
-    def write(self, piece: Tensor) -> None:
-        """The next numbers, in the dtype of the entry that they belong to."""
-        self._put(piece.contiguous().view(-1).view(torch.uint8).numpy().data)
-
-    def _put(self, data) -> None:
-        try:
-            self.file.write(data)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
-
-    def __exit__(self, kind, *error) -> None:
-        try:
-            if kind is None:
-                self.file.flush()
-                os.fsync(self.file.fileno())
-                written = self.file.tell() - 8 - len(self.header)
-                assert written == self.expected, f"{written} of {self.expected} bytes written"
-            self.file.close()
-            if kind is None:
-                self.partial.replace(self.path)
-        except OSError as failure:
-            raise _cannot_write(self.path, failure) from failure
-        finally:
-            self.partial.unlink(missing_ok=True)
+            raise cannot_write(path, error) from error
 
 
-def _cannot_write(path: Path, error: OSError) -> InputError:
-    if error.errno == errno.ENOSPC:
-        return InputError(f"There is no room left for {path}: make room and start again.")
-    return InputError(f"{path} cannot be written ({error.strerror}): choose another folder.")
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+
+
+def _header(entries: Iterable[Entry], metadata: dict[str, str]) -> tuple[bytes, int]:
+    """The beginning of a safetensors file, and how many bytes follow it."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for entry in entries:
+        start, end = end, end + entry.bytes
+        header[entry.name] = {
+            "dtype": DTYPE_NAMES[entry.dtype],
+            "shape": list(entry.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, end
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -183,23 +183,71 @@ def test_numbers_too_large_for_fp16(source, tmp_path):
 
 
 def test_a_full_disk_leaves_no_file(source, tmp_path, monkeypatch):
-    written = []
+    """Nor a folder."""
 
-    def full(self, data):
-        written.append(len(data))
-        if len(written) > 5:
-            raise weights_file._cannot_write(self.path, OSError(errno.ENOSPC, "No space"))
-        self.file.write(data)
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights_file.WeightsWriter, "_put", full)
+    monkeypatch.setattr(weights_file.os, "fsync", full)
     with pytest.raises(InputError, match="There is no room left for"):
+        run(source, tmp_path / "models")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conversion_that_stops_leaves_no_file(source, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.txt").write_text("mine")
+    monkeypatch.setattr(weights_file.os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "models")
+    assert [file.name for file in tmp_path.rglob("*")] == ["models", "mine.txt"]
+
+
+@pytest.mark.parametrize("content", [b"mine", None], ids=["a file of the user's", "another model"])
+def test_other_files_are_not_replaced(source, tmp_path, content):
+    """Unless that is asked for; those of a killed job and the user's own partial ones never."""
+    dit, reference, audio = run(source, tmp_path)
+    if content is None:
+        weights = spoiled(source, value=lambda old: old * 2)
+        torch.save({"module": weights}, other := tmp_path / source.name)
+        files = [dit, reference, audio]
+        source = other
+    else:
+        reference.write_bytes(content)
+        dit.unlink()
+        files = [reference, audio]
+    partial = Path(f"{dit}.partial")
+    partial.write_bytes(b"mine, too")
+    before = [file.read_bytes() for file in files]
+    with pytest.raises(InputError, match=f"{files[0].name} exists already: give --overwrite"):
         run(source, tmp_path)
-    assert not list(tmp_path.rglob("*.*"))
+    assert [file.read_bytes() for file in files] == before
+    assert dit.exists() is (content is None)
+    plan = convert.plan(source, checkpoint.read_weights(source), "bf16")
+    convert.convert(plan, tmp_path, ignore, overwrite=True)
+    assert files[0].read_bytes() != before[0]
+    assert partial.read_bytes() == b"mine, too"
+    load_transformers(dit)
+
+
+def test_a_conversion_onto_its_source(tmp_path):
+    """A published file that the user gave the name of a converted one."""
+    source = tmp_path / "models" / "vae" / "hallo3_vae_bf16.safetensors"
+    source.parent.mkdir(parents=True)
+    before = (FIXTURES / "vae_weights.safetensors").read_bytes()
+    source.write_bytes(before)
+    plan = convert.plan(source, checkpoint.read_weights(source), "bf16")
+    with pytest.raises(InputError, match="is the input"):
+        convert.convert(plan, tmp_path / "models", ignore, overwrite=True)
+    assert source.read_bytes() == before
 
 
 def test_a_companion_that_is_missing_or_chosen(source, tmp_path):
     dit, reference, _ = run(source, tmp_path)
-    with pytest.raises(InputError, match="is the reference network: choose the denoiser"):
+    with pytest.raises(InputError, match="is the Hallo3 reference network, converted: choose"):
         load_transformers(reference)
     reference.unlink()
     with pytest.raises(InputError, match="The reference network that was made with"):
@@ -242,7 +290,7 @@ def test_check_refuses_what_will_not_load(source, tmp_path):
     with pytest.raises(InputError, match="no finite numbers in ref_model"):
         check(broken)
     (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(InputError, match="a folder of diffusers, not Hallo3"):
+    with pytest.raises(InputError, match="a folder of diffusers, not weights"):
         check(tmp_path)
 
 
@@ -263,4 +311,4 @@ def test_the_command(source, tmp_path):
     )
     assert checked.returncode == 2
     assert "it will load" in checked.stdout
-    assert "cannot be read as weights" in checked.stdout
+    assert "is text, not weights" in checked.stdout

@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from hallo3_core.download import FILES, TEXT_ENCODERS
+from hallo3_core.download import FILES, STAGING, TEXT_ENCODERS
 from hallo3_core.model import find_files
 
 MB = 10**6
@@ -106,6 +106,7 @@ def test_into_a_folder_and_again(hub, tmp_path):
     fetched = len(hub.ranges)
     assert download(hub, tmp_path, "--text-encoder", "fp16").stdout == done.stdout
     assert len(hub.ranges) == fetched
+    assert not (tmp_path / STAGING).exists()
 
 
 def test_into_the_models_of_comfyui(hub, tmp_path):
@@ -137,7 +138,28 @@ def test_what_arrives_damaged_is_not_kept(hub, tmp_path):
     done = download(hub, tmp_path)
     assert done.returncode == 2
     assert "arrived damaged: start again" in done.stderr
-    assert not list(tmp_path.rglob("*.pt"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_folder_is_not_left_empty(hub, tmp_path):
+    hub.spoiled = True
+    assert download(hub, tmp_path / "a" / "b").returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_are_not_replaced(hub, tmp_path):
+    """And nothing is fetched then, unless that is asked for."""
+    mine = FILES[-1].place(tmp_path)
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    done = download(hub, tmp_path)
+    assert done.returncode == 2
+    assert f"{mine} exists already: give --overwrite" in done.stderr
+    assert mine.read_bytes() == b"mine"
+    assert hub.ranges == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert download(hub, tmp_path, "--overwrite").returncode == 0
+    assert mine.read_bytes() != b"mine"
 
 
 def test_no_network(hub, tmp_path):

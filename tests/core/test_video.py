@@ -1,4 +1,10 @@
-import wave
+import errno
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,15 +14,16 @@ import pytest
 import torch
 
 from hallo3_core.errors import InputError
-from hallo3_core.video import (
-    VideoWriter,
-    join,
-    read_speech,
-    sound_of_file,
-    sound_of_waveform,
-    write_pictures,
-)
+from hallo3_core.sound import Sound
+from hallo3_core.sound_file import read_sound
+from hallo3_core.video import VideoWriter, encode_pictures
 
+try:
+    import resource
+except ModuleNotFoundError:
+    resource = None
+
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 4.03
 FRAMES = 101
 CUES = (1.0, 2.0, 3.0)
@@ -58,8 +65,8 @@ def read_back(path: Path) -> tuple[list[float], np.ndarray, int]:
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
         bright = [float(f.pts * f.time_base) for f in frames if f.to_ndarray().mean() > 128]
-    sound, rate = read_speech(path)
-    loud = (sound[0].abs() > 0.1).nonzero()[:, 0].numpy() / rate
+    sound = read_sound(path)
+    loud = (sound.waveform[:, :][0].abs() > 0.1).nonzero()[:, 0].numpy() / sound.rate
     starts = loud[np.diff(loud, prepend=-1) > 0.5]
     return bright, starts, len(frames)
 
@@ -69,7 +76,7 @@ def read_back(path: Path) -> tuple[list[float], np.ndarray, int]:
 def test_picture_and_sound_stay_together(tmp_path, rate, channels):
     sound = write_wav(tmp_path / "sound.wav", beeps(rate, channels), rate)
     path = tmp_path / "video.mp4"
-    with VideoWriter(path, 64, 96, sound_of_file(sound)) as video:
+    with VideoWriter(path, 64, 96, read_sound(sound)) as video:
         for part in flashes().split(47):
             video.write(part)
     bright, starts, frames = read_back(path)
@@ -88,51 +95,145 @@ def test_picture_and_sound_stay_together(tmp_path, rate, channels):
     assert [file.name for file in tmp_path.glob("*.mp4")] == ["video.mp4"]
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2), (192_000, 8)])
-def test_parts_are_joined_without_a_seam(tmp_path, rate, channels):
-    parts = []
-    for i, frames in enumerate(flashes().split(47)):
-        parts.append(tmp_path / f"{i}.mp4")
-        write_pictures(parts[-1], frames)
-    waveform = torch.from_numpy(beeps(rate, channels).T)
-    join(parts, path := tmp_path / "video.mp4", sound_of_waveform(waveform, rate))
-    bright, starts, frames = read_back(path)
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2), (192_000, 2)])
+def test_pieces_make_the_video_that_their_frames_make(tmp_path, rate, channels):
+    """Bit for bit, and without a seam."""
+    sound = Sound(torch.from_numpy(beeps(rate, channels).T).float(), rate)
+    parts = flashes().split(47)
+    with VideoWriter(tmp_path / "fresh.mp4", 64, 96, sound) as fresh:
+        for frames in parts:
+            fresh.write(frames)
+    pieces = [encode_pictures(frames) for frames in parts]
+    with VideoWriter(tmp_path / "kept.mp4", 64, 96, sound) as kept:
+        for piece in pieces:
+            kept.append(piece)
+    assert kept.saved.read_bytes() == fresh.saved.read_bytes()
+    bright, starts, frames = read_back(kept.saved)
     assert frames == FRAMES
     assert bright == pytest.approx(CUES)
     assert starts == pytest.approx(CUES, abs=0.005)
+    assert [file.name for file in sorted(tmp_path.iterdir())] == ["fresh.mp4", "kept.mp4"]
+
+
+def silent(seconds: float = SECONDS) -> Sound:
+    return Sound(torch.zeros(1, round(16_000 * seconds)), 16_000)
 
 
 def test_an_interrupted_video_keeps_what_is_done(tmp_path):
-    sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
-    path = tmp_path / "video.mp4"
-    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 64, 96, sound_of_file(sound)) as video:
-        video.write(flashes()[:60])
-        raise KeyboardInterrupt
-    bright, starts, frames = read_back(path)
-    assert frames == 60
-    assert bright == pytest.approx([1.0, 2.0])
-    assert starts == pytest.approx([1.0, 2.0], abs=0.005)
-    assert video.seconds == 60 / 25
+    """Under another name each time, and as an ordinary video; a finished one stays what it is."""
+    (tmp_path / "video.mp4").write_bytes(b"of last night")
+    sound = Sound(torch.from_numpy(beeps(16_000, 1).T).float(), 16_000)
+    for name in ("video.unfinished.mp4", "video.unfinished_2.mp4"):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            VideoWriter(tmp_path / "video.mp4", 64, 96, sound, overwrite=True) as video,
+        ):
+            video.write(flashes()[:60])
+            raise KeyboardInterrupt
+        assert video.saved == tmp_path / name
+        bright, starts, frames = read_back(video.saved)
+        assert (frames, video.seconds) == (60, 60 / 25)
+        assert bright == pytest.approx([1.0, 2.0])
+        assert starts == pytest.approx([1.0, 2.0], abs=0.005)
+        assert video.saved.read_bytes().find(b"moof") == -1
+    assert (tmp_path / "video.mp4").read_bytes() == b"of last night"
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_killed_program_leaves_a_file_that_plays(tmp_path):
-    sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
-    video = VideoWriter(tmp_path / "video.mp4", 64, 96, sound_of_file(sound))
-    video.write(flashes())
-    left = tmp_path / "left.mp4"
-    left.write_bytes((tmp_path / "video.partial.mp4").read_bytes())
-    video.__exit__()
-    bright, starts, frames = read_back(left)
-    assert frames >= FRAMES - 15
-    assert bright == pytest.approx(CUES)
-    assert starts == pytest.approx(CUES, abs=0.005)
+    """To the last picture but one of what was written; the next job leaves it alone."""
+    code = """
+import os, sys, torch
+from pathlib import Path
+from hallo3_core.sound import Sound
+from hallo3_core.video import VideoWriter
+with VideoWriter(Path(sys.argv[1]), 64, 96, Sound(torch.rand(1, 64_480), 16_000)) as video:
+    video.write(torch.rand(47, 64, 96, 3))
+    video.write(torch.rand(47, 64, 96, 3))
+    os.kill(os.getpid(), 9)
+"""
+    path, left = tmp_path / "video.mp4", tmp_path / "video.unfinished.mp4"
+    killed = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT)
+    assert killed.returncode != 0
+    assert [file.name for file in tmp_path.iterdir()] == [left.name]
+    _, starts, frames = read_back(left)
+    assert frames == 93
+    assert len(starts) == 1
+    before = left.read_bytes()
+    with VideoWriter(path, 64, 96, silent()) as video:
+        video.write(flashes())
+    assert video.saved == path
+    assert left.read_bytes() == before
+
+
+def test_two_jobs_with_one_name(tmp_path):
+    """The second is told at once, and the first is whole."""
+    path = tmp_path / "video.mp4"
+    with VideoWriter(path, 64, 96, silent()) as first:
+        first.write(flashes()[:47])
+        with (
+            pytest.raises(InputError, match=r"Another job is writing .*video\.mp4"),
+            VideoWriter(path, 64, 96, silent()),
+        ):
+            pass
+        first.write(flashes()[47:])
+    assert read_back(path)[2] == FRAMES
+    assert [file.name for file in tmp_path.iterdir()] == ["video.mp4"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_turns_up_during_the_job(tmp_path, overwrite):
+    path = tmp_path / "video.mp4"
+    with VideoWriter(path, 64, 96, silent(), overwrite) as video:
+        video.write(flashes())
+        path.write_bytes(b"of somebody else")
+    assert video.saved == (path if overwrite else tmp_path / "video_2.mp4")
+    assert read_back(video.saved)[2] == FRAMES
+    assert (path.read_bytes() == b"of somebody else") is not overwrite
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_ctrl_c_works_again_after_the_video(tmp_path, interrupted):
+    """It does nothing while the file is being finished, and what it did before after that."""
+    presses = []
+
+    def pressed(*_):
+        presses.append(1)
+
+    before = signal.signal(signal.SIGINT, pressed)
+    try:
+        with (
+            suppress(ZeroDivisionError),
+            VideoWriter(tmp_path / "video.mp4", 64, 96, silent()) as video,
+        ):
+            video.write(flashes())
+            video.claim.callback(signal.raise_signal, signal.SIGINT)
+            if interrupted:
+                raise ZeroDivisionError
+        assert presses == []
+        signal.raise_signal(signal.SIGINT)
+        assert presses == [1]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_video_made_in_another_thread(tmp_path):
+    """Where signals cannot be set: ComfyUI works there."""
+
+    def make():
+        with VideoWriter(tmp_path / "video.mp4", 64, 96, silent()) as video:
+            video.write(flashes())
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(make).result()
+    assert read_back(tmp_path / "video.mp4")[2] == FRAMES
 
 
 def test_nothing_is_left_when_nothing_was_written(tmp_path):
     sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
     with (
         pytest.raises(ZeroDivisionError),
-        VideoWriter(tmp_path / "v.mp4", 64, 96, sound_of_file(sound)),
+        VideoWriter(tmp_path / "v.mp4", 64, 96, read_sound(sound)),
     ):
         raise ZeroDivisionError
     assert [file.name for file in tmp_path.iterdir()] == ["sound.wav"]
@@ -145,92 +246,76 @@ def test_nothing_is_left_when_nothing_was_written(tmp_path):
 def test_outputs_that_cannot_be_written(tmp_path, name, says):
     sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
     with pytest.raises(InputError, match=says):
-        VideoWriter(tmp_path / name, 64, 96, sound_of_file(sound))
+        VideoWriter(tmp_path / name, 64, 96, read_sound(sound))
     assert [file.name for file in tmp_path.iterdir()] == ["sound.wav"]
-
-
-@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_u8"])
-@pytest.mark.parametrize("channels", [1, 2, 8])
-def test_sound_is_mixed_to_mono(tmp_path, codec, channels):
-    generator = np.random.default_rng(0)
-    samples = generator.uniform(-0.9, 0.9, (5000, channels))
-    speech, rate = read_speech(write_wav(tmp_path / "sound.wav", samples, 11_025, codec))
-    assert rate == 11_025
-    assert speech.shape == (1, 5000)
-    assert np.abs(speech[0].numpy() - samples.mean(axis=1)).max() < 0.01
 
 
 def test_the_sound_of_a_video_is_read(tmp_path):
     sound = write_wav(tmp_path / "sound.wav", beeps(48_000, 2), 48_000)
-    with VideoWriter(tmp_path / "video.mp4", 64, 96, sound_of_file(sound)) as video:
+    with VideoWriter(tmp_path / "video.mp4", 64, 96, read_sound(sound)) as video:
         video.write(flashes())
-    speech, rate = read_speech(tmp_path / "video.mp4")
-    assert rate == 48_000
-    assert speech.shape[1] / rate == pytest.approx(SECONDS, abs=0.02)
-
-
-def test_a_video_without_sound(tmp_path):
-    path = tmp_path / "silent.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width = stream.height = 64
-        for _ in range(3):
-            picture = np.zeros((64, 64, 3), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        container.mux(stream.encode())
-    with pytest.raises(InputError, match="has no sound track"):
-        read_speech(path)
+    heard = read_sound(tmp_path / "video.mp4")
+    assert heard.rate == 48_000
+    assert heard.seconds == pytest.approx(SECONDS, abs=0.02)
 
 
 def test_very_loud_samples_are_clipped(tmp_path):
     sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1) * 1e9, 16_000, "pcm_f32le")
-    with VideoWriter(tmp_path / "video.mp4", 64, 96, sound_of_file(sound)) as video:
+    with VideoWriter(tmp_path / "video.mp4", 64, 96, read_sound(sound)) as video:
         video.write(flashes())
-    assert read_speech(tmp_path / "video.mp4")[0].abs().max() < 1.5
+    assert read_sound(tmp_path / "video.mp4").waveform[:, :].abs().max() < 1.5
 
 
-def test_sound_that_changes_its_format(tmp_path):
-    parts = []
-    for rate, channels in ((48_000, 2), (16_000, 1)):
-        samples = np.zeros((rate, channels))
-        parts.append(write_wav(tmp_path / f"{rate}.mp3", samples, rate, "libmp3lame"))
-    joined = tmp_path / "joined.mp3"
-    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(InputError, match="changes its format"):
-        read_speech(joined)
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """The system refuses to write more, as it does on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_told(tmp_path, monkeypatch):
-    sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
+@pytest.mark.skipif(not resource, reason="the limit is of Unix")
+def test_a_disk_that_is_full_on_the_way(tmp_path):
+    """One sentence; the segments before it play."""
+    path = tmp_path / "video.mp4"
+    with (
+        pytest.raises(InputError, match=r"could not be finished .* is in .*unfinished\.mp4"),
+        VideoWriter(path, 64, 96, silent()) as video,
+    ):
+        video.write(torch.rand(47, 64, 96, 3))
+        with no_file_larger_than(video.partial.stat().st_size + 50_000):
+            video.write(torch.rand(47, 64, 96, 3))
+    assert video.saved == tmp_path / "video.unfinished.mp4"
+    assert (video.frames, read_back(video.saved)[2]) == (47, 46)
+    assert [file.name for file in tmp_path.iterdir()] == ["video.unfinished.mp4"]
+
+
+@pytest.mark.skipif(not resource, reason="the limit is of Unix")
+def test_a_disk_that_is_full_from_the_start(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"Nothing can be written to .*File too large"),
+        VideoWriter(tmp_path / "video.mp4", 64, 96, silent()) as video,
+        no_file_larger_than(10_000),
+    ):
+        video.write(torch.rand(47, 64, 96, 3))
+    assert (video.saved, video.frames) == (None, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_end(tmp_path, monkeypatch):
+    """One sentence says where what is done is, and it plays."""
 
     def no_room(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hallo3_core.video._remux", no_room)
+    monkeypatch.setattr("hallo3_core.video.remux", no_room)
     with (
-        pytest.raises(InputError, match=r"No space left on device.*is in .*partial\.mp4"),
-        VideoWriter(tmp_path / "video.mp4", 64, 96, sound_of_file(sound)) as video,
+        pytest.raises(InputError, match=r"No space left on device.*is in .*unfinished\.mp4"),
+        VideoWriter(tmp_path / "video.mp4", 64, 96, silent()) as video,
     ):
         video.write(flashes())
-    assert read_back(tmp_path / "video.partial.mp4")[2] == FRAMES
-
-
-@pytest.mark.parametrize(("bad", "count"), [(np.nan, 2), (np.inf, 1)])
-def test_samples_that_are_no_numbers(tmp_path, bad, count):
-    samples = np.zeros((100, 1))
-    samples[3 : 3 + count] = bad
-    path = write_wav(tmp_path / "sound.wav", samples, 16_000, "pcm_f32le")
-    with pytest.raises(InputError, match=f"has {count} samples that are no numbers"):
-        read_speech(path)
-
-
-def test_sound_files_without_sound(tmp_path):
-    with wave.open(str(empty := tmp_path / "empty.wav"), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-    with pytest.raises(InputError, match="has no length"):
-        read_speech(empty)
-    (tmp_path / "text.wav").write_text("no sound")
-    with pytest.raises(InputError, match="is no sound or video file"):
-        read_speech(tmp_path / "text.wav")
-    with pytest.raises(InputError, match="There is no sound file"):
-        read_speech(tmp_path / "nowhere.wav")
+    assert [file.name for file in tmp_path.iterdir()] == ["video.unfinished.mp4"]
+    assert read_back(video.saved)[2] == FRAMES
