@@ -7,10 +7,11 @@ Pictures are (3, height, width) in [0, 1]; boxes are (left, top, right, bottom) 
 
 import importlib
 import importlib.util
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage.color
@@ -22,15 +23,17 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .errors import InputError
+from .file_kind import ONNX, read_kind
 from .framing import Box
-from .onnx import providers
+from .onnx import PerProcess, providers
+from .picture import to_bytes
 
 DETECTOR, RECOGNISER = "scrfd_10g_bnkps.onnx", "glintr100.onnx"
 DETECTION_SIZE = (640, 640)
 LARGEST_SIDE = 480
 """Of a picture that the cascade looks at; larger ones take longer and show no more faces."""
-
-logger = logging.getLogger(__name__)
+CASCADE_SIDE = 24
+"""Of the smallest face that the cascade knows."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,9 @@ def find_frontal_faces(picture: Tensor) -> list[Face]:
     height, width = picture.shape[1:]
     scale = min(LARGEST_SIDE / max(height, width), 1)
     size = round(height * scale), round(width * scale)
-    pixels = picture.permute(1, 2, 0).numpy()
+    if min(size) < CASCADE_SIDE:
+        return []
+    pixels = picture.permute(1, 2, 0).float().cpu().numpy()
     grey = skimage.color.rgb2gray(skimage.transform.resize(pixels, size, anti_aliasing=scale < 1))
     groups: list[list[Box]] = []
     for tilt in TILTS:
@@ -145,54 +150,71 @@ class InsightFace:
 
     def __init__(self, folder: Path):
         """Raises `InputError` if a file cannot be loaded."""
-        get_model = importlib.import_module("insightface.model_zoo").get_model
-        try:
-            self.detector, self.recogniser = (
-                get_model(str(folder / name), providers=providers())
-                for name in (DETECTOR, RECOGNISER)
-            )
-            self.detector.prepare(0, input_size=DETECTION_SIZE, det_thresh=0.5)
-        except Exception as error:  # onnxruntime raises many kinds
-            raise InputError(
-                f"The face models in {folder} cannot be loaded ({type(error).__name__}): "
-                f"download {DETECTOR} and {RECOGNISER} of antelopev2 again."
-            ) from error
+        self.networks = PerProcess(partial(_open_networks, folder))
 
     def __call__(self, picture: Tensor) -> list[Face]:
-        pixels = (picture * 255).round().byte().permute(1, 2, 0).flip(2).contiguous().numpy()
-        boxes, landmarks = self.detector.detect(pixels, input_size=DETECTION_SIZE)
+        detector, recogniser = self.networks()
+        pixels = np.ascontiguousarray(to_bytes(picture)[..., ::-1])
+        boxes, landmarks = detector.detect(pixels, input_size=DETECTION_SIZE)
         common = importlib.import_module("insightface.app.common")
         faces = []
         for box, points in zip(boxes, landmarks, strict=True):
             found = common.Face(bbox=box[:4], kps=points, det_score=box[4])
-            embedding = torch.from_numpy(self.recogniser.get(pixels, found)).float()[None]
+            embedding = torch.from_numpy(recogniser.get(pixels, found)).float()[None]
             widened = INSIGHTFACE_MARGINS.widen(tuple(map(float, box[:4])))
             faces.append(Face(widened, float(box[4]), embedding))
         return largest_first(faces)
+
+
+def _open_networks(folder: Path) -> tuple[Any, Any]:
+    """InsightFace's detector and recogniser."""
+    detector = _open_network(folder / DETECTOR, "detection")
+    detector.prepare(0, input_size=DETECTION_SIZE, det_thresh=0.5)
+    return detector, _open_network(folder / RECOGNISER, "recognition")
+
+
+def _open_network(file: Path, task: str) -> Any:
+    """One of InsightFace's networks, for a task as it calls them."""
+    read_kind(file, "a face model", ONNX)
+    model_zoo = importlib.import_module("insightface.model_zoo")
+    try:
+        network = model_zoo.get_model(str(file), providers=providers())
+    except Exception as error:  # onnxruntime raises many kinds
+        raise InputError(
+            f"{file} cannot be loaded ({type(error).__name__}): download antelopev2's again."
+        ) from error
+    found = getattr(network, "taskname", "nothing that InsightFace knows")
+    if found != task:
+        raise InputError(f"{file} is for {found}, not for {task}: take antelopev2's of that name.")
+    return network
 
 
 def has_insightface(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (DETECTOR, RECOGNISER))
 
 
-def open_finder(folders: list[Path]) -> Finder:
-    """InsightFace with the first of the folders that has its files, else the cascade.
-
-    Says once, in the log, what to install where for the better one.
-    """
-    folder = next(filter(has_insightface, folders), None)
-    installed = importlib.util.find_spec("insightface") is not None
-    if folder and installed:
-        return InsightFace(folder)
-    missing = [] if installed else ["`pip install insightface onnxruntime`"]
-    if not folder:
+def insightface_missing(folders: list[Path]) -> str:
+    """What is to be done to have InsightFace, in words; nothing if it is there."""
+    missing = []
+    if importlib.util.find_spec("insightface") is None:
+        missing.append("`pip install insightface onnxruntime`")
+    if not any(map(has_insightface, folders)):
         missing.append(f"put antelopev2's {DETECTOR} and {RECOGNISER} into {folders[0]}")
-    logger.warning(
-        "Without InsightFace only frontal faces are found, and identity is taken from the picture "
-        "alone: %s.",
-        ", and ".join(missing),
-    )
-    return find_frontal_faces
+    return ", and ".join(missing)
+
+
+def open_finder(folders: list[Path]) -> Finder:
+    """InsightFace with the first of the folders that has its files, else the cascade."""
+    if insightface_missing(folders):
+        return find_frontal_faces
+    return InsightFace(next(filter(has_insightface, folders)))
+
+
+def no_face(mend: str, folders: list[Path]) -> str:
+    """What to say where no face was found; `mend` is what can be done about it."""
+    missing = insightface_missing(folders)
+    more = f" InsightFace finds faces from all sides: {missing}." if missing else ""
+    return f"No face was found: the whole picture counts as one. {mend}{more}"
 
 
 def choose(faces: list[Face], index: int) -> Face | None:
@@ -200,19 +222,23 @@ def choose(faces: list[Face], index: int) -> Face | None:
 
     Raises `InputError` if there are fewer.
     """
+    if index < 0:
+        raise InputError(f"There is no face {index}: the largest is 0, the others follow.")
     if not faces:
         return None
     if index >= len(faces):
-        raise InputError(
-            f"There is no face {index}: {len(faces)} were found, from 0 to {len(faces) - 1}, the "
-            "largest first."
+        found = (
+            "only one was found, which is 0"
+            if len(faces) == 1
+            else f"{len(faces)} were found, from 0 to {len(faces) - 1}, the largest first"
         )
+        raise InputError(f"There is no face {index}: {found}.")
     return faces[index]
 
 
 def draw(picture: Tensor, faces: list[Face], chosen: int) -> Tensor:
     """The picture with the boxes, indices and scores of its faces, the chosen one in green."""
-    image = Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
+    image = Image.fromarray(to_bytes(picture))
     pen = ImageDraw.Draw(image)
     size = max(min(image.size) // 25, 10)
     for index, face in enumerate(faces):

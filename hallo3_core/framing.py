@@ -14,6 +14,10 @@ Size = tuple[int, int]
 """Height and width."""
 Box = tuple[float, float, float, float]
 
+FACE_SHOWN = 0.9
+"""How much of a face's box has to be in the video: the box goes beyond the face by a tenth of its
+side, so that the face itself is whole."""
+
 
 @dataclass(frozen=True)
 class Framing:
@@ -59,6 +63,18 @@ class Framing:
             box[3] * tall + top,
         )
 
+    def share(self, box: Box, picture: Size) -> float:
+        """How much of a box of the picture the video shows, 0 to 1."""
+        left, top, right, bottom = self.box(box, picture)
+        rows, columns = self.place
+        width = min(right, columns.stop) - max(left, columns.start)
+        height = min(bottom, rows.stop) - max(top, rows.start)
+        return max(width, 0) * max(height, 0) / ((right - left) * (bottom - top))
+
+    def keeps(self, face: Box, picture: Size) -> bool:
+        """Whether a face of the picture is in the video."""
+        return self.share(face, picture) >= FACE_SHOWN
+
 
 def published(picture: Size, canvas: Size, face: Box | None = None) -> Framing:
     """A square is padded left and right, any other covers the canvas around its centre."""
@@ -103,7 +119,15 @@ def _cover(picture: Size, canvas: Size, centre: tuple[float, float]) -> Framing:
     return Framing(canvas, size, tuple(corner))
 
 
+def auto(picture: Size, canvas: Size, face: Box | None = None) -> Framing:
+    """`published`, or the first of `crop` and `pad` that keeps the face where that would cut it."""
+    framings = (fit(picture, canvas, face) for fit in (published, crop, pad))
+    return next(fitted for fitted in framings if face is None or fitted.keeps(face, picture))
+
+
+FIT = "auto"
 FITS: dict[str, Callable[[Size, Size, Box | None], Framing]] = {
+    "auto": auto,
     "published": published,
     "pad": pad,
     "crop": crop,

@@ -4,16 +4,18 @@ import logging
 from argparse import Namespace
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
+from . import builtin
 from .errors import InputError
-from .faces import SAME, choose, draw, open_finder, overlap
+from .faces import SAME, choose, draw, insightface_missing, no_face, open_finder, overlap
 from .framing import Box
 from .mesh import find_landmarker, oval_box
 from .model import find_files
-from .portrait import box_region, face_region, read_mask
-from .video import read_speech
+from .picture import read_mask, save_picture
+from .portrait import box_region, check_growth, face_region
+from .sound import Sound
+from .sound_file import read_sound
 from .vocals import VocalIsolator
 
 ISOLATOR = "Kim_Vocal_2.onnx"
@@ -21,29 +23,43 @@ ISOLATOR = "Kim_Vocal_2.onnx"
 logger = logging.getLogger(__name__)
 
 
+def given_files(options: Namespace) -> list[Path]:
+    """The files that the user wants to be read, none of which may be replaced."""
+    given = (
+        options.portrait,
+        options.speech,
+        options.face_mask,
+        options.model,
+        options.isolate_vocals,
+    )
+    return [path for path in given if path]
+
+
 def find_face(options: Namespace, portrait: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The face region (height, width) of a portrait, and the embedding of its face, if any.
 
     An explicit mask comes first, then MediaPipe's oval, then the detector's box.
     """
-    if not 0.5 <= options.face_growth <= 5:
-        raise InputError(
-            f"The face grows {options.face_growth} times: choose 0.5 to 5; published is 1.2."
-        )
-    size = tuple(portrait.shape[1:])
+    check_growth(options.face_growth)
+    size, folders = tuple(portrait.shape[1:]), face_folders(options)
+    if options.portrait and not options.model:
+        logger.warning(builtin.DRAWN_ONLY)
     mask = read_mask(options.face_mask, size) if options.face_mask else None
-    faces = [] if options.whole_image else open_finder(face_folders(options))(portrait)
+    faces = [] if options.whole_image else open_finder(folders)(portrait)
     if options.framing:
-        save_picture(draw(portrait, faces, options.face), options.framing)
+        save_picture(draw(portrait, faces, options.face), options.framing, options.overwrite)
     face = choose(faces, options.face)
     embedding = face.embedding if face else None
+    if options.model and face and embedding is None:
+        logger.warning(
+            "Without InsightFace the model knows the face by the picture alone: %s.",
+            insightface_missing(folders),
+        )
     if mask is not None:
         return face_region(mask, options.face_growth), embedding
     if face is None:
         if not options.whole_image:
-            logger.warning(
-                "No face was found: the whole picture counts as one. Paint a --face-mask."
-            )
+            logger.warning(no_face("Paint a --face-mask.", folders))
         return None, None
     oval = mediapipe_oval(portrait, options)
     box = oval if oval and overlap(oval, face.box) > SAME else face.box
@@ -56,12 +72,16 @@ def mediapipe_oval(portrait: Tensor, options: Namespace) -> Box | None:
     return oval_box(portrait, file) if file else None
 
 
-def find_voice(options: Namespace) -> tuple[Tensor, int]:
-    """The speech, (1, samples) and its rate, without the music around it if that was asked for."""
-    waveform, rate = read_speech(options.speech)
-    if options.isolate_vocals:
-        waveform = VocalIsolator(isolator_file(options))(waveform, rate)
-    return waveform, rate
+def find_voice(options: Namespace) -> tuple[Sound, Sound]:
+    """What is heard in the video, and the voice in it that is animated.
+
+    They differ if the voice is to be taken out of music. The file is read once, here.
+    """
+    heard = read_sound(options.speech)
+    if not options.isolate_vocals:
+        return heard, heard
+    isolate = VocalIsolator(isolator_file(options))
+    return heard, Sound(isolate(heard.waveform[:, :], heard.rate), heard.rate)
 
 
 def face_folders(options: Namespace) -> list[Path]:
@@ -90,11 +110,3 @@ def isolator_file(options: Namespace) -> Path:
 def models_root(options: Namespace) -> Path:
     """The folder that the model's other files lie in."""
     return find_files(options.model).root if options.model else Path()
-
-
-def save_picture(picture: Tensor, path: Path) -> None:
-    """(3, height, width) in [0, 1] as a file."""
-    try:
-        Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be written ({error}): choose a .png.") from error

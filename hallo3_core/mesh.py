@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from .errors import InputError
+from .file_kind import ZIP, read_kind
 from .framing import Box
+from .picture import to_bytes
 
 LANDMARKER = "face_landmarker_v2_with_blendshapes.task"
 OVAL = [
@@ -32,16 +35,24 @@ def find_landmarker(folders: list[Path]) -> Path | None:
 
 @contextmanager
 def open_mesh(file: Path) -> Iterator[Mesh]:
-    """By the Face Landmarker task in `file`."""
+    """By the Face Landmarker task in `file`. Raises `InputError` if it is none."""
+    read_kind(file, "a Face Landmarker task", ZIP)
     mediapipe = importlib.import_module("mediapipe")
     options = mediapipe.tasks.vision.FaceLandmarkerOptions(
         base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(file))
     )
-    with mediapipe.tasks.vision.FaceLandmarker.create_from_options(options) as task:
+    try:
+        landmarker = mediapipe.tasks.vision.FaceLandmarker.create_from_options(options)
+    except Exception as error:  # MediaPipe raises what its C++ does
+        raise InputError(
+            f"{file} is not a Face Landmarker task ({type(error).__name__}): download {LANDMARKER} "
+            "again."
+        ) from error
+    with landmarker as task:
 
         def find(picture: Tensor) -> np.ndarray | None:
-            pixels = np.ascontiguousarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
-            image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels)
+            srgb = mediapipe.ImageFormat.SRGB
+            image = mediapipe.Image(image_format=srgb, data=to_bytes(picture))
             faces = task.detect(image).face_landmarks
             if not faces:
                 return None

@@ -1,30 +1,28 @@
-"""The portrait: read, masked to the face, fitted to the canvas, encoded as an Identity.
+"""The portrait: masked to the face, fitted to the canvas, encoded as an Identity.
 
 Images are (3, height, width) in [0, 1]; on the canvas, (1, 3, height, width) in [-1, 1].
 """
 
-import warnings
+import logging
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .config import MOTION_FRAMES
 from .errors import InputError
-from .framing import FITS, Box, Size
+from .framing import FIT, FITS, Box, Framing, Size
 from .noise import Noise
+from .picture import check_picture
 from .segments import motion_latents
 from .transformer import ReferenceNetwork
 from .vae import encode
 
-SMALLEST_SIDE = 16
 FACE_BOX_GROWTH = 1.2
-WHITES = (1, 255, 65535, float("inf"))
-"""What may stand for white in a picture of floating-point numbers."""
+LEAST_GROWTH, MOST_GROWTH = 0.5, 5.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class Identity:
     width / 8) the motion latents of its standing still, which the first segment continues, `face`
     (1, 512) the face embedding, `features` the reference network's tokens, one (1, tokens, width)
     for each layer, and `place` the rows and columns of the canvas that the picture itself covers.
+    All of it is in main memory: features of the released model in bf16 take 0.3 GB.
     """
 
     portrait: Tensor
@@ -49,52 +48,13 @@ class Identity:
         return self.portrait[..., *self.place].shape[-2:]
 
 
-def read_image(path: Path) -> Tensor:
-    """Any picture that Pillow reads, upright, on black where it is transparent."""
-    try:
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            image = ImageOps.exif_transpose(Image.open(path))
-            image.load()
-    except FileNotFoundError:
-        raise InputError(f"There is no picture {path}: check the path.") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = Image.MAX_IMAGE_PIXELS / 1e6
-        raise InputError(f"{path} has more than {limit:.0f} megapixels: make it smaller.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+def check_growth(growth: float) -> None:
+    """Raises `InputError` if a face's box cannot grow so many times."""
+    if not LEAST_GROWTH <= growth <= MOST_GROWTH:
         raise InputError(
-            f"{path} is no picture that can be read ({error}): save it as PNG or JPEG."
-        ) from error
-    if min(image.size) < SMALLEST_SIDE:
-        raise InputError(
-            f"{path} has {image.width} x {image.height} pixels: "
-            f"use a picture of at least {SMALLEST_SIDE} a side."
+            f"The face grows {growth:g} times: choose {LEAST_GROWTH:g} to {MOST_GROWTH:g}; "
+            f"published is {FACE_BOX_GROWTH}."
         )
-    return torch.from_numpy(_to_rgb(image)).permute(2, 0, 1)
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = np.asarray(image, dtype=np.float32)
-        white = 65535 if image.mode != "F" else next(w for w in WHITES if grey.max() <= w)
-        return np.repeat(grey[..., None] / white, 3, axis=2).clip(0, 1)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-
-
-def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """A black and white picture of `size` (height, width) as a mask (height, width)."""
-    mask = read_image(path).mean(0)
-    if mask.shape != size:
-        found, wanted = (f"{width} x {height}" for height, width in (mask.shape, size))
-        raise InputError(
-            f"The face mask {path} has {found} pixels and the portrait {wanted}: "
-            "draw it on the portrait itself."
-        )
-    if not (mask > 0.5).any():
-        raise InputError(f"The face mask {path} has no white in it: paint the face white.")
-    return mask
 
 
 def face_region(mask: Tensor, growth: float = FACE_BOX_GROWTH) -> Tensor:
@@ -102,11 +62,12 @@ def face_region(mask: Tensor, growth: float = FACE_BOX_GROWTH) -> Tensor:
 
     A box that has grown past the edge is shifted back inside the picture.
     """
+    check_growth(growth)
     region = torch.zeros_like(mask)
     left, top, right, bottom = region_box(mask)
     box = []
     for first, last, length in ((top, bottom, len(mask)), (left, right, mask.shape[1])):
-        size = min(round((last - first) * growth), length)
+        size = min(max(round((last - first) * growth), 1), length)
         start = round((first + last - size) / 2)
         start = min(max(start, 0), length - size)
         box.append(slice(start, start + size))
@@ -122,11 +83,35 @@ def region_box(region: Tensor) -> Box:
 
 
 def box_region(box: Box, size: Size, growth: float = FACE_BOX_GROWTH) -> Tensor:
-    """The region of a face in this box of a picture of `size`."""
+    """The region of a face in this box of a picture of `size`, at least a pixel of it."""
     mask = torch.zeros(size)
     left, top, right, bottom = (max(round(edge), 0) for edge in box)
+    top, left = min(top, size[0] - 1), min(left, size[1] - 1)
     mask[top : max(bottom, top + 1), left : max(right, left + 1)] = 1
     return face_region(mask, growth)
+
+
+def face_box(region: Tensor | None) -> Box | None:
+    """The box around a face region; None where it is the whole picture, so that no place counts."""
+    if region is None:
+        return None
+    height, width = region.shape
+    box = region_box(region)
+    return None if box == (0, 0, width, height) else box
+
+
+def framing_of(fit: str, picture: Size, canvas: Size, region: Tensor | None) -> Framing:
+    """Where a picture of that size with that face region goes on the canvas, by one of `FITS`."""
+    return FITS[fit](picture, canvas, face_box(region))
+
+
+def framed_region(framing: Framing, region: Tensor) -> Tensor:
+    """A region (height, width) of the picture as a region of the video."""
+    rows, columns = framing.place
+    shown = torch.zeros(framing.canvas)
+    left, top, right, bottom = map(round, framing.box(region_box(region), tuple(region.shape)))
+    shown[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1
+    return shown[rows, columns]
 
 
 def encode_identity(
@@ -148,7 +133,7 @@ def encode_identity(
     features, _ = reference_network(latents.to(**reference_network.placement))
     if face is None:
         face = torch.zeros(1, reference_network.config.face_channels)
-    return Identity(portrait, motion, face, features, place)
+    return Identity(portrait.cpu(), motion, face.cpu(), [f.cpu() for f in features], place)
 
 
 @torch.no_grad()
@@ -159,17 +144,25 @@ def encode_portrait(
     region: Tensor | None,
     noise: Noise,
     face: Tensor | None = None,
-    fit: str = "published",
+    fit: str = FIT,
 ) -> Identity:
     """Identity from a picture (3, height, width), its face region and the face embedding.
 
     `region` (height, width) is 1 at the face and 0 elsewhere; without it the whole picture is.
     Without an embedding it is zeros, as in the published program when it finds no face. `fit` is
-    one of `FITS`.
+    one of `FITS`, and a warning says if it cuts the face away. Raises `InputError` if the picture
+    is too small, too long or not finite.
     """
+    image = check_picture(image)
     canvas, picture = reference_network.config.canvas, tuple(image.shape[1:])
-    framing = FITS[fit](picture, canvas, None if region is None else region_box(region))
-    reference = image if region is None else image * region
+    framing, box = framing_of(fit, picture, canvas, region), face_box(region)
+    if box and not framing.keeps(box, picture):
+        logger.warning(
+            "The fit %s cuts %.0f %% of the face away: choose auto, or pad.",
+            fit,
+            100 - 100 * framing.share(box, picture),
+        )
+    reference = image if region is None else image * region.to(image)
     return encode_identity(
         vae,
         reference_network,

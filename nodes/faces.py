@@ -2,12 +2,15 @@
 
 import logging
 
+import torch
 from comfy_api.latest import io
 
-from ..hallo3_core.faces import Face, choose, draw
+from ..hallo3_core.faces import choose, draw, no_face
+from ..hallo3_core.picture import one_picture
 from ..hallo3_core.portrait import box_region
-from .host.onnx import face_finder
-from .identity import one_picture
+from .host.images import kept
+from .host.onnx import face_finder, face_folders
+from .host.say import say
 from .sockets import CATEGORY, FaceSocket
 
 logger = logging.getLogger(__name__)
@@ -47,15 +50,16 @@ class FindFace(io.ComfyNode):
     @classmethod
     def execute(cls, image, face_index: int) -> io.NodeOutput:
         picture = one_picture(image)
-        height, width = picture.shape[1:]
+        size = tuple(picture.shape[1:])
         faces = face_finder()(picture)
-        face = choose(faces, face_index)
+        face, region = choose(faces, face_index), torch.ones(size)
         if face is None:
-            logger.warning(
-                "No face was found: the whole picture counts as one. Connect a mask of the face "
-                "to Encode Identity."
-            )
-            face = Face((0, 0, width, height))
+            mend = "Connect a mask of the face to Encode Identity."
+            logger.warning(no_face(mend, face_folders()))
+        else:
+            region = box_region(face.box, size, growth=1)
+            count = "1 face" if len(faces) == 1 else f"{len(faces)} faces"
+            by = " (by scikit-image, which finds only frontal ones)"
+            say(f"{count}{by if face.embedding is None else ''}")
         preview = draw(picture, faces, face_index).movedim(0, -1)[None]
-        region = box_region(face.box, (height, width), growth=1)
-        return io.NodeOutput(face, preview, region[None], len(faces))
+        return io.NodeOutput(face, kept(preview), kept(region[None]), len(faces))

@@ -3,11 +3,23 @@
 import torch
 from comfy_api.latest import io
 
-from ..hallo3_core.errors import InputError
-from ..hallo3_core.framing import FITS
+from ..hallo3_core import builtin
+from ..hallo3_core.framing import FIT, FITS
 from ..hallo3_core.noise import SeededNoise
-from ..hallo3_core.portrait import box_region, encode_portrait, face_region
+from ..hallo3_core.picture import one_mask, one_picture
+from ..hallo3_core.portrait import (
+    FACE_BOX_GROWTH,
+    LEAST_GROWTH,
+    MOST_GROWTH,
+    box_region,
+    encode_portrait,
+    face_region,
+    framed_region,
+    framing_of,
+)
+from .host.images import kept
 from .host.model import RunOnce
+from .host.say import say
 from .host.vae import open_encoder
 from .sockets import CATEGORY, FaceSocket, IdentitySocket, ReferenceNetwork, seed_input, vae_input
 
@@ -28,13 +40,14 @@ class EncodeIdentity(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="The face, from MediaPipe's face nodes or drawn by hand; the box "
-                    "around it counts. Without it the whole picture does.",
+                    "around it counts. Without it, or with nothing painted, the face from Find "
+                    "Face does, else the whole picture.",
                 ),
                 io.Float.Input(
                     "growth",
-                    default=1.2,
-                    min=1.0,
-                    max=3.0,
+                    default=FACE_BOX_GROWTH,
+                    min=LEAST_GROWTH,
+                    max=MOST_GROWTH,
                     step=0.05,
                     advanced=True,
                     tooltip="How much the box around the mask grows; published is 1.2.",
@@ -48,16 +61,25 @@ class EncodeIdentity(io.ComfyNode):
                 io.Combo.Input(
                     "fit",
                     options=list(FITS),
+                    default=FIT,
                     optional=True,
                     tooltip="published: squares are padded, others cropped around their middle to "
-                    "3:2. pad: all of the picture, and the video in its shape. crop: 3:2 around "
-                    "the face.",
+                    "3:2, which may cut the face away. crop: 3:2 around the face. pad: all of the "
+                    "picture, and the video in its shape. auto: published, or the first of crop "
+                    "and pad that keeps the face where published would cut it.",
                 ),
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="Who speaks."),
                 io.Image.Output(display_name="framed", tooltip="The portrait as the video has it."),
-                io.Mask.Output(display_name="face_region", tooltip="What counts as the face."),
+                io.Mask.Output(
+                    display_name="face_region",
+                    tooltip="What counts as the face, in the picture that is connected.",
+                ),
+                io.Mask.Output(
+                    display_name="framed_face_region",
+                    tooltip="What counts as the face, in the video.",
+                ),
             ],
         )
 
@@ -71,43 +93,27 @@ class EncodeIdentity(io.ComfyNode):
         seed,
         mask=None,
         face=None,
-        fit="published",
+        fit=FIT,
     ) -> io.NodeOutput:
         picture = one_picture(image)
-        size = picture.shape[1:]
+        size = tuple(picture.shape[1:])
         region, embedding = None, None
         if face is not None:
             region, embedding = box_region(face.box, size, growth), face.embedding
-        if mask is not None:
-            region = face_region(check_mask(mask, size), growth)
+        painted = None if mask is None else one_mask(mask, size)
+        if painted is not None:
+            region = face_region(painted, growth)
         network = RunOnce(reference_network)
-        encoder = open_encoder(vae, *network.config.canvas)
+        canvas = network.config.canvas
+        encoder = open_encoder(vae, *canvas)
         draws = SeededNoise(seed)
         identity = encode_portrait(encoder, network, picture, region, draws, embedding, fit)
+        height, width = identity.size
+        known = [builtin.DRAWN_ONLY] if reference_network.model.built_in else []
+        say(f"the video has {width} x {height} pixels", *known)
         framed = identity.portrait[..., *identity.place].movedim(1, -1) / 2 + 0.5
         region = torch.ones(size) if region is None else region
-        return io.NodeOutput(identity, framed.clamp(0, 1).cpu(), region[None])
-
-
-def one_picture(image: torch.Tensor) -> torch.Tensor:
-    """The only picture of an IMAGE, (3, height, width), on black where it is transparent."""
-    if len(image) != 1 or image.shape[-1] not in (3, 4):
-        raise InputError(
-            f"The portrait is a batch of {len(image)} images of {image.shape[-1]} channels: "
-            "connect one RGB image."
+        regions = region, framed_region(framing_of(fit, size, canvas, region), region)
+        return io.NodeOutput(
+            identity, kept(framed.clamp(0, 1)), *(kept(region[None]) for region in regions)
         )
-    picture = image[0, ..., :3].movedim(-1, 0)
-    return picture * image[0, ..., 3] if image.shape[-1] == 4 else picture
-
-
-def check_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """The first of a batch of masks, which must be of the picture's size and not empty."""
-    mask = mask.reshape(-1, *mask.shape[-2:])[0]
-    if mask.shape != size:
-        found, wanted = (f"{width} x {height}" for height, width in (mask.shape, size))
-        raise InputError(
-            f"The mask has {found} pixels and the portrait {wanted}: make it of the same picture."
-        )
-    if not (mask > 0.5).any():
-        raise InputError("The mask is empty: paint the face, or disconnect it.")
-    return mask

@@ -13,12 +13,22 @@ from torch import nn
 from ...hallo3_core.faces import Finder, open_finder
 from ...hallo3_core.vocals import VocalIsolator
 
-FACE_MODELS = Path(folder_paths.models_dir, "insightface", "models", "antelopev2")
-AUDIO_SEPARATION = "audio_separation"
+AUDIO_SEPARATION, INSIGHTFACE = "audio_separation", "insightface"
+ANTELOPEV2 = (Path("models", "antelopev2"), Path("antelopev2"), Path())
+"""Where in a folder of InsightFace's models its files may be."""
 
-if AUDIO_SEPARATION not in folder_paths.folder_names_and_paths:
-    folder = str(Path(folder_paths.models_dir, AUDIO_SEPARATION))
-    folder_paths.folder_names_and_paths[AUDIO_SEPARATION] = ([folder], {".onnx"})
+
+def register_audio_separation() -> None:
+    """Makes models/audio_separation a folder of the host's.
+
+    extra_model_paths.yaml, which is read before, may have named others, which stay.
+    """
+    own = str(Path(folder_paths.models_dir, AUDIO_SEPARATION))
+    folder_paths.add_model_folder_path(AUDIO_SEPARATION, own, is_default=True)
+    folder_paths.folder_names_and_paths[AUDIO_SEPARATION][1].add(".onnx")
+
+
+register_audio_separation()
 
 
 class OnDemand:
@@ -36,17 +46,25 @@ class OnDemand:
 
     def __call__(self):
         comfy.model_management.load_models_gpu([self.patcher])
-        if self.opened is None:
-            self.opened = self.open()
-        return self.opened
+        opened = self.opened  # which another thread may close at any time
+        if opened is None:
+            opened = self.opened = self.open()
+        return opened
 
     def close(self, *args) -> None:
         self.opened = None
 
 
+def face_folders() -> list[Path]:
+    """Where antelopev2 may be: in ComfyUI's models, or where extra_model_paths.yaml says."""
+    named, _ = folder_paths.folder_names_and_paths.get(INSIGHTFACE, ((), ()))
+    roots = (Path(folder_paths.models_dir, INSIGHTFACE), *named)
+    return [Path(root, inside) for root in roots for inside in ANTELOPEV2]
+
+
 @cache
 def _finder() -> OnDemand:
-    return OnDemand(lambda: open_finder([FACE_MODELS]))
+    return OnDemand(lambda: open_finder(face_folders()))
 
 
 def face_finder() -> Finder:

@@ -1,4 +1,4 @@
-"""Colour previews while sampling."""
+"""Previews while sampling, in the colours and with the edges of the video."""
 
 import comfy.latent_formats
 import torch
@@ -18,10 +18,13 @@ class Hallo3Latents(comfy.latent_formats.CogVideoX1_5):
     """CogVideoX's latents; the factors from them to RGB are fitted to the portrait at hand.
 
     A portrait and its own latents are thousands of pairs of a colour and 16 numbers, enough for
-    a straight line between them, whatever autoencoder made them.
+    a straight line between them, whatever autoencoder made them. What the video does not show of
+    the canvas, the preview does not, either.
     """
 
     def learn_colours(self, identity: Identity) -> None:
+        rows, columns = map(latent_pixels, identity.place)
+        self.latent_rgb_factors_reshape = lambda latents: latents[..., rows, columns]
         latents = identity.motion[0, :, 0].flatten(1).T.float().cpu()
         small = F.avg_pool2d(identity.portrait, SPACE_COMPRESSION)
         colours = small[0].flatten(1).T.float().cpu()
@@ -34,3 +37,9 @@ class Hallo3Latents(comfy.latent_formats.CogVideoX1_5):
         )
         self.latent_rgb_factors = factors.tolist()
         self.latent_rgb_factors_bias = (colours_mean - latents_mean @ factors).tolist()
+
+
+def latent_pixels(place: slice) -> slice:
+    """The latent pixels that lie wholly in a range of pixels, at least one."""
+    first, end = -(-place.start // SPACE_COMPRESSION), place.stop // SPACE_COMPRESSION
+    return slice(first, max(end, first + 1))

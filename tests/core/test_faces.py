@@ -2,8 +2,10 @@
 
 import importlib
 import logging
-import subprocess
+import multiprocessing
+import pickle
 import sys
+from argparse import Namespace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,20 +14,25 @@ import skimage.data
 import torch
 from PIL import Image
 
-from hallo3_core import builtin, faces
+from hallo3_core import builtin, faces, onnx
+from hallo3_core.__main__ import parse
 from hallo3_core.errors import InputError
 from hallo3_core.faces import (
     InsightFace,
     choose,
     draw,
     find_frontal_faces,
+    insightface_missing,
+    no_face,
     open_finder,
     overlap,
 )
+from hallo3_core.framing import crop
+from hallo3_core.inputs import find_face
 from hallo3_core.mesh import oval_box
 from hallo3_core.portrait import box_region, region_box
+from on_card import on_card
 from onnx_files import antelopev2
-from parity import FIXTURES
 from photograph import astronaut
 
 ASTRONAUT = (179, 71, 271, 177)
@@ -63,8 +70,24 @@ def test_a_tilted_face(degrees):
 def test_a_picture_without_a_face():
     bricks = torch.from_numpy(skimage.data.brick()).expand(3, -1, -1) / 255
     assert find_frontal_faces(bricks) == []
-    assert find_frontal_faces(torch.zeros(3, 16, 700)) == []
     assert choose([], 3) is None
+
+
+@pytest.mark.parametrize("size", [(16, 700), (1000, 20), (16, 16), (16, 1600)])
+def test_pictures_too_small_or_thin_for_a_face(size):
+    assert find_frontal_faces(torch.zeros(3, *size)) == []
+
+
+def test_pictures_of_any_dtype_and_device(tmp_path):
+    """In half precision on a card, faces are where they are in float32 on the CPU."""
+    picture, other = astronaut(), on_card(astronaut().half())
+    (face,) = find_frontal_faces(picture)
+    assert overlap(find_frontal_faces(other)[0].box, face.box) > 0.99
+    assert torch.equal(draw(other, [face], 0), draw(picture, [face], 0))
+    insightface = InsightFace(antelopev2(tmp_path, [(14, 12, 4, 0.8)]))
+    (exact,), (found,) = insightface(picture), insightface(other)
+    assert found.box == exact.box
+    assert torch.allclose(found.embedding, exact.embedding, atol=1e-3)
 
 
 def test_insightface_finds_aligns_and_embeds(tmp_path):
@@ -94,29 +117,72 @@ def test_no_face_by_insightface(tmp_path):
     assert InsightFace(antelopev2(tmp_path, []))(torch.rand(3, 100, 200)) == []
 
 
-def test_face_models_that_are_damaged(tmp_path):
+def test_a_face_model_that_is_damaged_is_named(tmp_path):
     folder = antelopev2(tmp_path, [])
-    (folder / faces.RECOGNISER).write_bytes(b"version https://git-lfs")
-    with pytest.raises(InputError, match=r"download scrfd_10g_bnkps\.onnx and glintr100"):
+    recogniser = folder / faces.RECOGNISER
+    whole = recogniser.read_bytes()
+    recogniser.write_bytes(b"version https://git-lfs")
+    with pytest.raises(InputError, match=rf"{recogniser} is a Git LFS pointer, not a face model"):
+        InsightFace(folder)
+    recogniser.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=rf"{recogniser} cannot be loaded \(InvalidProtobuf\)"):
+        InsightFace(folder)
+    recogniser.write_bytes((folder / faces.DETECTOR).read_bytes())
+    with pytest.raises(InputError, match=rf"{recogniser} is for detection, not for recognition"):
         InsightFace(folder)
 
 
-def test_what_is_missing_is_said(tmp_path, caplog, monkeypatch):
+def in_fork(work):
+    """What `work` gives in a process that is forked from this one, on one thread of torch's.
+
+    Its others are not there after a fork, and it would wait for them.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(work()), daemon=True)
+    process.start()
+    torch.set_num_threads(threads)
+    assert receiver.poll(timeout=60), "the process hangs"
+    process.join()
+    return receiver.recv()
+
+
+def test_sessions_are_opened_again_after_a_fork(tmp_path):
+    """The threads of those that were there are not."""
+    finder = InsightFace(antelopev2(tmp_path, [(14, 12, 4, 0.8)]))
+    picture = torch.rand(3, 320, 320, generator=torch.Generator().manual_seed(1))
+    (face,) = finder(picture)
+
+    def find():
+        networks = finder.networks.opened
+        return [face.box for face in finder(picture)], len(networks)
+
+    assert in_fork(find) == ([face.box], 2)
+    assert in_fork(onnx.providers) == ["CPUExecutionProvider"]
+    assert len(finder.networks.opened) == 1
+    (copied,) = pickle.loads(pickle.dumps(finder))(picture)
+    assert copied.box == face.box
+
+
+def test_what_is_missing_is_said_where_it_is_missed(tmp_path, caplog, monkeypatch):
+    """Opening the finder says nothing: without InsightFace most portraits need none."""
     with caplog.at_level(logging.WARNING):
         assert open_finder([tmp_path / "models"]) is find_frontal_faces
-    assert (
-        f"put antelopev2's scrfd_10g_bnkps.onnx and glintr100.onnx into {tmp_path}" in caplog.text
-    )
-    caplog.clear()
-    antelopev2(tmp_path, [])
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with caplog.at_level(logging.WARNING):
-        assert open_finder([tmp_path]) is find_frontal_faces
-    assert "`pip install insightface onnxruntime`" in caplog.text
-    monkeypatch.undo()
-    caplog.clear()
-    assert isinstance(open_finder([tmp_path]), InsightFace)
     assert not caplog.text
+    missing = f"put antelopev2's scrfd_10g_bnkps.onnx and glintr100.onnx into {tmp_path / 'models'}"
+    assert insightface_missing([tmp_path / "models"]) == missing
+    assert no_face("Paint one.", [tmp_path / "models"]) == (
+        "No face was found: the whole picture counts as one. Paint one. InsightFace finds faces "
+        f"from all sides: {missing}."
+    )
+    antelopev2(tmp_path, [])
+    assert no_face("Paint one.", [tmp_path / "models", tmp_path]).endswith("one. Paint one.")
+    assert isinstance(open_finder([tmp_path / "models", tmp_path]), InsightFace)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert open_finder([tmp_path]) is find_frontal_faces
+    assert insightface_missing([tmp_path]) == "`pip install insightface onnxruntime`"
 
 
 def test_the_oval_of_mediapipe(tmp_path, monkeypatch):
@@ -149,7 +215,12 @@ def test_the_oval_of_mediapipe(tmp_path, monkeypatch):
         Image=lambda image_format, data: data,
     )
     monkeypatch.setitem(sys.modules, "mediapipe", fake)
-    box = oval_box(torch.ones(3, 100, 200), tmp_path / "face.task")
+    task = tmp_path / "face.task"
+    task.write_bytes(b"a web page")
+    with pytest.raises(InputError, match=rf"{task} is text, not a Face Landmarker task"):
+        oval_box(torch.ones(3, 100, 200), task)
+    task.write_bytes(b"PK")
+    box = oval_box(torch.ones(3, 100, 200), task)
     assert box == pytest.approx((60, 20, 120, 80))
     assert seen[0].shape == (100, 200, 3)
     assert (seen[0] == 255).all()
@@ -160,33 +231,90 @@ def test_the_chosen_face_is_green():
     drawn = draw(torch.zeros(3, 100, 100), found, chosen=1)
     assert drawn[:, 20, 40].tolist() == pytest.approx([1, 165 / 255, 0])
     assert drawn[:, 70, 80].tolist() == [0, 1, 0]
-    with pytest.raises(InputError, match="There is no face 2: 2 were found, from 0 to 1"):
+
+
+def test_faces_that_are_not_there():
+    found = [faces.Face((20, 20, 60, 60), 0.9), faces.Face((70, 70, 90, 90))]
+    assert choose(found, 1) is found[1]
+    with pytest.raises(InputError, match="no face 2: 2 were found, from 0 to 1, the largest first"):
         choose(found, 2)
+    with pytest.raises(InputError, match=r"no face 5: only one was found, which is 0\.$"):
+        choose(found[:1], 5)
+    for known in (found, []):
+        with pytest.raises(InputError, match="no face -1: the largest is 0, the others follow"):
+            choose(known, -1)
 
 
 def test_a_box_past_the_edge_is_a_region_inside():
     region = box_region((-30, 10, 50, 70), (60, 80), growth=1)
     assert region_box(region) == (0, 10, 50, 60)
     assert box_region((-9, -9, -5, -5), (60, 80)).sum() >= 1
+    assert region_box(box_region((90, 70, 99, 99), (60, 80), growth=1)) == (79, 59, 80, 60)
 
 
-def test_the_command_line_frames_the_face(tmp_path):
-    framing = tmp_path / "framing.png"
-    command = [sys.executable, "-m", "hallo3_core", "animate", "--steps", "1", "--quiet"]
-    options = ["--output", tmp_path / "video.mp4", "--framing", framing, "--fit", "crop"]
-    done = subprocess.run(
-        [*command, *options, "--speech", FIXTURES.parent / "short.wav"],
-        capture_output=True,
-        text=True,
-        cwd=FIXTURES.parents[1],
+def options_of(*arguments) -> Namespace:
+    return parse(["animate", *map(str, arguments)])
+
+
+def test_the_command_line_finds_the_face(tmp_path, caplog):
+    """It draws what it found, and says what is missing only where that is missed."""
+    options = options_of("--framing", tmp_path / "framing.png", "--face-models", tmp_path)
+    region, embedding = find_face(options, astronaut())
+    assert region_box(region) == region_box(
+        box_region(find_frontal_faces(astronaut())[0].box, (512, 512))
     )
-    assert "There is no sound file" in done.stderr
-    drawn = np.array(Image.open(framing))
+    assert embedding is None
+    assert not caplog.text
+    drawn = np.array(Image.open(tmp_path / "framing.png"))
     assert (drawn[70:180, 170:280] == [0, 255, 0]).all(-1).any()
+
+    assert find_face(options_of("--whole-image"), torch.zeros(3, 90, 90)) == (None, None)
+    assert not caplog.text
+    options = options_of("--face-models", tmp_path)
+    assert find_face(options, torch.zeros(3, 90, 90)) == (None, None)
+    assert caplog.messages == [no_face("Paint a --face-mask.", [tmp_path])]
+    for growth in (0.1, 9):
+        with pytest.raises(InputError, match=f"The face grows {growth} times: choose 0.5 to 5"):
+            find_face(options_of("--face-growth", growth), astronaut())
+
+
+def test_a_picture_of_ones_own_on_the_built_in_model(tmp_path, caplog):
+    """It knows drawn faces alone, which is said; not of the example, nor of other models."""
+    known = "The built-in model knows only drawn faces: for a photograph take the released one, "
+    picture = tmp_path / "p.png"
+    find_face(options_of("--portrait", picture), astronaut())
+    assert [text.startswith(known) for text in caplog.messages] == [True]
+    caplog.clear()
+    find_face(options_of(), astronaut())
+    find_face(options_of("--portrait", picture, "--model", builtin.WEIGHTS), astronaut())
+    assert not [text for text in caplog.messages if text.startswith(known)]
+
+
+def test_the_released_model_misses_the_embedding(tmp_path, caplog):
+    options = options_of("--model", builtin.WEIGHTS, "--face-models", tmp_path)
+    find_face(options, astronaut())
+    (message,) = caplog.messages
+    assert message.startswith("Without InsightFace the model knows the face by the picture alone:")
 
 
 def test_the_example_portrait_is_found():
     """On the picture's face: brows, eyes, nose and mouth are inside the box."""
     (face,) = find_frontal_faces(builtin.portrait())
     assert overlap(face.box, (130, 150, 375, 440)) > 0.6
-    assert len(find_frontal_faces(builtin.group())) == 2
+
+
+def test_the_group_is_two_people_far_apart():
+    """Framed by `crop`, each is in the middle, and nothing of the other is there."""
+    picture, canvas = builtin.group(), builtin.CONFIG.canvas
+    size, two = tuple(picture.shape[1:]), find_frontal_faces(picture)
+    assert len(two) == 2
+    for face, other in (two, two[::-1]):
+        framing = crop(size, canvas, face.box)
+        left, _, right, _ = framing.box(face.box, size)
+        assert (left + right) / 2 == pytest.approx(canvas[1] / 2, abs=4)
+        assert framing.share(face.box, size) == 1
+        far_left, _, far_right, _ = framing.box(other.box, size)
+        hair = 0.35 * (far_right - far_left)
+        assert far_right + hair < 0 or far_left - hair > canvas[1]
+    near, far = (picture[:, :, :768], picture[:, :, 768:].flip(2))
+    assert (near - far).abs().mean() > 0.1

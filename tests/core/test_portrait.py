@@ -1,92 +1,18 @@
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from hallo3_core.errors import InputError
 from hallo3_core.framing import FITS, published
-from hallo3_core.portrait import face_region, read_image, read_mask
-
-RED = (200, 100, 50)
-
-
-@pytest.mark.parametrize(
-    ("mode", "colour", "suffix", "expected"),
-    [
-        ("RGB", RED, ".png", RED),
-        ("RGB", RED, ".bmp", RED),
-        ("RGBA", (*RED, 255), ".png", RED),
-        ("RGBA", (*RED, 0), ".png", (0, 0, 0)),
-        ("RGBA", (*RED, 128), ".png", (100, 50, 25)),
-        ("L", 77, ".png", (77, 77, 77)),
-        ("LA", (80, 128), ".png", (40, 40, 40)),
-        ("1", 1, ".png", (255, 255, 255)),
-        ("P", 0, ".png", (0, 0, 0)),
-        ("CMYK", (55, 155, 205, 0), ".tif", RED),
-        ("I;16", 30_000, ".png", (117, 117, 117)),
-        ("F", 65_535.0, ".tif", (255, 255, 255)),
-        ("F", 0.5, ".tif", (127.5, 127.5, 127.5)),
-    ],
+from hallo3_core.noise import SeededNoise
+from hallo3_core.portrait import (
+    box_region,
+    encode_portrait,
+    face_region,
+    framed_region,
+    framing_of,
+    region_box,
 )
-def test_pictures_of_every_kind(tmp_path: Path, mode, colour, suffix, expected):
-    path = tmp_path / f"picture{suffix}"
-    Image.new(mode, (20, 30), colour).save(path)
-    image = read_image(path)
-    assert image.shape == (3, 30, 20)
-    assert image.dtype == torch.float32
-    assert (image[:, 5, 5] * 255).tolist() == pytest.approx(expected, abs=1)
-
-
-def test_pictures_are_turned_upright(tmp_path):
-    image = Image.new("RGB", (40, 20), "black")
-    image.paste("white", (0, 0, 20, 20))
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(path := tmp_path / "turned.jpg", exif=exif)
-    upright = read_image(path)
-    assert upright.shape == (3, 40, 20)
-    assert upright[:, :18].mean() > 0.9
-    assert upright[:, 22:].mean() < 0.1
-
-
-def test_the_first_picture_of_an_animation_is_used(tmp_path):
-    first, second = (Image.new("RGB", (20, 20), colour) for colour in ("white", "black"))
-    first.save(path := tmp_path / "moving.gif", save_all=True, append_images=[second])
-    assert read_image(path).min() == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "is no picture"),
-        (b"no picture at all", "is no picture"),
-        (None, "There is no picture"),
-    ],
-)
-def test_files_that_are_no_pictures(tmp_path, content, says):
-    path = tmp_path / "picture.png"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=says):
-        read_image(path)
-
-
-def test_truncated_pictures(tmp_path, picture):
-    cut = tmp_path / "cut.png"
-    cut.write_bytes(picture.read_bytes()[:-200])
-    with pytest.raises(InputError, match="is no picture that can be read"):
-        read_image(cut)
-
-
-def test_tiny_and_huge_pictures(tmp_path, picture, monkeypatch):
-    Image.new("RGB", (1, 1)).save(tiny := tmp_path / "tiny.png")
-    with pytest.raises(InputError, match=r"1 x 1 pixels.*at least 16"):
-        read_image(tiny)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(InputError, match="megapixels: make it smaller"):
-        read_image(picture)
+from on_card import on_card
 
 
 def fit(image, canvas):
@@ -186,12 +112,98 @@ def test_face_region_grows_about_its_centre_and_stays_inside():
 
     assert (face_region(torch.ones(10, 10)) == 1).all()
 
+    assert face_region(torch.ones(1, 1), 0.5).sum() == 1
+    for growth in (0.4, 5.1, float("nan")):
+        with pytest.raises(InputError, match=rf"grows {growth} times: choose 0.5 to 5"):
+            face_region(corner, growth)
 
-def test_masks_must_fit_and_show_a_face(tmp_path):
-    Image.new("L", (30, 20), 255).save(mask := tmp_path / "mask.png")
-    assert read_mask(mask, (20, 30)).shape == (20, 30)
-    with pytest.raises(InputError, match="has 30 x 20 pixels and the portrait 40 x 50"):
-        read_mask(mask, (50, 40))
-    Image.fromarray(np.zeros((20, 30), np.uint8)).save(mask)
-    with pytest.raises(InputError, match="has no white in it"):
-        read_mask(mask, (20, 30))
+
+TALL, CANVAS = (1200, 800), (128, 192)
+
+
+@pytest.mark.parametrize(
+    ("face", "like"),
+    [
+        (None, "published"),
+        ((0, 0, 800, 1200), "published"),  # all of it, which has no place
+        ((300, 500, 500, 700), "published"),
+        ((300, 316, 500, 516), "published"),  # 17 of 200 rows are cut, less than a tenth
+        ((300, 310, 500, 510), "crop"),  # 23 of 200
+        ((240, 60, 480, 340), "crop"),
+        ((100, 300, 700, 900), "pad"),  # too tall for 3:2
+    ],
+)
+def test_the_face_stays_in_the_video(face, like):
+    """What the published fit shows of a 2:3 picture are its rows 333 to 867."""
+    region = None if face is None else box_region(face, TALL, growth=1)
+    framing = framing_of("auto", TALL, CANVAS, region)
+    assert framing == FITS[like](TALL, CANVAS, face)
+    if region is not None and face != (0, 0, 800, 1200):
+        assert framing.share(face, TALL) > 0.9
+
+
+def test_how_much_of_a_face_is_shown():
+    framing = published(TALL, CANVAS)
+    assert framing.size == (288, 192)
+    assert framing.corner == (-80, 0)
+    assert framing.share((0, 0, 10, 10), TALL) == 0
+    assert framing.share((0, 233, 800, 433), TALL) == pytest.approx(0.5, abs=0.01)
+    assert framing.share((300, 400, 500, 600), TALL) == pytest.approx(1)
+
+
+def test_a_face_that_is_cut_away_is_said(recorded_model, caplog):
+    """The published fit does what it did; the other fits have nothing to say."""
+    canvas = recorded_model.config.canvas
+    image = torch.rand(3, *TALL, generator=torch.Generator().manual_seed(1))
+    region = box_region((240, 60, 480, 340), TALL)
+
+    def encoded(fit):
+        caplog.clear()
+        networks = recorded_model.vae, recorded_model.reference_network
+        return encode_portrait(*networks, image, region, SeededNoise(0), fit=fit)
+
+    identity = encoded("published")
+    assert caplog.messages == ["The fit published cuts 90 % of the face away: choose auto, or pad."]
+    assert torch.equal(identity.portrait, published(TALL, canvas).apply(image))
+    for fit in ("auto", "crop", "pad"):
+        encoded(fit)
+        assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("fit", "box", "size"),
+    [
+        ("published", (0, 0, 60, 30), (128, 192)),  # its upper half is cut away
+        ("crop", (58, 14, 115, 82), (128, 192)),
+        ("pad", (26, 6, 52, 36), (128, 86)),
+        ("auto", (58, 14, 115, 82), (128, 192)),
+    ],
+)
+def test_the_region_as_the_video_has_it(fit, box, size):
+    """Of a face at rows 60 to 340 and columns 240 to 480 of 800 x 1200."""
+    face = (0, 200, 250, 460) if fit == "published" else (240, 60, 480, 340)
+    region = box_region(face, TALL, growth=1)
+    shown = framed_region(framing_of(fit, TALL, CANVAS, region), region)
+    assert shown.shape == size
+    assert region_box(shown) == box
+    assert shown.sum() == (box[2] - box[0]) * (box[3] - box[1])
+
+
+def test_pictures_in_half_precision_on_a_card(recorded_model):
+    """They are encoded as the same numbers on the CPU are."""
+    image = torch.rand(3, 60, 90, generator=torch.Generator().manual_seed(1)).half()
+    region = box_region((20, 10, 50, 40), (60, 90))
+    networks = recorded_model.vae, recorded_model.reference_network
+    identity = encode_portrait(*networks, image.float(), region, SeededNoise(0))
+    for picture, face in ((on_card(image), region), (image, on_card(region))):
+        other = encode_portrait(*networks, picture, face, SeededNoise(0))
+        assert torch.equal(other.portrait, identity.portrait)
+        assert torch.equal(other.features[-1], identity.features[-1])
+
+
+def test_a_picture_of_no_numbers_is_not_encoded(recorded_model):
+    image = torch.rand(3, 40, 60)
+    image[1, 2, 3] = float("nan")
+    networks = recorded_model.vae, recorded_model.reference_network
+    with pytest.raises(InputError, match="The portrait has pixels that are no numbers"):
+        encode_portrait(*networks, image, None, SeededNoise(0))

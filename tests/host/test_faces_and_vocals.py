@@ -1,18 +1,24 @@
 """Find Face and Isolate Vocals in the host."""
 
 import importlib
+import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from comfyui import Graph, Host, HostError
+from comfyui import Graph, Host, HostError, build
 from PIL import Image
 
+from hallo3_core import builtin
 from hallo3_core.portrait import region_box
 from onnx_files import antelopev2, mdx_net
 from photograph import astronaut
+
+SIZE = f"the video has 192 x 128 pixels\n{builtin.DRAWN_ONLY}"
+"""What Encode Identity says on the built-in model."""
 
 
 @pytest.fixture
@@ -32,7 +38,7 @@ def encode(graph: Graph, image, **inputs):
     loaded = graph("Hallo3LoadDiT", model_name="built-in tiny model", weight_dtype="default")
     vae = graph("Hallo3LoadVAE", vae_name="built-in tiny model")
     given = {"vae": vae, "reference_network": loaded[1], "growth": 1.2, "seed": 0}
-    return graph("Hallo3EncodeIdentity", image=image, **given, **inputs)
+    return graph("Hallo3EncodeIdentity", image=image, **given | inputs)
 
 
 def pack_module(host: Host, node: str):
@@ -40,17 +46,31 @@ def pack_module(host: Host, node: str):
 
 
 @pytest.fixture
-def insightface(host: Host, monkeypatch):
-    """antelopev2's files where the host has its models, with two faces in every picture."""
+def insightface(host: Host, monkeypatch, tmp_path):
+    """antelopev2 where extra_model_paths.yaml says, with two faces in every picture."""
     onnx = importlib.import_module(f"{pack_module(host, 'Hallo3FindFace').__package__}.host.onnx")
-    folder = antelopev2(host.base / "antelopev2", [(5, 6, 3, 0.9), (14, 12, 4, 0.8)])
-    monkeypatch.setattr(onnx, "FACE_MODELS", folder)
+    antelopev2(tmp_path / "models" / "antelopev2", [(5, 6, 3, 0.9), (14, 12, 4, 0.8)])
+    named = sys.modules["folder_paths"].folder_names_and_paths
+    monkeypatch.setitem(named, "insightface", ([str(tmp_path)], set()))
     onnx._finder.cache_clear()
     yield onnx
     onnx._finder.cache_clear()
 
 
-def test_without_a_face_model(host, graph):
+@pytest.fixture
+def said(monkeypatch) -> dict[str, str]:
+    """What is under each node at the end."""
+    texts = {}
+
+    def send_progress_text(text: str, node: str) -> None:
+        texts[node] = text
+
+    server = SimpleNamespace(send_progress_text=send_progress_text)
+    monkeypatch.setattr(sys.modules["server"].PromptServer, "instance", server, raising=False)
+    return texts
+
+
+def test_without_a_face_model(host, graph, said):
     """A frontal face is found all the same; its region is what Encode Identity takes."""
     image, found = find_face(graph)
     for output in (found[1], found[2], found[3], encode(graph, image, face=found)[2]):
@@ -58,10 +78,29 @@ def test_without_a_face_model(host, graph):
     preview, mask, count, region = host.run(graph, fresh=True)
     assert preview.shape == (1, 512, 512, 3)
     assert count == 1
+    assert said[found.link[0]] == "1 face (by scikit-image, which finds only frontal ones)"
     assert np.abs(np.subtract(region_box(mask[0]), (179, 71, 271, 177))).max() < 10
     left, top, right, bottom = region_box(region[0])
     assert right - left == pytest.approx(1.2 * 92, abs=10)
     assert bottom - top == pytest.approx(1.2 * 106, abs=10)
+
+
+def test_what_the_nodes_say_of_portrait_and_speech(host, said, monkeypatch):
+    """That a photograph is not for the built-in model is said of that alone."""
+    file = builtin.WEIGHTS / builtin.TRANSFORMER_FILE
+    named = sys.modules["folder_paths"].folder_names_and_paths
+    monkeypatch.setitem(named, "diffusion_models", ([str(file.parent)], {file.suffix}))
+    size, _ = SIZE.splitlines()
+    for name, about in (
+        ("built-in tiny model", SIZE),
+        (file.name, size),
+    ):
+        parts = build(seconds=4.5, model_name=name)
+        parts.graph.keep(parts.identity)
+        parts.graph.keep(parts.speech)
+        host.run(parts.graph, fresh=True)
+        assert said[parts.identity.link[0]] == about
+        assert said[parts.speech.link[0]] == "4.50 s: 113 frames in 3 segments"
 
 
 def test_the_embedding_reaches_the_identity(host, graph, insightface):
@@ -82,17 +121,72 @@ def test_a_mask_comes_before_the_face(host, graph):
     assert (region == 1).all()
 
 
-def test_no_face_and_no_such_face(host, graph, caplog):
-    Image.new("RGB", (64, 64), "grey").save(host.base / "input" / "grey.png")
-    _, found = find_face(graph, image="grey.png")
-    graph.keep(found[2])
-    (mask,) = host.run(graph, fresh=True)
+def test_no_face_and_no_such_face(host, graph, caplog, said):
+    """The whole picture counts then, and is framed as published; it is said once, on the node."""
+    Image.new("RGB", (64, 96), "grey").save(host.base / "input" / "grey.png")
+    image, found = find_face(graph, image="grey.png")
+    identity = encode(graph, image, face=found, growth=0.5)
+    for output in (found, found[2], identity[1], identity[3]):
+        graph.keep(output)
+    caplog.set_level(logging.WARNING)
+    face, mask, framed, region = host.run(graph, fresh=True)
+    assert face is None
     assert (mask == 1).all()
-    assert "No face was found" in caplog.text
+    assert framed.shape == (1, 128, 192, 3)
+    assert region.shape == (1, 128, 192)
+    assert (region == 1).all()
+    (message,) = caplog.messages
+    assert message.startswith(
+        "No face was found: the whole picture counts as one. Connect a mask of the face to Encode "
+        "Identity. InsightFace finds faces from all sides: put antelopev2's scrfd_10g_bnkps.onnx"
+    )
+    assert said[found.link[0]] == message
+    assert said[identity.link[0]] == SIZE
     _, found = find_face(other := Graph(), index=4)
     other.keep(found)
-    with pytest.raises(HostError, match="There is no face 4: 1 were found, from 0 to 0"):
+    with pytest.raises(HostError, match="There is no face 4: only one was found, which is 0"):
         host.run(other)
+
+
+def test_what_find_face_says(host, graph, caplog, said, insightface):
+    """How many there are; nothing is missing."""
+    _, found = find_face(graph)
+    graph.keep(found[3])
+    host.run(graph, fresh=True)
+    assert said == {found.link[0]: "2 faces"}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_face_that_is_cut_away(host, graph, said):
+    """By the published fit, which is what old workflows have; the one by default keeps it."""
+    pixels = (astronaut() * 255).byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels[:, 60:400]).save(host.base / "input" / "tall_face.png")
+    image, found = find_face(graph, image="tall_face.png")
+    old, new = encode(graph, image, face=found, fit="published"), encode(graph, image, face=found)
+    for output in (old[1], new[1], new[2], new[3]):
+        graph.keep(output)
+    published, framed, region, shown = host.run(graph, fresh=True)
+    warning, size = said[old.link[0]].split("\n", 1)
+    assert warning.startswith("The fit published cuts ")
+    assert warning.endswith(" % of the face away: choose auto, or pad.")
+    assert size == said[new.link[0]] == SIZE
+    assert published.shape == framed.shape == (1, 128, 192, 3)
+    assert (published - framed).abs().mean() > 0.1
+    # the region is the same in the picture of 340 pixels and in the video of 192
+    left, top, right, bottom = region_box(shown[0])
+    box = region_box(region[0])
+    assert (left, right) == pytest.approx((box[0] * 192 / 340, box[2] * 192 / 340), abs=1)
+    assert bottom - top == pytest.approx((box[3] - box[1]) * 192 / 340, abs=1.5)
+    assert shown.shape == (1, 128, 192)
+
+
+def test_growth_is_as_on_the_command_line(host, graph):
+    image, found = find_face(graph)
+    graph.keep(encode(graph, image, face=found, growth=0.5)[2])
+    host.run(graph)
+    graph.keep(encode(graph, image, face=found, growth=5.5)[2])
+    with pytest.raises(HostError, match="bigger than max"):
+        host.run(graph)
 
 
 def test_sessions_go_when_models_are_unloaded(host, graph, insightface):
@@ -153,3 +247,47 @@ def test_without_a_model_sound_is_passed_on(host):
     sound, vocals, rest = (kept["waveform"] for kept in host.run(graph, fresh=True))
     assert torch.equal(vocals, sound)
     assert not rest.any()
+
+
+def test_a_network_that_is_unloaded_as_soon_as_it_is_there(host):
+    """Another thread may do that; whoever asked for the network has it all the same."""
+    package = pack_module(host, "Hallo3FindFace").__package__
+
+    class ClosedAtOnce(importlib.import_module(f"{package}.host.onnx").OnDemand):
+        opened = property(lambda self: None, lambda self, value: None)
+
+    assert ClosedAtOnce(lambda: "network")() == "network"
+
+
+def test_folders_of_extra_model_paths(host, tmp_path, monkeypatch):
+    """They come to the pack's own, and do not take its place."""
+    folder_paths = sys.modules["folder_paths"]
+    onnx = importlib.import_module(f"{pack_module(host, 'Hallo3FindFace').__package__}.host.onnx")
+    named = folder_paths.folder_names_and_paths
+    before = dict(named)
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", before)
+    for name in ("audio_separation", "insightface"):
+        before.pop(name, None)
+        (tmp_path / name).mkdir()
+    (tmp_path / "paths.yaml").write_text(
+        f"shared:\n  base_path: {tmp_path}\n  audio_separation: audio_separation\n"
+        "  insightface: insightface\n"
+    )
+    load = importlib.import_module("utils.extra_config").load_extra_path_config
+    load(str(tmp_path / "paths.yaml"))
+    onnx.register_audio_separation()
+
+    own = host.base / "models"
+    for folder, file in ((own, "own.onnx"), (tmp_path, "shared.onnx"), (tmp_path, "read.me")):
+        (folder / "audio_separation").mkdir(exist_ok=True)
+        (folder / "audio_separation" / file).write_bytes(b"x")
+    isolate = host.nodes.NODE_CLASS_MAPPINGS["Hallo3IsolateVocals"]
+    options = next(put for put in isolate.define_schema().inputs if put.id == "model_name").options
+    assert {"own.onnx", "shared.onnx"} <= set(options)
+    assert "read.me" not in options
+    (own / "audio_separation" / "own.onnx").unlink()
+
+    folders = onnx.face_folders()
+    assert folders[0] == own / "insightface" / "models" / "antelopev2"
+    assert tmp_path / "insightface" / "models" / "antelopev2" in folders
+    assert tmp_path / "insightface" / "antelopev2" in folders

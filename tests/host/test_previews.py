@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from test_segments import sample
 
+ALL = (slice(0, 128), slice(0, 192))
+
 
 @pytest.fixture
 def previews(host, monkeypatch):
@@ -36,7 +38,7 @@ def test_colours_are_those_of_the_portrait(host, parts, previews):
     small = F.avg_pool2d(portrait, 8)
     latents = torch.einsum("lc,bchw->blhw", torch.randn(16, 3), small) + torch.randn(16, 1, 1)
     motion = F.pad(latents[:, :, None], (0, 0, 0, 0, 0, 12))
-    latent_format.learn_colours(SimpleNamespace(portrait=portrait, motion=motion))
+    latent_format.learn_colours(SimpleNamespace(portrait=portrait, motion=motion, place=ALL))
     shown = previews(latent_format, motion)
     assert np.abs(shown - (small[0].permute(1, 2, 0).numpy() / 2 + 0.5)).max() < 0.05
 
@@ -48,8 +50,34 @@ def test_a_picture_of_one_colour(host, parts, previews):
     latent_format = type(patcher.model.latent_format)()
     portrait = torch.full((1, 3, 128, 192), -1.0)
     motion = torch.zeros(1, 16, 13, 16, 24)
-    latent_format.learn_colours(SimpleNamespace(portrait=portrait, motion=motion))
+    latent_format.learn_colours(SimpleNamespace(portrait=portrait, motion=motion, place=ALL))
     assert previews(latent_format, motion).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "size"),
+    [
+        (ALL, (16, 24)),
+        ((slice(0, 128), slice(32, 160)), (16, 16)),  # a square
+        ((slice(0, 128), slice(53, 139)), (16, 10)),  # only what lies wholly inside
+        ((slice(0, 128), slice(95, 97)), (16, 1)),
+    ],
+)
+def test_the_black_bars_are_left_out(host, parts, previews, place, size):
+    """Of white on a black canvas the preview is white."""
+    parts.graph.keep(parts.model)
+    (patcher,) = host.run(parts.graph)
+    latent_format = type(patcher.model.latent_format)()
+    portrait = torch.full((1, 3, 128, 192), -1.0)
+    portrait[..., *place] = 1
+    small = F.avg_pool2d(portrait, 8)
+    motion = F.pad(small.mean(1, keepdim=True).expand(-1, 16, -1, -1)[:, :, None], (0,) * 5 + (12,))
+    identity = SimpleNamespace(portrait=portrait, motion=motion, place=place)
+    latent_format.learn_colours(identity)
+    shown = previews(latent_format, motion)
+    assert shown.shape[:2] == size
+    if size[1] > 1:
+        assert shown.min() > 0.9
 
 
 def test_sampling_shows_pictures(host, parts, previews, monkeypatch):
