@@ -4,29 +4,30 @@ The figures are of tensors that are alive at once, counted without a device
 (`tests/core/test_memory_plan.py`), and 5 % for what allocators lose.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from math import ceil
 
 import psutil
 import torch
 from torch import nn
 
-from .conditioning import AudioProjector
 from .config import (
     AUDIO_LAYERS,
     AUDIO_WINDOW,
+    FPS,
     LATENT_FRAMES,
     MOTION_FRAMES,
+    SAMPLE_RATE,
     SEGMENT_FRAMES,
     SPACE_COMPRESSION,
     Hallo3Config,
 )
 from .errors import InputError
 from .lean_vae import WINDOW
-from .transformer import Denoiser, ReferenceNetwork
+from .model_size import WEIGHTS, Layer, Weights
+from .speech import LONGEST_PASS
+from .streaming import BUFFERS, WITH_STREAMS
 from .vae import MOST_TILES, TILE_UNITS, tile_side
 
 GB = 2**30
@@ -38,29 +39,43 @@ RESERVED = 0.7 * GB
 HIDDEN_STATES = 14
 """Tensors of the size of all text and image tokens that are alive at the peak of a layer."""
 
-SPEECH_ENCODER_BYTES = 94_371_712 * 4
-WEIGHTS = {"bf16": (2, 2), "fp16": (2, 2), "fp8": (1, 2), "fp32": (4, 4)}
-"""Bytes of each number in the matrices of layers, and of any other."""
+SAMPLER_LATENTS = 12
+"""Tensors of the size of a segment's latents that a sampler has beside the denoiser."""
+
+LISTENING_BYTES = 824
+"""What wav2vec2-base, which is always float32, takes for each sample of the speech."""
 
 
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type in WITH_STREAMS:
+        return torch.get_device_module(device).mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def latent_bytes(config: Hallo3Config) -> int:
+    """The latents of a segment, float32."""
+    grid = config.latent_height * config.latent_width
+    return 4 * config.latent_channels * LATENT_FRAMES * grid
+
+
+def kept_bytes(config: Hallo3Config, size: int) -> float:
+    """The keys and values of the reference and the face, which are the same for a whole video."""
+    tokens = config.frame_tokens + LATENT_FRAMES * config.face_tokens
+    return SLACK * 2 * config.layers * tokens * config.width * size
 
 
 def sampling_bytes(config: Hallo3Config, rows: int, size: int) -> float:
     """What a denoiser call on `rows` videos takes beside its weights, in numbers of `size` bytes.
 
-    Hidden states of a layer, and the keys and values that stay the same in all steps: of the
-    reference tokens once, of face and audio tokens for each row.
+    Hidden states of a layer, what the sampler has, and the keys and values that stay the same in
+    all steps: those of a whole video, and of audio tokens for both branches of guidance, even if
+    a call takes one.
     """
     tokens = config.text_tokens + LATENT_FRAMES * config.frame_tokens
-    hidden = HIDDEN_STATES * rows * tokens
-    per_frame = config.face_tokens + config.audio_tokens
-    kept = 2 * config.layers * (config.frame_tokens + rows * LATENT_FRAMES * per_frame)
-    return SLACK * (hidden + kept) * config.width * size
+    audio = 2 * config.layers * max(rows, 2) * LATENT_FRAMES * config.audio_tokens
+    work = (HIDDEN_STATES * rows * tokens + audio) * config.width * size
+    return kept_bytes(config, size) + SLACK * (work + SAMPLER_LATENTS * rows * latent_bytes(config))
 
 
 def portrait_bytes(config: Hallo3Config, size: int) -> float:
@@ -70,25 +85,35 @@ def portrait_bytes(config: Hallo3Config, size: int) -> float:
 
 
 def projecting_bytes(config: Hallo3Config, size: int) -> float:
-    """What the audio projector takes for the speech of a segment and for silence."""
+    """What the audio projector takes for the speech of a segment and for silence.
+
+    Motion, the first latents and the texts of both branches are there by then.
+    """
     heard = AUDIO_WINDOW * AUDIO_LAYERS * config.audio_channels
     hidden = 3 * config.audio_tokens * config.audio_width
-    return SLACK * 2 * SEGMENT_FRAMES * (heard + hidden) * size
+    texts = 2 * config.text_tokens * config.text_width
+    numbers = 2 * SEGMENT_FRAMES * (heard + hidden) + texts
+    return SLACK * (numbers * size + 2 * latent_bytes(config))
 
 
-def decoding_bytes(channels: int, latent_height: int, latent_width: int, size: int) -> float:
-    """What the autoencoder takes to decode a segment, of `channels` at full resolution."""
+def listening_bytes() -> float:
+    """What the speech encoder takes for the longest speech that is encoded in one pass."""
+    return SLACK * LISTENING_BYTES * LONGEST_PASS * SAMPLE_RATE // FPS
+
+
+def decoding_bytes(
+    channels: int, latent_height: int, latent_width: int, size: int, tiles: int = 1
+) -> float:
+    """What the autoencoder takes to decode a segment, of `channels` at full resolution.
+
+    In more than one of `tiles` a side, whose results wait for one another.
+    """
+    if tiles > 1:
+        sides = (tile_side(side, tiles) for side in (latent_height, latent_width))
+        video = 3 * SEGMENT_FRAMES * latent_height * latent_width * SPACE_COMPRESSION**2
+        return decoding_bytes(channels, *sides, size) + 4 * video * size
     frame = channels * latent_height * latent_width * SPACE_COMPRESSION**2
     return SLACK * (76 * frame + 2 * max(WINDOW, frame)) * size
-
-
-def tiled_decoding_bytes(
-    channels: int, latent_height: int, latent_width: int, size: int, tiles: int
-) -> float:
-    """The same in `tiles` a side, whose results wait for one another."""
-    sides = (tile_side(side, tiles) for side in (latent_height, latent_width))
-    video = 3 * SEGMENT_FRAMES * latent_height * latent_width * SPACE_COMPRESSION**2
-    return decoding_bytes(channels, *sides, size) + 4 * video * size
 
 
 def encoding_bytes(channels: int, frames: int, height: int, width: int, size: int) -> float:
@@ -104,100 +129,85 @@ def choose_tiles(
     Raises `InputError` if there are none.
     """
     shape = (channels, latent_height, latent_width, size)
-    if decoding_bytes(*shape) <= free:
-        return 1
     most = min(MOST_TILES, min(latent_height, latent_width) // TILE_UNITS)
-    for tiles in range(2, most + 1):
-        if tiled_decoding_bytes(*shape, tiles) <= free:
+    for tiles in range(1, max(most, 1) + 1):
+        least = decoding_bytes(*shape, tiles)
+        if least <= free:
             return tiles
-    least = tiled_decoding_bytes(*shape, max(most, 1))
     raise InputError(
         f"Decoding takes at least {least / GB:.1f} GB and {max(free, 0) / GB:.1f} GB are free: "
         "close other programs, or use a device with more memory."
     )
 
 
-@cache
-def _network_bytes(config: Hallo3Config, kind: str) -> tuple[float, ...]:
-    with torch.device("meta"):
-        denoiser = Denoiser(config)
-        networks = (denoiser, ReferenceNetwork(config), AudioProjector(config), denoiser.layers[:1])
-    return tuple(_bytes(network, *WEIGHTS[kind]) for network in networks)
-
-
-def _bytes(network: nn.Module, matrix: int, other: int) -> float:
-    """Bytes of a network with `matrix` for each number in its layers' matrices."""
-    total = 0
-    for name, value in network.state_dict().items():
-        in_layer = value.ndim == 2 and re.search(r"(^|layers\.)\d+\.", name)
-        total += value.numel() * (matrix if in_layer else other)
-    return total
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Bytes of the weights of a model, by network; `layer` is one layer of the denoiser."""
-
-    denoiser: float
-    reference_network: float
-    audio_projector: float
-    vae: float
-    layer: float
-    speech_encoder: float = SPEECH_ENCODER_BYTES
-
-    @classmethod
-    def of(cls, config: Hallo3Config, vae: nn.Module | None, kind: str) -> "Weights":
-        """Of networks of these sizes whose weights are kept as `kind`, one of `WEIGHTS`."""
-        denoiser, reference, projector, layer = _network_bytes(config, kind)
-        autoencoder = 0 if vae is None else _bytes(vae, *WEIGHTS[kind])
-        return cls(denoiser, reference, projector, autoencoder, layer)
-
-    @property
-    def total(self) -> float:
-        networks = (self.denoiser, self.reference_network, self.audio_projector, self.vae)
-        return sum(networks) + self.speech_encoder
-
-
 @dataclass(frozen=True)
 class Stage:
-    """A part of the work: bytes of the weights that it needs, and of its own tensors."""
+    """A part of the work, in bytes.
+
+    Of the weights that it needs, of its own tensors, and of what is `kept` beside it, which rests
+    in main memory where networks are there in turn. `streamed` of its layers come one by one.
+    """
 
     name: str
     weights: float
     work: float
+    kept: float = 0
+    layer: Layer | None = None
+    streamed: int = 0
+
+    @property
+    def alone(self) -> float:
+        """What it takes with nothing beside it on the device."""
+        if not self.streamed:
+            return self.weights + self.work
+        return self.weights + self.work - self.streamed * self.layer.matrices + self.buffers
+
+    @property
+    def buffers(self) -> float:
+        """What is on the device of the layers that come one by one."""
+        return BUFFERS * self.layer.largest
+
+    def within(self, free: float, layers: int) -> "Stage":
+        """The same with as many of its `layers` streamed as it takes to fit into `free` bytes."""
+        if self.layer is None or self.alone <= free:
+            return self
+        over = self.alone + self.buffers - free
+        return replace(self, streamed=min(ceil(over / self.layer.matrices), layers))
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
     """How a model's networks share a device.
 
-    All stay there (`in_turn` is False), or each is there while it works; `streamed` layers of the
-    denoiser (and of the reference network) come only for their own part of a call. `tiles` a side
-    are decoded one after the other, and the denoiser sees `rows` at once: 2, both branches of
-    guidance, where all stays on the device and there is room.
+    All stay there (`in_turn` is False), or each is there while it works, and then some layers of
+    the transformers may come only for their own part of a call. `tiles` a side are decoded one
+    after the other, and the denoiser sees `rows` at once: 2, both branches of guidance, where
+    there is room, or where it halves what has to come.
     """
 
     stages: tuple[Stage, ...]
     weights: Weights
     in_turn: bool
-    streamed: int
     tiles: int
-    rows: int = 1
+    rows: int
 
     def peak(self, stage: Stage) -> float:
         """Bytes at the peak of a stage."""
-        if not self.in_turn:
-            return self.weights.total + stage.work
-        return stage.weights - self._away(stage) + stage.work
-
-    def _away(self, stage: Stage) -> float:
-        layers = self.streamed - 1 if self.streamed and stage.name in STREAMABLE else 0
-        return min(layers * self.weights.layer, stage.weights)
+        return stage.alone if self.in_turn else self.weights.total + stage.kept + stage.work
 
     @property
     def most(self) -> float:
         """Bytes at the highest peak."""
         return max(map(self.peak, self.stages))
+
+    def streamed(self, name: str) -> int:
+        """How many layers come one by one in the stage of this name."""
+        return next(stage.streamed for stage in self.stages if stage.name == name)
+
+    @property
+    def coming(self) -> int:
+        """Layers that come to the device in a guided step."""
+        return self.streamed("sampling") * (2 // self.rows)
 
     def lines(self) -> Iterator[str]:
         for stage in self.stages:
@@ -208,58 +218,101 @@ class MemoryPlan:
     def how(self) -> str:
         """What stays on the device, in words."""
         where = "each network on the device while it works" if self.in_turn else "all stays there"
-        if self.streamed:
-            where += f", {self.streamed} layers one by one"
+        if streamed := self.streamed("sampling"):
+            where += f", {streamed} layers one by one"
         decoded = "whole" if self.tiles == 1 else f"in {self.tiles} x {self.tiles} tiles"
         if self.rows == 2:
             where += ", both branches of guidance at once"
         return f"{where}; decoded {decoded}"
 
 
-STREAMABLE = ("portrait", "sampling")
+@dataclass(frozen=True)
+class Work:
+    """What is to be planned: a model whose numbers are of `size` bytes, in layers of `matrix`."""
+
+    config: Hallo3Config
+    vae: nn.Module | None
+    weights: Weights
+    matrix: int
+    size: int
+    listening: bool
+
+    def plan(self, in_turn: bool, rows: int, free: float) -> MemoryPlan:
+        """How it is done in this way; if networks are there in turn, within `free` bytes."""
+        tiles = 1
+        if in_turn and self.vae is not None:
+            tiles = choose_tiles(*self._latent, free - self.weights.vae)
+        stages = self._stages(rows, tiles)
+        if in_turn:
+            stages = [stage.within(free, self.config.layers) for stage in stages]
+        return MemoryPlan(tuple(stages), self.weights, in_turn, tiles, rows)
+
+    @property
+    def _latent(self) -> tuple[int, int, int, int]:
+        """Channels of the autoencoder, height and width of latents, and bytes of a number."""
+        channels = self.vae.config.block_out_channels[0]
+        return channels, self.config.latent_height, self.config.latent_width, self.size
+
+    def _stages(self, rows: int, tiles: int) -> list[Stage]:
+        config, weights, size = self.config, self.weights, self.size
+        # a matrix in fp8 is made float32, scaled and rounded before it is used
+        unpacked = 4 * config.width**2 * (4 + size) if self.matrix < size else 0
+        kept = kept_bytes(config, size)
+        portrait = portrait_bytes(config, size) + unpacked
+        sampling = sampling_bytes(config, rows, size) + unpacked
+        speech = [Stage("speech", weights.audio_projector, projecting_bytes(config, size), kept)]
+        if self.listening:
+            speech.append(Stage("speech", weights.speech_encoder, listening_bytes()))
+        decoding = []
+        if self.vae is not None:
+            encoding = encoding_bytes(self._latent[0], MOTION_FRAMES + 1, *config.canvas, size)
+            portrait = max(portrait, encoding)
+            decoding = [
+                Stage("decoding", weights.vae, decoding_bytes(*self._latent, tiles), kept),
+                Stage("motion", weights.vae, encoding, kept),
+            ]
+        reference = weights.reference_network + weights.vae
+        return [
+            Stage("portrait", reference, portrait, layer=weights.reference_layer),
+            max(speech, key=lambda stage: stage.alone),
+            Stage("sampling", weights.denoiser, sampling, layer=weights.denoiser_layer),
+            *decoding,
+        ]
 
 
 def plan_memory(
-    config: Hallo3Config, vae: nn.Module | None, kind: str, free: float, offload: bool = True
+    config: Hallo3Config,
+    vae: nn.Module | None,
+    kind: str,
+    free: float,
+    offload: bool = True,
+    size: int | None = None,
+    listening: bool = True,
 ) -> MemoryPlan:
     """How a model with weights of a `kind` fits into `free` bytes.
 
     `vae` may be without weights; without it the plan leaves out decoding. `offload` says that
-    networks can rest in other memory. Raises `InputError`, saying how much would do, if the model
-    does not fit.
+    networks can rest in other memory. The work is done in numbers of `size` bytes, as large as
+    weights of that kind that are not in fp8 unless said otherwise. `listening` says that the speech
+    is encoded on the device, too. Raises `InputError`, saying how much would do, if the model does
+    not fit.
     """
-    size, weights = WEIGHTS[kind][1], Weights.of(config, vae, kind)
-    unpacked = 4 * config.width**2 * (4 + size) if WEIGHTS[kind][0] < size else 0
-    stages = [
-        Stage("portrait", weights.reference_network, portrait_bytes(config, size)),
-        Stage("speech", weights.audio_projector, projecting_bytes(config, size)),
-        Stage("sampling", weights.denoiser, sampling_bytes(config, 1, size) + unpacked),
-    ]
-    if vae is not None:
-        channels = vae.config.block_out_channels[0]
-        encoding = encoding_bytes(channels, MOTION_FRAMES + 1, *config.canvas, size)
-        most = max(encoding, stages[0].work)
-        stages[0] = Stage("portrait", weights.reference_network + weights.vae, most)
-        latent = (channels, config.latent_height, config.latent_width, size)
-        stages.append(Stage("decoding", weights.vae, decoding_bytes(*latent)))
-    plan = MemoryPlan(tuple(stages), weights, in_turn=False, streamed=0, tiles=1)
-    together = Stage("sampling", weights.denoiser, sampling_bytes(config, 2, size) + unpacked)
-    if max(plan.most, plan.peak(together)) <= free:
-        stages[2] = together
-        return replace(plan, stages=tuple(stages), rows=2)
-    if offload and plan.most > free:
-        tiles = 1 if vae is None else choose_tiles(*latent, free - weights.vae)
-        if tiles > 1:
-            stages[-1] = Stage("decoding", weights.vae, tiled_decoding_bytes(*latent, tiles))
-        over = max(part.weights + part.work for part in stages if part.name in STREAMABLE) - free
-        streamed = min(ceil(over / weights.layer) + 1, config.layers) if over > 0 else 0
-        plan = MemoryPlan(tuple(stages), weights, in_turn=True, streamed=streamed, tiles=tiles)
-    if plan.most > free:
+    matrix, usual = WEIGHTS[kind]
+    size = size or usual
+    weights = Weights.of(config, vae, matrix, size)
+    work = Work(config, vae, weights, matrix, size, listening)
+    plans = [work.plan(in_turn=False, rows=rows, free=free) for rows in (2, 1)]
+    if offload and plans[1].most > free:
+        in_turn = [work.plan(in_turn=True, rows=rows, free=free) for rows in (2, 1)]
+        plans += sorted(in_turn, key=lambda plan: plan.coming)
+    fitting = next((plan for plan in plans if plan.most <= free), None)
+    if fitting is None:
         height, width = config.canvas
+        least = min(plan.most for plan in plans)
         smaller = {"fp32": "use bf16, ", "bf16": "use fp8, ", "fp16": "use fp8, "}.get(kind, "")
         raise InputError(
-            f"The model takes at least {plan.most / GB:.1f} GB at {width} x {height} in {kind} and "
+            f"The model takes at least {least / GB:.1f} GB at {width} x {height} in {kind} and "
             f"{max(free, 0) / GB:.1f} GB are free: close other programs, {smaller}or use a device "
-            f"with {ceil((plan.most + RESERVED) / GB)} GB."
+            f"with {ceil((least + RESERVED) / GB)} GB."
         )
-    return plan
+    return fitting

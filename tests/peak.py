@@ -1,6 +1,7 @@
 """Counting memory without a device: on the meta device tensors have sizes and no contents."""
 
 import weakref
+from functools import partial
 
 import torch
 from torch import nn
@@ -8,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hallo3_core.config import Hallo3Config
-from hallo3_core.transformer import Conditions, Denoiser
+from hallo3_core.transformer import Denoiser, run_layer
 
 MIB = 2**20
 
@@ -44,7 +45,8 @@ def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor)
 def denoiser_call(rows: int, dtype: torch.dtype) -> float:
     """Bytes that a call on `rows` videos takes at full size, and what is kept between calls.
 
-    All layers are alike, so two of them show the peak; what is kept is of all 42.
+    All layers are alike, so two of them show the peak; what is kept is of all 42, and of both
+    branches of guidance.
     """
     config = Hallo3Config(layers=2)
     shape = (rows, 16, 13, 60, 90)
@@ -53,12 +55,16 @@ def denoiser_call(rows: int, dtype: torch.dtype) -> float:
         latents = torch.empty(shape, dtype=dtype)
         tokens = torch.empty(1, config.frame_tokens, config.width, dtype=dtype)
         audio = torch.empty(rows, 13, config.audio_tokens, config.audio_width, dtype=dtype)
-        reference = denoiser.reference_keys_values([tokens] * config.layers)
-        face = denoiser.face_keys_values(torch.empty(rows, config.face_channels, dtype=dtype))
-        constants = (reference, face, denoiser.audio_keys_values(audio))
         text = torch.empty(rows, config.text_tokens, config.text_width, dtype=dtype)
-        shared = [[part.expand(rows, -1, -1, -1) for part in layer] for layer in reference]
-        conditions = Conditions(text, latents, shared, *constants[1:])
+        reference = denoiser.reference_keys_values([tokens] * config.layers)
+        face = denoiser.face_keys_values(torch.empty(1, config.face_channels, dtype=dtype))
+        branches = [
+            denoiser.conditions(text, latents[:1], reference, face, audio) for _ in range(2 // rows)
+        ]
+        run = partial(run_layer, attend=flash_attention)
         with Peak(denoiser) as peak:
-            denoiser(latents, torch.zeros(rows), conditions, lambda layer: flash_attention)
-    return peak.bytes + 21 * sum(tensor.nbytes for tensor in tree_leaves(constants))
+            run = partial(run_layer, attend=flash_attention)
+            denoiser(latents, torch.zeros(rows), branches[0], run)
+    kept = tree_leaves([(branch.reference, branch.face, branch.audio) for branch in branches])
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in kept}
+    return peak.bytes + 21 * sum(storage.nbytes() for storage in storages.values())

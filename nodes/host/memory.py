@@ -1,9 +1,13 @@
 """The memory plan of a loaded model, on the device that ComfyUI has."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 
+from ...hallo3_core.errors import InputError
 from ...hallo3_core.memory_plan import WEIGHTS, MemoryPlan, plan_memory
 from .vae import Autoencoder
 
@@ -22,7 +26,27 @@ def plan(
     network = module.vae if isinstance(module, Autoencoder) else None
     kind = "fp8"
     if host_model.model_config.quant_config is None:
-        size = management.dtype_size(host_model.get_dtype())
-        kind = next(kind for kind, (matrix, _) in WEIGHTS.items() if matrix == size)
+        kept = management.dtype_size(host_model.get_dtype())
+        kind = next(kind for kind, (matrix, _) in WEIGHTS.items() if matrix == kept)
     total = management.get_total_memory(model.load_device) - management.extra_reserved_memory()
-    return plan_memory(host_model.diffusion_model.config, network, kind, total)
+    size = management.dtype_size(host_model.get_dtype_inference())
+    config = host_model.diffusion_model.config
+    return plan_memory(config, network, kind, total, size=size, listening=False)
+
+
+@contextmanager
+def enough_memory(to: str) -> Iterator[None]:
+    """Say in one sentence that there is not enough memory `to` do something.
+
+    All models leave the device then, as they do after any node that runs out of memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not comfy.model_management.is_oom(error):
+            raise
+        comfy.model_management.unload_all_models()
+        raise InputError(
+            f"There is not enough memory to {to}: close other programs, use fp8 weights or start "
+            "ComfyUI with --lowvram. Queue again to go on."
+        ) from error

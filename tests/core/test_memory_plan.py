@@ -1,19 +1,26 @@
 """What a video takes of a device: counted, planned and kept to."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from card import Card
 from hallo3_core import __main__ as command_line
 from hallo3_core import animate, builtin, memory_plan, vae
-from hallo3_core.config import MOTION_FRAMES, Hallo3Config
+from hallo3_core.config import LATENT_FRAMES, MOTION_FRAMES, Hallo3Config
 from hallo3_core.errors import InputError
 from hallo3_core.memory_plan import GB, RESERVED, plan_memory
+from hallo3_core.new_frames import read_new_frames
 from hallo3_core.noise import SeededNoise
 from hallo3_core.placement import Placement
 from hallo3_core.portrait import encode_portrait
+from hallo3_core.segments import motion_latents
 from hallo3_core.speech import Speech, encode_speech
+from hallo3_core.transformer import Denoiser, ReferenceNetwork
 from peak import Peak, denoiser_call
 
 BF16 = torch.bfloat16
@@ -53,33 +60,73 @@ def test_tiles_take_what_is_estimated(released_vae, tiles):
     with Peak(released_vae) as peak:
         for _ in vae.decode(released_vae, latents, tiles):
             pass
-    assert 1 <= memory_plan.tiled_decoding_bytes(128, 60, 90, 2, tiles) / peak.bytes < 1.5
+    assert 1 <= memory_plan.decoding_bytes(128, 60, 90, 2, tiles) / peak.bytes < 1.5
 
 
 @pytest.mark.parametrize(
-    ("card", "kind", "in_turn", "streamed", "tiles"),
+    ("card", "kind", "in_turn", "streamed", "rows", "tiles"),
     [
-        (6, "bf16", True, 35, 2),
-        (8, "bf16", True, 29, 1),
-        (8, "fp8", True, 17, 1),
-        (12, "fp8", True, 0, 1),
-        (16, "bf16", True, 6, 1),
-        (24, "bf16", True, 0, 1),
-        (48, "bf16", False, 0, 1),
-        (48, "fp8", False, 0, 1),
+        (4, "bf16", True, 41, 1, 3),
+        (6, "bf16", True, 40, 2, 2),
+        (8, "bf16", True, 34, 2, 1),
+        (8, "fp8", True, 27, 2, 1),
+        (12, "bf16", True, 22, 2, 1),
+        (12, "fp8", True, 0, 1, 1),
+        (16, "bf16", True, 10, 2, 1),
+        (16, "fp8", True, 0, 2, 1),
+        (24, "bf16", True, 0, 2, 1),
+        (24, "fp8", False, 0, 2, 1),
+        (48, "bf16", False, 0, 2, 1),
     ],
 )
-def test_cards(released_vae, card, kind, in_turn, streamed, tiles):
+def test_cards(released_vae, card, kind, in_turn, streamed, rows, tiles):
     plan = plan_memory(Hallo3Config(), released_vae, kind, card * GB - RESERVED)
-    assert (plan.in_turn, plan.streamed, plan.tiles) == (in_turn, streamed, tiles)
+    assert (plan.in_turn, plan.streamed("sampling")) == (in_turn, streamed)
+    assert (plan.rows, plan.tiles) == (rows, tiles)
     assert plan.most <= card * GB - RESERVED
     assert plan.weights.denoiser == pytest.approx(15.35e9 if kind == "bf16" else 7.76e9, rel=0.01)
 
 
+@pytest.mark.parametrize("free", range(4, 20))
+def test_as_few_layers_come_in_a_step_as_there_is_room_for(released_vae, free):
+    """Both branches at once take more room, so that more layers come, but once and not twice."""
+    weights = memory_plan.Weights.of(Hallo3Config(), released_vae, 2, 2)
+    work = memory_plan.Work(Hallo3Config(), released_vae, weights, 2, 2, listening=True)
+    plans = [work.plan(in_turn=True, rows=rows, free=free * GB) for rows in (1, 2)]
+    chosen = plan_memory(Hallo3Config(), released_vae, "bf16", free * GB)
+    assert chosen.coming == min(plan.coming for plan in plans if plan.most <= free * GB)
+
+
+def test_layers_that_come_one_by_one_leave_two_of_their_matrices(released_vae):
+    """A layer of the denoiser and one of the reference network are not of one size."""
+    plan = plan_memory(Hallo3Config(), released_vae, "bf16", 8 * GB - RESERVED)
+    largest = 4 * 3072 * 3073 * 2
+    for name, network in (("sampling", Denoiser), ("portrait", ReferenceNetwork)):
+        stage = next(stage for stage in plan.stages if stage.name == name)
+        with torch.device("meta"):
+            layer = network(Hallo3Config(layers=1)).layers[0]
+        away = 2 * sum(value.numel() for value in layer.parameters())
+        assert stage.layer.matrices == pytest.approx(away, rel=1e-3)
+        staying = stage.weights - stage.streamed * stage.layer.matrices
+        assert plan.peak(stage) == pytest.approx(staying + stage.work + 2 * largest, rel=1e-3)
+    assert [stage.streamed for stage in plan.stages] == [26, 0, 34, 0, 0]
+
+
+def test_weights_in_fp8_compute_in_the_numbers_that_were_asked_for(released_vae):
+    """On a CPU that is float32, and the work takes twice as much."""
+    usual, twice = (
+        plan_memory(Hallo3Config(), released_vae, "fp8", 100 * GB, size=size) for size in (2, 4)
+    )
+    for name in ("sampling", "decoding", "motion"):
+        pair = [next(s.work for s in plan.stages if s.name == name) for plan in (usual, twice)]
+        assert pair[1] / pair[0] == pytest.approx(2, rel=0.05)
+    assert twice.weights.vae == 2 * usual.weights.vae
+
+
 def test_a_card_that_is_too_small(released_vae):
-    with pytest.raises(InputError, match=r"takes at least 2\.\d GB at 720 x 480 in bf16"):
+    with pytest.raises(InputError, match=r"takes at least 3\.\d GB at 720 x 480 in bf16"):
         plan_memory(Hallo3Config(), released_vae, "bf16", 2 * GB)
-    with pytest.raises(InputError, match=r"use a device with 36 GB"):
+    with pytest.raises(InputError, match=r"use a device with 37 GB"):
         plan_memory(Hallo3Config(), released_vae, "bf16", 24 * GB, offload=False)
 
 
@@ -98,16 +145,36 @@ def job(recorded_model):
     return recorded_model, identity, Speech(speech.features, frames=12)
 
 
+@torch.no_grad()
+def test_an_identity_and_motion_rest_in_main_memory(recorded_model):
+    """Wherever they were made: a host keeps them for long."""
+    model = deepcopy(recorded_model)
+    for network in (model.vae, model.reference_network):
+        nn.Module.to(network, "meta")
+    with Card(model.vae, model.reference_network):
+        picture = torch.rand(3, 40, 70)
+        identity = encode_portrait(
+            model.vae, model.reference_network, picture, None, SeededNoise(0)
+        )
+        frames = torch.zeros(1, 3, 2, *model.config.canvas, device="meta")
+        motion = motion_latents(
+            model.vae, identity.portrait, frames, SeededNoise(0).stream("motion")
+        )
+    kept = [identity.portrait, identity.motion, identity.face, *identity.features, motion]
+    assert {tensor.device.type for tensor in kept} == {"cpu"}
+
+
 def first_segment(model, identity, speech) -> animate.Segment:
     return next(animate.animate(model, identity, speech, SeededNoise(0), steps=2))
 
 
 def test_networks_in_turn_and_layers_one_by_one_compute_the_same(job):
-    model, identity, speech = job
+    model, identity, speech = deepcopy(job)
     expected = first_segment(model, identity, speech)
     places = {name: value.data_ptr() for name, value in model.denoiser.state_dict().items()}
     plan = plan_memory(model.config, model.vae, "fp32", 10 * GB)
-    plan = memory_plan.MemoryPlan(plan.stages, plan.weights, in_turn=True, streamed=2, tiles=1)
+    stages = [replace(stage, streamed=2 if stage.layer else 0) for stage in plan.stages]
+    plan = replace(plan, stages=tuple(stages), in_turn=True, rows=1)
     found = first_segment(model.placed(torch.device("cpu"), plan), identity, speech)
     assert torch.equal(found.latents, expected.latents)
     assert torch.equal(found.frames, expected.frames)
@@ -130,6 +197,27 @@ def test_what_is_streamed_is_there_only_for_its_call():
     moved = [now != before for now, before in zip(during, resting, strict=True)]
     assert moved == [True, True, False, False, True, True]
     assert [value.data_ptr() for value in network.parameters()] == resting
+
+
+def test_keys_and_values_rest_where_networks_do(recorded_model):
+    """They have no more than their own memory, and nothing on the device outlives its use."""
+    config, denoiser = recorded_model.config, recorded_model.denoiser
+    tokens = torch.randn(1, config.frame_tokens, config.width)
+    audio = torch.randn(1, LATENT_FRAMES, config.audio_tokens, config.audio_width)
+    with torch.no_grad():
+        kinds = (
+            denoiser.reference_keys_values([tokens] * config.layers),
+            denoiser.face_keys_values(torch.randn(1, config.face_channels)),
+            denoiser.audio_keys_values(audio),
+        )
+    for pair in (pair for kind in kinds for pair in kind):
+        assert [part.untyped_storage().nbytes() for part in pair] == [p.nbytes for p in pair]
+    card = torch.device("meta")
+    for in_turn, place in ((True, torch.device("cpu")), (False, card)):
+        placement = Placement(card, in_turn=in_turn)
+        resting = placement.rest(kinds[0])
+        assert {part.device for pair in resting for part in pair} == {place}
+        assert {part.device for pair in placement.bring(resting) for part in pair} == {card}
 
 
 def test_tiles_are_near_the_whole():
@@ -173,6 +261,7 @@ def test_latents_that_cannot_be_decoded_are_kept(picture, tmp_path, monkeypatch,
     latents = load_file(file)["latent_tensor"]
     assert latents.shape == (1, 16, 13, 16, 24)
     assert latents.isfinite().all()
+    assert read_new_frames(latents) == 47
     assert not output.exists()
 
 

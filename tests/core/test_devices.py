@@ -1,0 +1,74 @@
+"""What the command line computes in, by what a device can do."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hallo3_core import __main__ as command_line
+from hallo3_core import device
+
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize(("has_it", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_bfloat16_where_the_card_has_it(monkeypatch, has_it, dtype):
+    """Such as a GeForce RTX 3060 and 2080; the latter imitates it, which does not count."""
+    card = SimpleNamespace(
+        device=nullcontext,
+        is_bf16_supported=lambda including_emulation=True: has_it or including_emulation,
+    )
+    monkeypatch.setattr(torch, "get_device_module", lambda device: card)
+    assert command_line.choose_dtype(None, CUDA) == dtype
+    assert command_line.choose_dtype("float32", CUDA) == torch.float32
+    assert command_line.choose_dtype(None, torch.device("cpu")) == torch.float32
+
+
+def test_a_device_that_cannot_say_is_tried(monkeypatch):
+    """Such as Apple's, where it depends on the system's version."""
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
+    assert device.has_bfloat16(torch.device("cpu"))
+
+    def refuse(*args, **kwargs):
+        raise TypeError("BFloat16 is not supported on MPS")
+
+    monkeypatch.setattr(torch, "ones", refuse)
+    assert not device.has_bfloat16(torch.device("mps"))
+
+
+@pytest.fixture
+def tf32():
+    """Allowed, as torch does for convolutions."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = True
+    yield
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
+def test_float32_is_not_rounded_to_tf32(tf32):
+    options = command_line.parse(["animate"])
+    command_line.load_model(options, torch.device("cpu"), torch.float32)
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [(torch.float16, "fp16"), (torch.bfloat16, "bf16"), (torch.float32, "fp32")],
+)
+def test_the_plan_is_of_the_dtype(monkeypatch, dtype, kind):
+    planned = []
+
+    def plan_for(path, kind, free, offload):
+        planned.append(kind)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "plan_for", plan_for)
+    options = command_line.parse(["animate", "--model", "somewhere"])
+    with pytest.raises(KeyboardInterrupt):
+        command_line.load_model(options, torch.device("cpu"), dtype)
+    assert planned == [kind]

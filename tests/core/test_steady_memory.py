@@ -1,0 +1,49 @@
+"""Blocks of tens of megabytes go back to the system while there is work, in any thread."""
+
+import ctypes
+import sys
+
+import pytest
+import torch
+
+from hallo3_core.memory import MIB, steady_memory
+
+libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+pytestmark = pytest.mark.skipif(not hasattr(libc, "mallinfo2"), reason="needs glibc 2.33 or later")
+
+BLOCK = 24 * MIB
+
+
+class Mallinfo(ctypes.Structure):
+    """The counts of glibc's `struct mallinfo2`; `hblkhd` are the bytes that are mapped."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", *"abcde")
+    )
+
+
+def goes_back() -> bool:
+    """Whether a large block is mapped by itself, so that freeing it gives it back."""
+    libc.mallinfo2.restype = Mallinfo
+    before = libc.mallinfo2().hblkhd
+    block = torch.empty(BLOCK, dtype=torch.uint8)
+    return libc.mallinfo2().hblkhd - before >= block.nbytes
+
+
+def test_work_that_ends_does_not_disturb_other_work():
+    one, other = steady_memory(), steady_memory()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert goes_back()
+    other.__exit__(None, None, None)
+    assert not goes_back()
+
+
+def test_work_that_fails_is_counted_out():
+    with pytest.raises(ValueError, match="failed"), steady_memory():
+        raise ValueError("failed")
+    assert steady_memory.at_work == 0
+    assert not goes_back()
