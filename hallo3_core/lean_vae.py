@@ -2,24 +2,26 @@
 
 At the end of the decoder every tensor has 128 channels at full resolution, 88 MB for each frame in
 bf16, so it matters how many are alive. These take the place of diffusers' layers, for inference.
+Those are private to diffusers and may change: a small autoencoder shows first whether both agree.
 """
 
+import logging
+from copy import deepcopy
+from functools import cache
+
+import diffusers
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLCogVideoX
-from diffusers.models.autoencoders.autoencoder_kl_cogvideox import (
-    CogVideoXCausalConv3d,
-    CogVideoXResnetBlock3D,
-    CogVideoXSpatialNorm3D,
-)
-from diffusers.models.upsampling import CogVideoXUpsample3D
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 WINDOW = 2**26
 """Numbers that a convolution takes at a time, or as many as one frame has."""
 
 
-class CausalConv(CogVideoXCausalConv3d):
+class CausalConv(nn.Module):
     """Goes through time a few frames after the others; may write its result over its input."""
 
     overwrites = False
@@ -55,7 +57,7 @@ def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
     return torch.mkldnn_convolution(x, conv.weight, conv.bias, *sizes, conv.groups)
 
 
-class SpatialNorm(CogVideoXSpatialNorm3D):
+class SpatialNorm(nn.Module):
     """Convolves the latents before they are enlarged, not after: 64 times less to do."""
 
     def forward(self, f: Tensor, zq: Tensor, conv_cache: None = None) -> tuple[Tensor, None]:
@@ -73,7 +75,7 @@ class SpatialNorm(CogVideoXSpatialNorm3D):
         return result, None
 
 
-class Upsample(CogVideoXUpsample3D):
+class Upsample(nn.Module):
     """Enlarges frame by frame, and convolves a frame that comes twice only once."""
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -90,19 +92,88 @@ class Upsample(CogVideoXUpsample3D):
 
 
 LEAN = {
-    CogVideoXCausalConv3d: CausalConv,
-    CogVideoXSpatialNorm3D: SpatialNorm,
-    CogVideoXUpsample3D: Upsample,
+    "CogVideoXCausalConv3d": CausalConv,
+    "CogVideoXSpatialNorm3D": SpatialNorm,
+    "CogVideoXUpsample3D": Upsample,
 }
+"""What takes the place of diffusers' layers of these names; it has no parameters of its own."""
+
+SMALL = {
+    "block_out_channels": (8, 8, 8, 16),
+    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+"""Sizes of an autoencoder that has every kind of layer and takes milliseconds."""
+TOLERANCE = 1e-5
 
 
 def make_lean(vae: AutoencoderKLCogVideoX) -> AutoencoderKLCogVideoX:
-    """Put the layers of this file in the place of diffusers', around the same weights."""
+    """Put the layers of this file in the place of diffusers', around the same weights.
+
+    If those of the installed diffusers are not the ones known here, they stay.
+    """
+    if suits_diffusers():
+        replace_layers(vae)
+    return vae
+
+
+def replace_layers(vae: AutoencoderKLCogVideoX) -> None:
     for module in vae.modules():
-        module.__class__ = LEAN.get(type(module), type(module))
+        name = type(module).__name__
+        module.__class__ = LEAN.get(name, type(module))
         if isinstance(module, nn.SiLU):
             module.inplace = True
-        if isinstance(module, CogVideoXResnetBlock3D):
+        if name == "CogVideoXResnetBlock3D":
             for conv in (module.conv1, module.conv2):
                 conv.overwrites = conv.conv.in_channels == conv.conv.out_channels
-    return vae
+
+
+@cache
+def suits_diffusers() -> bool:
+    """Whether the layers of this file give what those of the installed diffusers give.
+
+    Warns if they do not.
+    """
+    try:
+        suits = _agrees()
+    except Exception as error:  # another diffusers may fail in any way
+        logger.debug("The layers of lean_vae cannot be used.", exc_info=error)
+        suits = False
+    if not suits:
+        logger.warning(
+            "diffusers %s has a CogVideoX autoencoder that is not known here. Its own layers are "
+            "used: the video is the same, but decoding takes about twice the memory that the plan "
+            "says. diffusers 0.33 to 0.42 are known.",
+            diffusers.__version__,
+        )
+    return suits
+
+
+@torch.no_grad()
+def _agrees() -> bool:
+    """Whether a small autoencoder of random weights has all layers, and the same numbers with them.
+
+    Videos go through in two chunks each.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        theirs = AutoencoderKLCogVideoX(**SMALL)
+    with torch.device("cpu"):  # whatever the caller has chosen
+        theirs = theirs.to_empty(device="cpu").eval()
+        for parameter in theirs.parameters():
+            parameter.normal_(std=0.1, generator=generator)
+        lean = deepcopy(theirs)
+        replace_layers(lean)
+        pixels = torch.randn(1, 3, 17, 16, 16, generator=generator)
+        latents = torch.randn(1, 16, 5, 2, 2, generator=generator)
+        pairs = [
+            (vae.encode(pixels).latent_dist.parameters, vae.decode(latents).sample)
+            for vae in (lean, theirs)
+        ]
+    kinds = {type(module) for module in lean.modules()}
+    return kinds.issuperset(LEAN.values()) and all(
+        (found - expected).norm() < TOLERANCE * expected.norm()
+        for found, expected in zip(*pairs, strict=True)
+    )

@@ -1,5 +1,7 @@
 """Decode VAE and Extend With Motion Frames."""
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
@@ -7,7 +9,9 @@ from torch import Tensor
 
 from ..hallo3_core.config import MOTION_FRAMES, NEW_FRAMES
 from ..hallo3_core.errors import InputError
+from ..hallo3_core.new_frames import read_new_frames
 from ..hallo3_core.noise import SeededNoise
+from ..hallo3_core.picture import rgb_images
 from ..hallo3_core.portrait import Identity
 from ..hallo3_core.segments import fade_in, motion_latents
 from .host.vae import decode_latent, open_encoder
@@ -21,6 +25,8 @@ from .sockets import (
     vae_input,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def latent_input() -> io.Latent.Input:
     return io.Latent.Input("latent", tooltip="One segment, from Sample Segment or any sampler.")
@@ -31,18 +37,57 @@ def decode_segment(
 ) -> tuple[Tensor, Tensor]:
     """New frames of a segment as the picture has them, and its last two on the whole canvas.
 
-    They fade from the last of the frames `previous`, if there are any.
+    They fade from the last of the frames `previous`, if there are any. Segments of a batch come
+    one after the other, and the last two are those of the last. Raises `InputError`.
     """
-    new = latent.get(FRAMES, NEW_FRAMES)
-    frames = decode_latent(vae, latent["samples"], MOTION_FRAMES + new)
-    shown, last_frames = frames[:, *identity.place], frames[-MOTION_FRAMES:]
-    if previous is None:
-        return shown[MOTION_FRAMES:], last_frames
-    last = previous[-1, ..., :3]
-    if last.shape[:2] != identity.size:
-        raise wrong_size("The previous frames have", last, identity)
-    repeated = shown[MOTION_FRAMES - 1]
-    return fade_in(shown[MOTION_FRAMES:], repeated, last.to(repeated)), last_frames
+    samples = segments_of(latent, identity)
+    if previous is not None:
+        previous = rgb_images(previous, "The IMAGE on previous_frames", last=1)
+        if previous.shape[1:3] != identity.size:
+            raise wrong_size("The previous frames have", previous, identity)
+    shown = []
+    for segment in samples.split(1):
+        frames = decode_latent(vae, segment, MOTION_FRAMES + new_frames(segment, latent))
+        repeated, begun = frames[:, *identity.place].tensor_split([MOTION_FRAMES])
+        if previous is not None:
+            begun = previous = fade_in(begun, repeated[-1], previous[-1].to(repeated))
+        shown.append(begun)
+    return torch.cat(shown), frames[-MOTION_FRAMES:]
+
+
+def segments_of(latent: dict, identity: Identity) -> Tensor:
+    """The samples of a LATENT, (segments, 16, 13, height / 8, width / 8).
+
+    Raises `InputError` if they are not segments of the video of `identity`.
+    """
+    samples, wanted = latent["samples"], identity.motion.shape[1:]
+    if samples.is_nested or samples.shape[1:] != wanted or not len(samples):
+        found = "nested" if samples.is_nested else " x ".join(map(str, samples.shape[1:]))
+        raise InputError(
+            f"The latent is {found} (channels, frames, height, width), a segment of this identity "
+            f"{' x '.join(map(str, wanted))}: connect Sample Segment, or a sampler whose latent is "
+            "Segment Conditioning's."
+        )
+    if not samples.isfinite().all():
+        raise InputError(
+            "The latent has numbers that are not finite: load the model in bf16, or remove the "
+            "LoRA, and sample again."
+        )
+    return samples
+
+
+def new_frames(segment: Tensor, latent: dict) -> int:
+    """How many new frames the samples of a segment have, which are of this LATENT."""
+    count = read_new_frames(segment) or latent.get(FRAMES)
+    if count is None:
+        logger.warning(
+            "The latent does not say where its speech ends, so all %d frames are shown. Sample "
+            "Segment writes that into its latents; those of other samplers lose it when they are "
+            "saved or rebatched.",
+            NEW_FRAMES,
+        )
+        return NEW_FRAMES
+    return count
 
 
 def wrong_size(found: str, frames: Tensor, identity: Identity) -> InputError:
@@ -60,7 +105,7 @@ def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Te
     Frames of the picture's size are put back on the canvas first.
     """
     height, width = identity.portrait.shape[-2:]
-    frames = frames[-MOTION_FRAMES:, ..., :3]
+    frames = rgb_images(frames, "The IMAGE on frames", last=MOTION_FRAMES)
     if len(frames) < MOTION_FRAMES:
         raise InputError(f"Motion takes two frames, this is {len(frames)}: connect more.")
     if frames.shape[1:3] == identity.size:
@@ -69,12 +114,12 @@ def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Te
         frames = F.pad(frames, (0, 0, *edges))
     if frames.shape[1:3] != (height, width):
         raise wrong_size("The frames have", frames, identity)
-    pixels = frames.permute(3, 0, 1, 2)[None].clamp(0, 1) * 2 - 1
+    pixels = frames.permute(3, 0, 1, 2)[None] * 2 - 1
     draws = SeededNoise(seed).stream("motion", index)
     with torch.no_grad():
         encoder = open_encoder(vae, height, width)
         motion = motion_latents(encoder, identity.portrait.to(pixels), pixels, draws)
-    return motion[:, :, :1].clone()
+    return motion[:, :, :1].to(vae.output_device, copy=True)
 
 
 class DecodeVAE(io.ComfyNode):

@@ -1,30 +1,42 @@
 """The video autoencoder as ComfyUI's VAE, and what the core's functions take in its place."""
 
 import logging
-import math
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 
-import comfy.ldm.cogvideo.vae
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import torch
+from comfy.ldm.cogvideo import vae as cogvideo
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from ...hallo3_core.animate import decode_images
-from ...hallo3_core.config import MOTION_FRAMES
+from ...hallo3_core.config import MOTION_FRAMES, SPACE_COMPRESSION, TIME_COMPRESSION
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.memory_plan import GB, choose_tiles, decoding_bytes, encoding_bytes
-from ...hallo3_core.vae import LATENT_SCALE, decode
+from ...hallo3_core.vae import (
+    LATENT_SCALE,
+    TILE_UNITS,
+    decode,
+    decode_in_tiles,
+    encode_in_tiles,
+)
 
 logger = logging.getLogger(__name__)
 
+TILE = 64
+"""Side in latents of a tile whose size nobody gave."""
+
 
 class Autoencoder(nn.Module):
-    """diffusers' autoencoder with the two calls that ComfyUI's VAE makes."""
+    """diffusers' autoencoder with the calls that ComfyUI's VAE makes.
+
+    Pixels are (batch, 3, frames, height, width) in [-1, 1], latents (batch, 16, latent frames,
+    height / 8, width / 8), which are not scaled.
+    """
 
     def __init__(self, vae: AutoencoderKLCogVideoX):
         super().__init__()
@@ -34,41 +46,70 @@ class Autoencoder(nn.Module):
         return self.vae.encode(pixels).latent_dist.mean
 
     def decode(self, latents: Tensor) -> Tensor:
-        return torch.cat(list(decode(self.vae, latents * LATENT_SCALE)), dim=2)
+        chunks = decode(self.vae, latents * LATENT_SCALE)
+        return first_alone(torch.cat(list(chunks), dim=2), latents)
+
+    def encode_tiled(
+        self, pixels: Tensor, tile_x: int = 0, tile_y: int = 0, overlap: int = 0, **time
+    ) -> Tensor:
+        """The same in tiles of `tile_y` x `tile_x` pixels.
+
+        Time needs no tiles: the autoencoder goes through it in chunks that continue one another.
+        """
+        sides = [side // SPACE_COMPRESSION for side in (tile_y, tile_x)]
+        return encode_in_tiles(self.vae, pixels, *_tiles(sides, overlap // SPACE_COMPRESSION))
+
+    def decode_tiled(
+        self, latents: Tensor, tile_x: int = 0, tile_y: int = 0, overlap: int = 0, **time
+    ) -> Tensor:
+        """The same in tiles of `tile_y` x `tile_x` latents."""
+        tiles = _tiles([tile_y, tile_x], overlap)
+        return first_alone(decode_in_tiles(self.vae, latents, *tiles), latents)
+
+
+def first_alone(frames: Tensor, latents: Tensor) -> Tensor:
+    """Frames as ComfyUI counts them: one of the first latent frame, and four of every other.
+
+    The autoencoder makes four of the first as well if their number is even.
+    """
+    count = TIME_COMPRESSION * (latents.shape[2] - 1) + 1
+    return frames[:, :, -count:]
+
+
+def _tiles(sides: list[int], overlap: int) -> tuple[list[int], list[int]]:
+    """Sides and overlaps of tiles, the usual ones where none are given (0)."""
+    sides = [side or TILE for side in sides]
+    return sides, [min(overlap, side // 2) or side // TILE_UNITS for side in sides]
 
 
 class Hallo3VAE(comfy.sd.VAE):
-    """A stock VAE around `Autoencoder`: stock nodes encode and decode with it."""
+    """A stock VAE around `Autoencoder`: stock nodes encode and decode with it.
+
+    The parent's constructor knows CogVideoX by the names of its weights, and sets all that a VAE
+    of this host has. The weights are empty: our network takes the place of the one it makes.
+    """
 
     def __init__(self, vae: AutoencoderKLCogVideoX):
+        with torch.device("meta"):
+            stock = cogvideo.AutoencoderKLCogVideoX(latent_channels=vae.config.latent_channels)
+            super().__init__(sd=stock.state_dict())
         self.first_stage_model = Autoencoder(vae).eval()
-        self.working_dtypes = [torch.bfloat16, torch.float16, torch.float32]
-        self.latent_channels = vae.config.latent_channels
-        self.latent_dim = 3
-        self.output_channels = 3
-        self.downscale_ratio = (lambda frames: max(0, math.floor((frames + 3) / 4)), 8, 8)
-        self.downscale_index_formula = (4, 8, 8)
-        self.upscale_ratio = (lambda frames: max(0, frames * 4 - 3), 8, 8)
-        self.upscale_index_formula = (4, 8, 8)
-        self.process_input = lambda image: image * 2 - 1
-        self.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)
+        nn.Module.to(self.first_stage_model, self.vae_dtype)
         self.memory_used_encode = partial(memory_to_encode, vae)
         self.memory_used_decode = partial(memory_to_decode, vae)
-        self.pad_channel_value = None
-        self.crop_input = True
-        self.handles_tiling = self.not_video = self.disable_offload = False
-        self.format_encoded = self.size = None
-        self.audio_sample_rate = 44100
-        self.device = comfy.model_management.vae_device()
-        self.output_device = comfy.model_management.intermediate_device()
-        self.vae_dtype = comfy.model_management.vae_dtype(self.device, self.working_dtypes)
-        nn.Module.to(self.first_stage_model, self.vae_dtype)
+        self.handles_tiling = True
+        self.disable_offload = True  # its layers are not ComfyUI's, which compute while offloaded
         self.patcher = comfy.model_patcher.ModelPatcher(
             self.first_stage_model,
             load_device=self.device,
             offload_device=comfy.model_management.vae_offload_device(),
         )
+        self.size = None
         self.model_size()
+
+    def get_sd(self) -> dict[str, Tensor]:
+        """The weights in diffusers' names, which Load VAE and Load Hallo3 VAE read."""
+        return self.first_stage_model.vae.state_dict()
 
 
 def memory_to_encode(
@@ -84,7 +125,10 @@ def memory_to_decode(
 ) -> float:
     """Bytes to decode latents (batch, 16, latent frames, height, width), which is streamed."""
     size = comfy.model_management.dtype_size(dtype)
-    return decoding_bytes(vae.config.block_out_channels[0], *shape[-2:], size)
+    frames, height, width = shape[-3:]
+    pixels = TIME_COMPRESSION * frames * SPACE_COMPRESSION**2 * height * width
+    work = decoding_bytes(vae.config.block_out_channels[0], height, width, size)
+    return work + 3 * pixels * torch.float32.itemsize
 
 
 class StockAutoencoder:
@@ -118,9 +162,11 @@ def _open(
     module = vae.first_stage_model
     if isinstance(module, Autoencoder):
         needed = memory(module.vae, shape, vae.vae_dtype)
-        comfy.model_management.load_models_gpu([vae.patcher], memory_required=needed)
+        comfy.model_management.load_models_gpu(
+            [vae.patcher], memory_required=needed, force_full_load=vae.disable_offload
+        )
         return module.vae
-    if isinstance(module, comfy.ldm.cogvideo.vae.AutoencoderKLCogVideoX):
+    if isinstance(module, cogvideo.AutoencoderKLCogVideoX):
         return StockAutoencoder(vae)
     raise InputError(
         f"This VAE is a {type(module).__name__} and not CogVideoX's: connect Load Hallo3 VAE."
