@@ -20,8 +20,6 @@ MODES = {
     "full": None,
     "EasyCache 0.05": ("EasyCache", {"reuse_threshold": 0.05, **CACHE}),
     "EasyCache 0.2": ("EasyCache", {"reuse_threshold": 0.2, **CACHE}),
-    "LazyCache 0.05": ("LazyCache", {"reuse_threshold": 0.05, **CACHE}),
-    "LazyCache 0.2": ("LazyCache", {"reuse_threshold": 0.2, **CACHE}),
     "TorchCompileModel": ("TorchCompileModel", {"backend": "inductor"}),
 }
 

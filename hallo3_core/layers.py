@@ -37,6 +37,11 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+def alone(x: Tensor) -> Tensor:
+    """A part of a tensor that is to be kept, without the rest of it."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
 class Modulation(NamedTuple):
     """Shift, scale and gate of an adaptive norm, each (batch, 1, width)."""
 
@@ -59,7 +64,7 @@ class ScaledLinear(nn.Linear):
         self.register_buffer("weight_scale", torch.ones((), device=self.weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = (self.weight.float() * self.weight_scale).to(x.dtype)
+        weight = self.weight.float().mul_(self.weight_scale).to(x.dtype)
         return F.linear(x, weight, self.bias)
 
 
@@ -89,7 +94,7 @@ class CrossAttention(nn.Module):
     def keys_values(self, context: Tensor, key_norm: nn.Module) -> KeyValue:
         """Keys and values of (batch, tokens, context width)."""
         key, value = self.key_value(context).chunk(2, dim=-1)
-        return key_norm(split_heads(key, self.heads)), split_heads(value, self.heads)
+        return key_norm(split_heads(key, self.heads)), alone(split_heads(value, self.heads))
 
     def forward(
         self,

@@ -4,7 +4,7 @@ Latents are (batch, channels, frames, height, width). Text and image tokens are 
 side as two tensors (batch, tokens, width); they meet only in self-attention.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from .layers import (
     Modulation,
     Operations,
     Rotary,
+    alone,
     attention,
     merge_heads,
     rotary_table,
@@ -166,7 +167,7 @@ class DenoiserLayer(Layer):
     def reference_keys_values(self, tokens: Tensor) -> KeyValue:
         """Of the reference network's tokens (batch, tokens, width); they carry no rotation."""
         _, key, value = self.project(tokens)
-        return key, value
+        return key, alone(value)
 
     def face_keys_values(self, tokens: Tensor) -> KeyValue:
         """Of face tokens (batch * frames, tokens, face width)."""
@@ -186,7 +187,10 @@ class DenoiserLayer(Layer):
         reference: KeyValue,
         face: KeyValue,
         audio: KeyValue,
+        attend_across: Attention | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """Text and image after the layer; `attend_across`, if given, looks at face and audio."""
+        attend_across = attend_across or attend
         image_first, image_second, text_first, text_second = self.modulations(time)
         text_in = text_first(self.attention_norm(text))
         image_in = image_first(self.attention_norm(image))
@@ -197,10 +201,10 @@ class DenoiserLayer(Layer):
         frames = image.unflatten(1, (LATENT_FRAMES, -1)).flatten(0, 1)
         rotary = rotary.rows(text.shape[1], frames.shape[1])
         frames = frames + self.face_attention(
-            self.face_norm(frames), face, self.query_norm, rotary, attend
+            self.face_norm(frames), face, self.query_norm, rotary, attend_across
         )
         frames = frames + self.audio_attention(
-            self.audio_norm(frames), audio, self.query_norm, rotary, attend
+            self.audio_norm(frames), audio, self.query_norm, rotary, attend_across
         )
         image = frames.unflatten(0, (-1, LATENT_FRAMES)).flatten(1, 2)
         return self.feed_forward(text, image, text_second, image_second)
@@ -257,19 +261,19 @@ def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
 class Conditions:
     """What steers the denoiser and stays the same over all steps of a segment.
 
-    Made by the denoiser's methods of the same names; lists have one entry for each layer.
+    Made by the denoiser's methods of the same names; keys and values are those of every layer.
     """
 
     text: Tensor
     motion: Tensor
-    reference: list[KeyValue]
-    face: list[KeyValue]
-    audio: list[KeyValue]
+    reference: Iterable[KeyValue]
+    face: Iterable[KeyValue]
+    audio: Iterable[KeyValue]
 
     def __add__(self, other: "Conditions") -> "Conditions":
         """Those of a batch with the rows of the other after these."""
 
-        def join(mine: list[KeyValue], theirs: list[KeyValue]) -> list[KeyValue]:
+        def join(mine: Iterable[KeyValue], theirs: Iterable[KeyValue]) -> list[KeyValue]:
             layers = zip(mine, theirs, strict=True)
             return [tuple(map(join_rows, zip(*layer, strict=True))) for layer in layers]
 
@@ -280,6 +284,20 @@ class Conditions:
             join(self.face, other.face),
             join(self.audio, other.audio),
         )
+
+
+def run_layer(
+    index: int,
+    layer: DenoiserLayer,
+    text: Tensor,
+    image: Tensor,
+    time: Tensor,
+    rotary: Rotary,
+    *keys_values: KeyValue,
+    attend: Attention = attention,
+) -> tuple[Tensor, Tensor]:
+    """Text and image after layer `index`; keys and values are of reference, face and audio."""
+    return layer(text, image, time, rotary, attend, *keys_values)
 
 
 class Denoiser(nn.Module):
@@ -295,7 +313,7 @@ class Denoiser(nn.Module):
         )
         self.head = Head(config, operations, **factory)
 
-    def reference_keys_values(self, features: list[Tensor]) -> list[KeyValue]:
+    def reference_keys_values(self, features: Iterable[Tensor]) -> list[KeyValue]:
         """Of the reference network's tokens."""
         pairs = zip(self.layers, features, strict=True)
         return [layer.reference_keys_values(tokens) for layer, tokens in pairs]
@@ -309,24 +327,47 @@ class Denoiser(nn.Module):
         """Of the audio projector's tokens (batch, 13, tokens, width)."""
         return [layer.audio_keys_values(tokens.flatten(0, 1)) for layer in self.layers]
 
+    def conditions(
+        self,
+        text: Tensor,
+        motion: Tensor,
+        reference: list[KeyValue],
+        face: list[KeyValue],
+        audio_tokens: Tensor,
+    ) -> Conditions:
+        """Conditions for each row of `text` and `audio_tokens`, which share all the rest."""
+        rows = len(text)
+
+        def shared(keys_values: list[KeyValue]) -> list[KeyValue]:
+            return [
+                (join_rows((key,) * rows), join_rows((value,) * rows)) for key, value in keys_values
+            ]
+
+        return Conditions(
+            text,
+            join_rows((motion,) * rows),
+            shared(reference),
+            shared(face),
+            self.audio_keys_values(audio_tokens),
+        )
+
     def forward(
         self,
         latents: Tensor,
         timesteps: Tensor,
         conditions: Conditions,
-        attention_of: Callable[[int], Attention] = lambda layer: attention,
+        run: Callable[..., tuple[Tensor, Tensor]] = run_layer,
     ) -> Tensor:
         """v of `latents` (batch, 16, 13, height, width) at `timesteps` (batch,) of 0 to 999.
 
-        `attention_of` gives the attention to use in a layer.
+        `run` is called for every layer, as `run_layer` is.
         """
         text, image, time = self.embed(
             torch.cat([latents, conditions.motion], dim=1), timesteps, conditions.text
         )
         rotary = rotary_table(self.config, LATENT_FRAMES, device=image.device)
-        for i, (layer, reference, face, audio) in enumerate(self.conditioned_layers(conditions)):
-            attend = attention_of(i)
-            text, image = layer(text, image, time, rotary, attend, reference, face, audio)
+        for i, (layer, *keys_values) in enumerate(self.conditioned_layers(conditions)):
+            text, image = run(i, layer, text, image, time, rotary, *keys_values)
         return self.head(image, time)
 
     def conditioned_layers(self, conditions: Conditions) -> Iterator[tuple]:

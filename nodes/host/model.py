@@ -1,7 +1,6 @@
 """The denoiser as ComfyUI's own MODEL, and the networks that run once beside it."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,34 +8,25 @@ import comfy.conds
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
 import comfy.supported_models_base
-import comfy.utils
 import torch
-from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
-from comfy.model_management import get_torch_device, unet_offload_device
-from comfy.patcher_extension import CallbacksMP, WrapperExecutor, WrappersMP, get_all_wrappers
-from torch import Tensor, nn
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from torch import Tensor
 
-from ...hallo3_core import builtin, checkpoint
-from ...hallo3_core.config import Hallo3Config
+from ...hallo3_core import checkpoint
+from ...hallo3_core.config import LATENT_FRAMES, Hallo3Config
 from ...hallo3_core.errors import InputError
-from ...hallo3_core.layers import Attention, KeyValue
+from ...hallo3_core.layers import KeyValue
 from ...hallo3_core.memory import return_freed_memory
 from ...hallo3_core.memory_plan import sampling_bytes
-from ...hallo3_core.model import NETWORKS, open_transformers, scale_names
+from ...hallo3_core.model import NETWORKS
 from ...hallo3_core.transformer import Conditions, Denoiser, join_rows
+from .patches import run_patched
 from .previews import Hallo3Latents
+from .unsupported import require_known_conditioning, require_known_patches
 
 IDENTITY, SPEECH, MOTION = "hallo3_identity", "hallo3_speech", "hallo3_motion"
 """What a Hallo3 conditioning carries besides the text."""
-
-DTYPES = {
-    "default": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp8_e4m3fn": torch.float8_e4m3fn,
-}
 
 
 class CONDRows(comfy.conds.CONDRegular):
@@ -64,6 +54,7 @@ class HostDenoiser(Denoiser):
     def __init__(self, config: Hallo3Config, dtype=None, device=None, operations=None):
         super().__init__(config, operations, dtype=dtype, device=device)
         self.dtype = dtype
+        self.in_channels = 2 * config.latent_channels
         self.kept: dict[tuple, tuple] = {}
 
     def forward(self, x: Tensor, timesteps: Tensor, transformer_options: dict, **inputs) -> Tensor:
@@ -80,60 +71,49 @@ class HostDenoiser(Denoiser):
         context: Tensor,
         hallo3_identity: tuple,
         hallo3_speech: tuple,
+        hallo3_hooks: tuple,
         transformer_options: dict,
         **others,
     ) -> Tensor:
         latents, motion = x.chunk(2, dim=1)
-        identities, speech = hallo3_identity, hallo3_speech
+        identities, speech, weights = hallo3_identity, hallo3_speech, hallo3_hooks
         conditions = Conditions(
             context,
             motion,
             self.keep(
                 "reference",
                 identities,
-                lambda row: self.reference_keys_values([t.to(x) for t in row.features]),
+                weights,
+                lambda row: self.reference_keys_values(t.to(x) for t in row.features),
             ),
-            self.keep("face", identities, lambda row: self.face_keys_values(row.face.to(x))),
-            self.keep("audio", speech, lambda row: self.audio_keys_values(row.to(x))),
+            self.keep(
+                "face", identities, weights, lambda row: self.face_keys_values(row.face.to(x))
+            ),
+            self.keep("audio", speech, weights, lambda row: self.audio_keys_values(row.to(x))),
         )
-        attention_of = partial(host_attention, transformer_options)
-        return super().forward(latents, timesteps, conditions, attention_of)
+        text = context.shape[1]
+        tokens = (text, text + LATENT_FRAMES * self.config.frame_tokens)
+        run = run_patched(transformer_options, len(self.layers), tokens)
+        return super().forward(latents, timesteps, conditions, run)
 
-    def keep(self, kind: str, rows: tuple, make: Callable[..., list[KeyValue]]) -> list[KeyValue]:
-        """What `make` gives for each row, one after the other; made once in a run."""
-        key = (kind, *map(id, rows))
-        if key not in self.kept:
-            made = {id(row): make(row) for row in rows}
-            layers = zip(*(made[id(row)] for row in rows), strict=True)
-            joined = [tuple(map(join_rows, zip(*layer, strict=True))) for layer in layers]
-            self.kept[key] = rows, joined
-        return self.kept[key][1]
+    def keep(
+        self, kind: str, rows: tuple, weights: tuple, make: Callable[..., list[KeyValue]]
+    ) -> Iterator[KeyValue]:
+        """What `make` gives for each row, joined for one layer after the other.
 
-    def forget(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
+        It is made once in a run, and again when hooks have put in other `weights` or a step of
+        training has changed them.
+        """
+        for row in rows:
+            made_with = self.kept.get((kind, id(row)), (None, None))[1]
+            if made_with != weights or torch.is_grad_enabled():
+                self.kept[kind, id(row)] = row, weights, make(row)
+        layers = zip(*(self.kept[kind, id(row)][2] for row in rows), strict=True)
+        return (tuple(map(join_rows, zip(*layer, strict=True))) for layer in layers)
+
+    def forget(self) -> None:
         self.kept.clear()
         return_freed_memory()
-
-
-def host_attention(transformer_options: dict, layer: int) -> Attention:
-    """ComfyUI's attention for a layer.
-
-    On a CPU its choice would be one for old GPUs, which takes twice as long as torch's.
-    """
-    transformer_options["block_index"] = layer
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        attention = attention_pytorch if query.device.type == "cpu" else optimized_attention
-        return attention(
-            query,
-            key,
-            value,
-            heads=query.shape[1],
-            skip_reshape=True,
-            skip_output_reshape=True,
-            transformer_options=transformer_options,
-        )
-
-    return attend
 
 
 class Hallo3Model(comfy.model_base.BaseModel):
@@ -147,7 +127,18 @@ class Hallo3Model(comfy.model_base.BaseModel):
             unet_model=HostDenoiser,
         )
 
+    def _apply_model(
+        self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds
+    ) -> Tensor:
+        """With the hooks by which the weights differ from those of another call of the run."""
+        require_known_patches(transformer_options, self.diffusion_model.config.layers)
+        hooks = getattr(self.current_patcher, "current_hooks", None)
+        weights = tuple((hook.hook_ref, hook.strength) for hook in hooks.hooks) if hooks else ()
+        inputs = (x, t, c_concat, c_crossattn, control, transformer_options)
+        return super()._apply_model(*inputs, hallo3_hooks=weights, **conds)
+
     def extra_conds(self, **kwargs) -> dict:
+        require_known_conditioning(kwargs)
         if IDENTITY not in kwargs:
             raise InputError(
                 "This conditioning has no portrait and no speech: connect the outputs of "
@@ -175,6 +166,15 @@ class Hallo3Model(comfy.model_base.BaseModel):
         return sampling_bytes(self.diffusion_model.config, input_shape[0], size)
 
 
+class UNetSizes(dict):
+    """Sizes of the model; nodes for UNets look up some that a transformer has not."""
+
+    def __missing__(self, name: str):
+        raise InputError(
+            f"This node is for UNets and asks for {name!r}, which Hallo3 has not: remove it."
+        )
+
+
 class Companions(NamedTuple):
     """The networks of the same file that run once, each in a ModelPatcher of its own."""
 
@@ -194,9 +194,13 @@ class HostConfig(comfy.supported_models_base.BASE):
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]
 
     companions: Companions
+    weights_fingerprint: Callable[[], str]
+    """Of all weights of the file, as they were before anything was patched."""
 
-    def __init__(self, config: Hallo3Config):
+    def __init__(self, config: Hallo3Config, file: Path | None = None):
         super().__init__({"config": config})
+        self.unet_config = UNetSizes(self.unet_config)
+        self.file = file
 
     def get_model(self, state_dict=None, prefix="", device=None) -> Hallo3Model:
         return Hallo3Model(self, device=device)
@@ -216,9 +220,11 @@ class HostConfig(comfy.supported_models_base.BASE):
 
 
 class RunOnce:
-    """Calls a network on its device, and lets it leave the device again."""
+    """Calls a network on its device, or another one, and lets it leave the device again."""
 
-    def __init__(self, patcher: comfy.model_patcher.ModelPatcher):
+    def __init__(self, patcher: comfy.model_patcher.ModelPatcher, device=None):
+        if device not in (None, patcher.load_device):
+            patcher = on_device(patcher, device)
         self.patcher = patcher
         self.config = getattr(patcher.model, "config", None)
         self.placement = {"device": patcher.load_device, "dtype": patcher.model.compute_dtype}
@@ -231,78 +237,11 @@ class RunOnce:
         return result
 
 
-def load_dit(file: Path | None, weight_dtype: torch.dtype | None):
-    """MODEL and its companions, of a published checkpoint or (None) of the built-in model."""
-    if file is None:
-        model = builtin.load()
-        config = model.config
-        networks = (model.denoiser, model.reference_network, model.audio_projector)
-        states = [network.state_dict() for network in networks]
-    else:
-        weights, config, layouts = open_transformers(file)
-        states = [rename(weights, layout) for layout in layouts]
-    host_config = HostConfig(config)
-    host_config.quant_config = comfy.utils.detect_layer_quantization(states[0], "")
-    dtype, manual_cast = choose_dtypes(states[0], weight_dtype, host_config)
-    host_config.set_inference_dtype(dtype, manual_cast)
-    host_config.companions = Companions(
-        *(
-            load_network(network, state, host_config)
-            for (network, *_), state in zip(NETWORKS[1:], states[1:], strict=True)
-        )
-    )
-    model = host_config.get_model()
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        model, load_device=get_torch_device(), offload_device=unet_offload_device()
-    )
-    model.load_model_weights(states[0], assign=patcher.is_dynamic())
-    denoiser = model.diffusion_model
-    patcher.add_callback(CallbacksMP.ON_PRE_RUN, denoiser.forget)
-    patcher.add_callback(CallbacksMP.ON_CLEANUP, denoiser.forget)
-    return patcher, host_config.companions
-
-
-def rename(weights: Mapping[str, Tensor], layout: Mapping[str, str]) -> dict[str, Tensor]:
-    """Weights under our names, each with its scale and the mark of it if it has them."""
-    state = {}
-    for ours, theirs in layout.items():
-        state[ours] = weights[theirs]
-        if scale_names(theirs)[0] in weights:
-            for own, other in zip(scale_names(ours), scale_names(theirs), strict=True):
-                state[own] = weights[other]
-    return state
-
-
-def choose_dtypes(
-    state: Mapping[str, Tensor], weight_dtype: torch.dtype | None, host_config: HostConfig
-) -> tuple[torch.dtype, torch.dtype | None]:
-    """The dtype that weights are kept in and the one they are cast to, or None.
-
-    Scaled fp8 weights stay what they are, and the choice is that of the others.
-    """
-    management, supported = comfy.model_management, HostConfig.supported_inference_dtypes
-    scaled = host_config.quant_config is not None
-    dtype = None if scaled else weight_dtype
-    dtype = dtype or management.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(state),
-        supported_dtypes=supported,
-        weight_dtype=None if scaled else comfy.utils.weight_dtype(state),
-    )
-    cast = management.unet_manual_cast(None if scaled else dtype, get_torch_device(), supported)
-    return dtype, cast
-
-
-def load_network(network: type[nn.Module], state: Mapping[str, Tensor], host_config: HostConfig):
-    """A ModelPatcher of one of the networks that run once."""
-    dtype, manual_cast = host_config.unet_config["dtype"], host_config.manual_cast_dtype
-    operations = comfy.ops.pick_operations(
-        dtype, manual_cast, load_device=get_torch_device(), model_config=host_config
-    )
-    config = host_config.unet_config["config"]
-    module = network(config, operations, dtype=dtype, device=unet_offload_device())
-    module.compute_dtype = manual_cast or dtype
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        module.eval().requires_grad_(False), get_torch_device(), unet_offload_device()
-    )
-    module.load_state_dict(state, assign=patcher.is_dynamic())
-    return patcher
+def on_device(patcher: comfy.model_patcher.ModelPatcher, device: torch.device):
+    """The patcher of a network that is on no device, for another one."""
+    cpu = comfy.model_management.is_device_cpu(device)
+    moved = patcher.clone(disable_dynamic=cpu)
+    moved.load_device = device
+    if moved.is_dynamic():
+        moved.register_load_device(device)
+    return moved
