@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from . import checkpoint
 from .config import Hallo3Config
+from .convert import find_sources
 from .errors import InputError
 from .model import (
     NETWORKS,
     PARTS,
     converted_config,
+    converted_layout,
     published_layout,
-    require_no_others,
     scale_names,
-    speech_encoder_layout,
     vae_layout,
 )
+from .text import t5_layout
+from .wav2vec2 import speech_encoder_layout
 from .weights_file import read_metadata, slices
 
 
@@ -41,13 +43,16 @@ class Report:
         yield "whole, all numbers finite; it will load"
 
 
+def installed_files(folder: Path) -> list[Path]:
+    """Hallo3's files in ComfyUI's `models`: the converted ones, or else the published ones.
+
+    Raises `InputError` if there are none.
+    """
+    return sorted(folder.glob("*/hallo3_*.safetensors")) or find_sources(folder)
+
+
 def check(path: Path) -> Report:
     """Read all of a file. Raises `InputError` if it will not load, or holds broken numbers."""
-    if (path / "model_index.json").is_file():
-        raise InputError(
-            f"{path} is a folder of diffusers, not Hallo3: choose the published files, or their "
-            "conversion."
-        )
     weights = checkpoint.read_weights(path)
     kind, sizes, modules = _recognise(path, weights)
     used = set()
@@ -74,14 +79,20 @@ def _recognise(
         return "CogVideoX VAE", "", [vae_layout(weights, path)]
     if kind == checkpoint.SPEECH_ENCODER:
         return "wav2vec2-base", "", [speech_encoder_layout(weights, path)]
+    if kind == checkpoint.TEXT_ENCODER:
+        return "T5 v1.1 encoder", "", [t5_layout(weights, path)]
     if metadata.get("hallo3_network") in PARTS:
         config = converted_config(metadata, path)
-        index = PARTS.index(metadata["hallo3_network"])
-        network, prefix, table = NETWORKS[index]
+        part = metadata["hallo3_network"]
+        layout = converted_layout(config, part, weights, path)
+        network, *_ = NETWORKS[PARTS.index(part)]
         module = network(config, device="meta")
-        names = checkpoint.published_names(module.state_dict(), prefix, table)
-        require_no_others(weights, [names], path)
-        return f"Hallo3 {PARTS[index]}, converted", _sizes(config), [(module, names)]
+        return f"Hallo3 {part}, converted", _sizes(config), [(module, layout)]
+    if not checkpoint.hallo3_parts(weights):
+        raise InputError(
+            f"{path} is {kind}, which is no part of Hallo3: choose a published file, or one of its "
+            "conversion."
+        )
     config, layouts = published_layout(checkpoint.shapes(weights), path)
     modules = [
         (network(config, device="meta"), layout)

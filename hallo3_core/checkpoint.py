@@ -1,5 +1,6 @@
 """Weights files: reading them, recognising them, and the names of the published ones."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,13 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import InputError
+from .file_kind import SAFETENSORS, ZIP, read_kind
 from .layers import ScaledLinear
 
 DENOISER = "model.diffusion_model."
 REFERENCE_NETWORK = "ref_model.diffusion_model."
 AUDIO_PROJECTOR = DENOISER + "transformer.audio_proj."
 
-ONLY_HALLO3 = (REFERENCE_NETWORK, AUDIO_PROJECTOR)
 ROTARY_TABLE = DENOISER + "mixins.pos_embed.freqs_cos"
 
 UNNEEDED = ("mixins.pos_embed.freqs_", "transformer.position_embeddings.")
@@ -85,36 +86,98 @@ def _published(name: str, table: Mapping[str, str]) -> str:
     return f"{general.replace('*', layer[1])}.{parameter}"
 
 
+TRANSFORMERS = "the Hallo3 transformers"
 VAE = "the CogVideoX VAE"
 SPEECH_ENCODER = "a wav2vec2 speech encoder"
+TEXT_ENCODER = "a T5 text encoder"
+LORA, CONTROLNET = "a LoRA", "a ControlNet"
+SD3 = "a Stable Diffusion 3 model"
+ADDITIONS = {
+    "lora_": LORA,
+    ".lora.": LORA,
+    ".lokr_w": LORA,
+    ".hada_w": LORA,
+    "control_model.": CONTROLNET,
+    "controlnet_": CONTROLNET,
+}
+"""Parts of names that only what is added to a model has; the model's own are in them, too."""
+
+HALLO3 = {
+    "transformer.layers.0.audio_attn.": "denoiser",
+    REFERENCE_NETWORK: "reference network",
+    AUDIO_PROJECTOR: "audio projector",
+}
+"""Of the published file, which has all of them, and of those that it is converted to."""
+
 SIGNATURES = {
-    REFERENCE_NETWORK: "the Hallo3 transformers",
+    "decoder.mid.block_1.norm1.conv_y.": VAE,
+    "decoder.mid_block.resnets.0.norm1.conv_y.": VAE,
+    # whole models and their denoisers
     "denoising_unet.": "a Hallo or Hallo2 model",
     "reference_unet.": "a Hallo or Hallo2 model",
     "conditioner.embedders.": "a Stable Diffusion XL checkpoint",
     "cond_stage_model.": "a Stable Diffusion 1 or 2 checkpoint",
-    "double_blocks.": "a Flux or HunyuanVideo model",
-    "blocks.0.cross_attn.": "a Wan video model",
+    "mixins.patch_embed.": "a CogVideoX transformer in the authors' names",
+    "joint_blocks.0.context_block.": SD3,
+    "txt_in.individual_token_refiner.": "a HunyuanVideo model",
+    "double_blocks.": "a Flux model",
+    "single_transformer_blocks.": "a Flux or HunyuanVideo model in diffusers' names",
+    "patchify_proj.": "an LTX video model",
+    "adaln_single.": "an LTX or PixArt model",
+    "txt_norm.": "a Qwen-Image model",
+    "cap_embedder.": "a Lumina or Z-Image model",
+    "blocks.0.cross_attn.q.": "a Wan video model",
+    "condition_embedder.time_embedder.": "a Wan video model in diffusers' names",
+    "t5_yproj.": "a Mochi model",
+    "attn.add_q_proj.": f"{SD3} in diffusers' names",
+    "attentions.0.transformer_blocks.": "a Stable Diffusion UNet in diffusers' names",
     "transformer_blocks.0.attn1.": "a CogVideoX transformer in diffusers' names",
+    "input_blocks.0.0.": "a Stable Diffusion model",
+    # encoders of text, pictures and speech
+    "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.": "a UMT5 text encoder",
+    "encoder.block.0.layer.0.SelfAttention.": TEXT_ENCODER,
+    "text_model.encoder.layers.": "a CLIP text encoder",
+    "vision_model.encoder.layers.": "a CLIP vision encoder",
+    "transformer.resblocks.": "a CLIP encoder",
+    "model.layers.0.self_attn.": "a language model",
+    "encoder.embed_positions.": "a Whisper speech recogniser",
+    "blocks.0.mlp_ln.": "a Whisper speech recogniser",
+    "hubert.": "a HuBERT speech encoder",
+    "gru_rel_pos_": "a WavLM speech encoder",
+    "quantizer.codevectors": "a wav2vec2 that has not learnt to recognise speech",
+    "encoder.layers.12.attention.k_proj.": "a larger speech encoder than wav2vec2-base",
     "wav2vec2.": SPEECH_ENCODER,
     "feature_extractor.conv_layers.": SPEECH_ENCODER,
-    "encoder.block.0.layer.0.SelfAttention.": "a T5 text encoder",
-    "decoder.mid.block_1.norm1.conv_y.": VAE,
-    "decoder.mid_block.resnets.0.norm1.conv_y.": VAE,
-    "decoder.mid": "an image VAE",
-    "lora_": "a LoRA",
-    "mixins.patch_embed.": "a CogVideoX transformer in the authors' names",
+    # autoencoders
+    "decoder.middle.0.residual.": "the VAE of Wan or Qwen-Image",
+    "decoder.up_blocks.0.res_blocks.": "the VAE of LTX",
+    "decoder.conv_in.conv.": "the VAE of HunyuanVideo",
+    "decoder.blocks.2.blocks.3.stack.": "the VAE of Mochi",
+    "decoder.mid": "an image VAE, as those of Stable Diffusion and Flux",
 }
+"""Parts of names that only some networks have, the first of which counts."""
+
+
+def hallo3_parts(names: Iterable[str]) -> list[str]:
+    """Which networks of Hallo3 have some of these names, a LoRA of them none."""
+    text = "\n".join(names)
+    added = any(sign in text for sign in ADDITIONS)
+    return [part for sign, part in HALLO3.items() if sign in text and not added]
 
 
 def describe(names: Iterable[str]) -> str:
-    """What weights of these names look like, for people."""
+    """What weights of these names are, for people."""
     names = list(names)
-    for part, description in SIGNATURES.items():
-        if any(part in name for name in names):
-            return description
-    examples = ", ".join(names[:3]) or "none"
-    return f"something unknown ({len(names)} tensors: {examples})"
+    text, parts = "\n".join(names), hallo3_parts(names)
+    own = TRANSFORMERS if len(parts) == len(HALLO3) else f"the Hallo3 {' and '.join(parts)}"
+    hallo3 = dict.fromkeys(HALLO3, own)
+    for sign, what in (ADDITIONS | hallo3 | SIGNATURES).items():
+        if sign in text:
+            return what
+    if not names:
+        return "a file without tensors"
+    count = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+    return f"a network that is not known here ({count}: {_some(names)})"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -122,20 +185,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises `InputError` for a file that is missing, cut short or no weights file at all.
     """
-    if not path.is_file():
-        raise InputError(f"There is no weights file {path}: check the path.")
-    start = path.open("rb").read(256)
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise InputError(f"{path} is a web page, not weights: download the file itself again.")
-    if start.startswith(b"version https://git-lfs"):
-        raise InputError(f"{path} is a Git LFS pointer, not weights: fetch it with `git lfs pull`.")
+    kind = read_kind(path, "weights", SAFETENSORS, ZIP)
+    if part := re.search(r"-0*(\d+)-of-0*(\d+)\.", path.name):
+        raise InputError(
+            f"{path} is part {part[1]} of {part[2]} of a network: choose a file that has it whole."
+        )
+    whole = is_zipfile(path)
     try:
-        if path.suffix == ".safetensors":
+        if kind is SAFETENSORS:
             return load_file(path)
-        whole = is_zipfile(path)
         if whole:
             _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
+    except InputError:
+        raise
     except Exception as error:  # on garbage the unpickler may raise anything
         if isinstance(error, UnpicklingError) and whole:
             raise InputError(
@@ -159,7 +222,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _check_archive(path: Path) -> None:
     """Find every member of a PyTorch file in its place, and its index whole; torch does not."""
     with ZipFile(path) as archive:
-        for name in archive.namelist():
+        names = archive.namelist()
+        if not any(name.endswith("data.pkl") for name in names):
+            raise InputError(
+                f"{path} is a ZIP archive ({_some(names)}), not weights: unpack it and choose the "
+                "file that was in it."
+            )
+        for name in names:
             with archive.open(name) as member:
                 if name.endswith("data.pkl"):
                     member.read()
@@ -172,7 +241,7 @@ def require(names: Iterable[str], weights: Mapping[str, object], source: Path) -
     if missing:
         raise InputError(
             f"{source} lacks {len(missing)} of {len(names)} tensors ({_some(missing)}): "
-            "it is not whole, download it again."
+            "it is not whole, download or convert it again."
         )
 
 
@@ -232,28 +301,51 @@ def _some(items: list[str]) -> str:
     return ", ".join(items[:3]) + (", ..." if len(items) > 3 else "")
 
 
-def load_pretrained(network: type, folder: Path):
+def load_pretrained(network: type, folder: Path, name: str):
     """A network of transformers from a folder as it saves them, whole or not at all.
 
-    Raises `InputError` where transformers would go on with random weights.
+    `name` is what it is called where it is published. Raises `InputError` where transformers would
+    go on with random weights, or with those of another kind of network.
     """
+    read_config(folder, network.config_class.model_type, name)
     try:
         module, info = network.from_pretrained(
             folder, local_files_only=True, output_loading_info=True
         )
     except Exception as error:  # transformers raises many kinds
+        for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+            read_kind(file, "weights", SAFETENSORS, ZIP)
         raise InputError(
-            f"There is no {network.__name__} in {folder} ({type(error).__name__}): "
-            "download the folder whole."
+            f"The files in {folder} cannot be loaded ({type(error).__name__}): download all of "
+            f"{name} again."
         ) from error
-    missing = [name for name in info["missing_keys"] if name != "masked_spec_embed"]
-    missing += [str(name) for name in info["mismatched_keys"]]
+    missing = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
     if missing:
         raise InputError(
-            f"The {network.__name__} in {folder} lacks {len(missing)} tensors ({_some(missing)}): "
-            "download the folder whole."
+            f"The weights in {folder} lack {len(missing)} tensors ({_some(missing)}): download all "
+            f"of {name} again."
         )
     return module.eval().requires_grad_(False)
+
+
+def read_config(folder: Path, kind: str, name: str) -> dict:
+    """The configuration in a folder as transformers saves it, of a network of a kind.
+
+    `name` is what it is called where it is published. Raises `InputError` for that of another one.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise InputError(f"There is no config.json in {folder}: download all of {name} into it.")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        found = config.get("model_type") or config.get("_class_name") or "nothing known"
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{file} cannot be read ({type(error).__name__}): download it again."
+        ) from error
+    if found != kind:
+        raise InputError(f"{folder} is a folder of {found}, not {kind}: choose that of {name}.")
+    return config
 
 
 def shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

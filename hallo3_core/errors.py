@@ -3,3 +3,9 @@
 
 class InputError(ValueError):
     """Bad input. The message is one sentence: what is wrong, what was found, what to do."""
+
+    __module__ = "hallo3_core.errors"
+    """ComfyUI shows it, and by itself begins the name of a pack's module with the pack's path."""
+
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = "hallo3_core." + cls.__module__.split("hallo3_core.")[-1]

@@ -5,7 +5,6 @@ and attention over the whole speech head by head.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from math import ceil, floor
 
 import torch
@@ -29,10 +28,15 @@ def long_hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> 
     """
     hidden = embed_positions(encoder, project(encoder, waveform, steps))
     del waveform
-    widen = getattr(encoder, "widen", nn.Identity())
     for layer in encoder.encoder.layers:
         hidden = transform(layer, hidden)
-        yield widen(hidden).float().cpu()
+        yield widened(encoder, hidden)
+
+
+def widened(encoder: Wav2Vec2Model, hidden: Tensor) -> Tensor:
+    """A hidden state as features, float32 on the CPU; the built-in encoder is a narrow one."""
+    widen = getattr(encoder, "widen", nn.Identity())
+    return widen(hidden).float().cpu()
 
 
 def project(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tensor:
@@ -41,16 +45,29 @@ def project(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tensor:
     count = (len(waveform) - reach) // stride + 1
     scale = torch.tensor((count - 1) / (steps - 1))
     projected = []
-    with whole_norm(encoder, waveform):
-        for first in range(0, steps, WINDOW):
-            # in float32, which is how torch finds its places in a single call
-            places = torch.arange(first, min(first + WINDOW, steps)) * scale
-            start, stop = floor(places[0]), min(ceil(places[-1]) + 1, count)
-            samples = waveform[start * stride : (stop - 1) * stride + reach]
-            features = encoder.feature_extractor(samples[None].to(encoder.device, encoder.dtype))
-            features = interpolate(features, (places - start).to(encoder.device))
-            projected.append(encoder.feature_projection(features.transpose(1, 2))[0][0])
+    scale_and_shift = whole_norm(encoder, waveform)
+    for first in range(0, steps, WINDOW):
+        # in float32, which is how torch finds its places in a single call
+        places = torch.arange(first, min(first + WINDOW, steps)) * scale
+        start, stop = floor(places[0]), min(ceil(places[-1]) + 1, count)
+        samples = waveform[start * stride : (stop - 1) * stride + reach]
+        features = convolve(encoder, samples, *scale_and_shift)
+        features = interpolate(features, (places - start).to(encoder.device))
+        projected.append(encoder.feature_projection(features.transpose(1, 2))[0][0])
     return torch.cat(projected)
+
+
+def convolve(encoder: Wav2Vec2Model, samples: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The convolutional features (1, channels, frames) of a part of a waveform.
+
+    `scale` and `shift` (1, channels, 1) stand for the first layer's norm over time.
+    """
+    first, *others = encoder.feature_extractor.conv_layers
+    found = first.conv(samples[None, None].to(encoder.device, encoder.dtype))
+    found = first.activation(found * scale + shift)
+    for layer in others:
+        found = layer(found)
+    return found
 
 
 def interpolate(features: Tensor, places: Tensor) -> Tensor:
@@ -69,9 +86,11 @@ def reach_and_stride(encoder: Wav2Vec2Model) -> tuple[int, int]:
     return reach, stride
 
 
-@contextmanager
-def whole_norm(encoder: Wav2Vec2Model, waveform: Tensor) -> Iterator[None]:
-    """Let the first layer's norm over time use the statistics of all of a waveform."""
+def whole_norm(encoder: Wav2Vec2Model, waveform: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift that are the first layer's norm over time, over all of a waveform.
+
+    Each (1, channels, 1).
+    """
     layer = encoder.feature_extractor.conv_layers[0]
     norm = layer.layer_norm
     reach, step = layer.conv.kernel_size[0], layer.conv.stride[0]
@@ -85,13 +104,8 @@ def whole_norm(encoder: Wav2Vec2Model, waveform: Tensor) -> Iterator[None]:
         count += found.shape[2]
     mean = total / count
     scale = (square / count - mean**2 + norm.eps).rsqrt() * norm.weight
-    shift = (norm.bias - mean * scale)[..., None].to(encoder.dtype)
-    scale = scale[..., None].to(encoder.dtype)
-    handle = norm.register_forward_hook(lambda module, given, out: given[0] * scale + shift)
-    try:
-        yield
-    finally:
-        handle.remove()
+    shift = norm.bias - mean * scale
+    return scale[..., None].to(encoder.dtype), shift[..., None].to(encoder.dtype)
 
 
 def embed_positions(encoder: Wav2Vec2Model, hidden: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """All networks of one Hallo3 model, and how they are loaded from the published files."""
 
 import json
+from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, field, replace
@@ -10,16 +11,17 @@ from typing import NamedTuple
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
-from transformers import Wav2Vec2Config, Wav2Vec2Model
+from transformers import Wav2Vec2Model
 
 from . import checkpoint, vae
 from .conditioning import AudioProjector
 from .config import Hallo3Config
 from .errors import InputError
-from .memory_plan import MemoryPlan, plan_memory
+from .memory_plan import WEIGHTS, MemoryPlan, plan_memory
 from .placement import Placement
 from .text import TextEncoder
 from .transformer import Denoiser, ReferenceNetwork
+from .wav2vec2 import load_speech_encoder
 from .weights_file import read_metadata
 
 TRANSFORMER_FILE = "hallo3/1/mp_rank_00_model_states.pt"
@@ -91,9 +93,8 @@ class Hallo3:
     def placed(self, device: torch.device, plan: MemoryPlan | None = None) -> "Hallo3":
         """The model on a device, all of it or as planned."""
         placement = Placement(device, plan is not None and plan.in_turn)
-        streamed = plan.streamed if plan else 0
-        for network in (self.denoiser, self.reference_network):
-            placement.add(network, network.layers[:streamed])
+        for network, stage in ((self.denoiser, "sampling"), (self.reference_network, "portrait")):
+            placement.add(network, network.layers[: plan.streamed(stage)] if plan else ())
         for network in (self.audio_projector, self.vae, self.speech_encoder):
             placement.add(network)
         tiles, rows = (plan.tiles, plan.rows) if plan else (1, 1)
@@ -105,38 +106,38 @@ class Hallo3:
 
         Raises `InputError` for a file that is missing or is not what it should be.
         """
-        files = find_files(path)
-        transformers = load_transformers(files.transformers, dtype)
+        files, opened = open_model(path)
+        transformers = fill_transformers(opened, dtype, files.transformers)
         speech_encoder = load_speech_encoder(files.speech_encoder)
         wanted, found = transformers[0].config.audio_channels, speech_encoder.config.hidden_size
         if found != wanted:
             raise InputError(
                 f"The speech encoder in {files.speech_encoder} has {found} channels and the "
-                f"model takes {wanted}: use wav2vec2-base-960h."
+                f"model takes {wanted}: put wav2vec2-base-960h there."
             )
         return cls(
             *transformers,
             load_vae(files.vae, dtype),
             speech_encoder,
-            lambda: TextEncoder.load(files.text_encoder, dtype),
+            lambda: TextEncoder.load(files.text_encoder, dtype, transformers[0].config.text_width),
         )
 
 
 def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) -> MemoryPlan:
     """The memory plan of the model at `path`, or of the released one (None); see `plan_memory`.
 
-    Weights in fp8 stay so, whatever `kind`.
+    Weights in fp8 stay so, whatever `kind`, and the work is done in the numbers of `kind`.
     """
     if path is None:
         config = Hallo3Config()
         with torch.device("meta"):
             autoencoder = vae.autoencoder(**vae.RELEASED)
         return plan_memory(config, autoencoder, kind, free, offload)
-    files = find_files(path)
-    weights, config, layouts = open_transformers(files.transformers)
+    files, (weights, config, layouts) = open_model(path)
     autoencoder, _ = vae_layout(checkpoint.read_weights(files.vae), files.vae)
     scaled = any(f"{theirs}_scale" in weights for theirs in layouts[0].values())
-    return plan_memory(config, autoencoder, "fp8" if scaled else kind, free, offload)
+    size = WEIGHTS[kind][1]
+    return plan_memory(config, autoencoder, "fp8" if scaled else kind, free, offload, size)
 
 
 class Files(NamedTuple):
@@ -162,7 +163,13 @@ def find_files(path: Path) -> Files:
             names = ", ".join(file.name for file in converted)
             raise InputError(f"There are {names} in {path}: give the file itself.")
         published = [path / "diffusion_models" / TRANSFORMER_FILE, path / TRANSFORMER_FILE]
-        path = next(filter(Path.is_file, [*converted, *published]), published[1])
+        found = [*converted, *filter(Path.is_file, published)]
+        if not found:
+            raise InputError(
+                f"There is no Hallo3 in {path}: give the folder that has {TRANSFORMER_FILE} or "
+                "diffusion_models/hallo3_dit_*.safetensors in it."
+            )
+        path = found[0]
     file = path.resolve()
     for folder in file.parents:
         if folder.name == "diffusion_models":
@@ -190,10 +197,10 @@ def published_layout(
     needed for a canvas that is not 2:3. Raises `InputError` naming `source` if it is not Hallo3
     or lacks tensors.
     """
-    if not any(name.startswith(checkpoint.ONLY_HALLO3) for name in shapes):
+    if not checkpoint.hallo3_parts(shapes):
         raise InputError(
-            f"{source} is not Hallo3 but {checkpoint.describe(shapes)}: "
-            f"choose {Path(TRANSFORMER_FILE).name} of the published model."
+            f"{source} is not {checkpoint.TRANSFORMERS} but {checkpoint.describe(shapes)}: choose "
+            f"{Path(TRANSFORMER_FILE).name}, or hallo3_dit_*.safetensors as convert makes it."
         )
     layouts = _layouts(Hallo3Config(layers=checkpoint.layer_count(shapes)), shapes, source)
     denoiser, _, audio_projector = (
@@ -238,17 +245,38 @@ def open_transformers(file: Path, latent_size: tuple[int, int] | None = None) ->
     metadata = read_metadata(file)
     network = metadata.get("hallo3_network")
     if network is None:
-        return Opened(weights, *published_layout(checkpoint.shapes(weights), file, latent_size))
+        config, layouts = published_layout(checkpoint.shapes(weights), file, latent_size)
+        for (kind, *_), layout in zip(NETWORKS, layouts, strict=True):
+            checkpoint.require_shapes(kind(config, device="meta"), weights, layout, file)
+        return Opened(weights, config, layouts)
     if network != PARTS[0]:
         raise InputError(
-            f"{file} is the {network}: choose the denoiser beside it, hallo3_dit_....safetensors."
+            f"{file} is {checkpoint.describe(weights)}, converted: choose the denoiser, "
+            "hallo3_dit_*.safetensors."
         )
-    for other in PARTS[1:]:
-        weights |= checkpoint.read_weights(_companion(file, metadata, other))
     config = converted_config(metadata, file)
-    layouts = _layouts(config, weights, file)
-    require_no_others(weights, layouts, file)
-    return Opened(weights, config, layouts)
+    others = [_companion(file, metadata, part) for part in PARTS[1:]]
+    read = {file: weights} | {other: checkpoint.read_weights(other) for other in others}
+    layouts = [
+        converted_layout(config, part, tensors, path)
+        for part, (path, tensors) in zip(PARTS, read.items(), strict=True)
+    ]
+    return Opened(dict(ChainMap(*read.values())), config, layouts)
+
+
+def converted_layout(
+    config: Hallo3Config, part: str, weights: Mapping[str, Tensor], file: Path
+) -> dict[str, str]:
+    """Our name to that in a converted file for the network that is a part of Hallo3.
+
+    Raises `InputError` naming `file` if it has not just what the network needs.
+    """
+    network, prefix, table = NETWORKS[PARTS.index(part)]
+    module = network(config, device="meta")
+    layout = checkpoint.published_names(module.state_dict(), prefix, table)
+    checkpoint.require_shapes(module, weights, layout, file)
+    require_no_others(weights, layout, file)
+    return layout
 
 
 def converted_config(metadata: Mapping[str, str], file: Path) -> Hallo3Config:
@@ -267,11 +295,9 @@ def scale_names(name: str) -> tuple[str, str]:
     return f"{name}_scale", f"{name.removesuffix('weight')}comfy_quant"
 
 
-def require_no_others(
-    weights: Mapping[str, Tensor], layouts: list[dict[str, str]], file: Path
-) -> None:
-    """Raise `InputError` if a converted file has tensors that the networks have not."""
-    used = [name for layout in layouts for name in layout.values()]
+def require_no_others(weights: Mapping[str, Tensor], layout: Mapping[str, str], file: Path) -> None:
+    """Raise `InputError` if a converted file has tensors that its network has not."""
+    used = layout.values()
     known = {*used, *(beside for name in used for beside in scale_names(name))}
     others = [name for name in weights if name not in known]
     if others:
@@ -288,25 +314,47 @@ def _companion(file: Path, metadata: Mapping[str, str], network: str) -> Path:
         other
         for other, found in others.items()
         if found.get("hallo3_network") == network
-        and found["source_sha256"] == metadata["source_sha256"]
+        and found.get("source_sha256") == metadata.get("source_sha256")
     ]
     if not fitting:
         raise InputError(
-            f"The {network} that was made with {file.name} is not in {file.parent}: put it there, "
-            "or convert again."
+            f"The {network} that was made with {file.name} is not in {file.parent}: put the "
+            f"hallo3_{network.split()[0]}_*.safetensors of the same conversion there."
         )
-    return min(fitting, key=lambda other: others[other]["dtype"] != metadata["dtype"])
+    return min(fitting, key=lambda other: others[other].get("dtype") != metadata.get("dtype"))
+
+
+def open_model(path: Path) -> tuple[Files, Opened]:
+    """The files of a model and its transformers, opened, before anything is loaded.
+
+    Raises `InputError` if the transformers are not Hallo3's, or if another network that every
+    video needs is not there.
+    """
+    files = find_files(path)
+    opened = open_transformers(files.transformers)
+    needed = {"autoencoder": files.vae, "speech encoder": files.speech_encoder}
+    for network, place in needed.items():
+        if not place.exists():
+            raise InputError(
+                f"The {network} of the model is not at {place}: bring it there with `python -m "
+                "hallo3_core download`."
+            )
+    return files, opened
 
 
 def load_transformers(
     file: Path, dtype: torch.dtype = torch.float32, latent_size: tuple[int, int] | None = None
 ) -> Transformers:
     """Denoiser, reference network and audio projector from a published checkpoint."""
-    weights, config, layouts = open_transformers(file, latent_size)
+    return fill_transformers(open_transformers(file, latent_size), dtype, file)
+
+
+def fill_transformers(opened: Opened, dtype: torch.dtype, file: Path) -> Transformers:
+    """The same from what was opened; `file` is named in errors."""
     networks = []
-    for (network, *_), layout in zip(NETWORKS, layouts, strict=True):
-        module = network(config, device="meta")
-        checkpoint.load(module, weights, layout, dtype, file)
+    for (network, *_), layout in zip(NETWORKS, opened.layouts, strict=True):
+        module = network(opened.config, device="meta")
+        checkpoint.load(module, opened.weights, layout, dtype, file)
         networks.append(module)
     return tuple(networks)
 
@@ -314,19 +362,21 @@ def load_transformers(
 def vae_layout(
     weights: Mapping[str, Tensor], file: Path
 ) -> tuple[AutoencoderKLCogVideoX, dict[str, str]]:
-    """An autoencoder without weights for those of `file`, and their name for each of its own."""
-    names = {ours: theirs for theirs, ours in vae.to_diffusers_names(list(weights)).items()}
-    if not names:
-        looks_like = checkpoint.describe(weights)
+    """An autoencoder without weights for those of `file`, and their name for each of its own.
+
+    Raises `InputError` if it is another network or not whole.
+    """
+    looks_like = checkpoint.describe(weights)
+    if looks_like != checkpoint.VAE:
         raise InputError(f"{file} is not the CogVideoX VAE but {looks_like}: choose 3d-vae.pt.")
+    names = {ours: theirs for theirs, ours in vae.to_diffusers_names(list(weights)).items()}
     shapes = {ours: weights[theirs].shape for ours, theirs in names.items()}
     try:
         with torch.device("meta"):
             module = vae.autoencoder(**vae.config_from_shapes(shapes))
     except (KeyError, ValueError, IndexError) as error:
         raise InputError(
-            f"{file} is not a whole CogVideoX VAE ({type(error).__name__}: {error}): "
-            "download 3d-vae.pt again."
+            f"{file} is not a whole CogVideoX VAE: download 3d-vae.pt again."
         ) from error
     return module, {ours: names.get(ours, ours) for ours in module.state_dict()}
 
@@ -336,42 +386,4 @@ def load_vae(file: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKLCog
     weights = checkpoint.read_weights(file)
     module, names = vae_layout(weights, file)
     checkpoint.load(module, weights, names, dtype, file)
-    return module
-
-
-def speech_encoder_layout(
-    weights: Mapping[str, Tensor], file: Path
-) -> tuple[Wav2Vec2Model, dict[str, str]]:
-    """wav2vec2-base without weights, and the name in `file` for each of its own.
-
-    The file may be of the speech recogniser around it, and of an older torch, which named the
-    parts of a weight norm otherwise. Training alone uses `masked_spec_embed`.
-    """
-    with torch.device("meta"):
-        module = Wav2Vec2Model(Wav2Vec2Config(mask_time_prob=0, mask_feature_prob=0))
-    theirs_of = {_speech_encoder_name(theirs): theirs for theirs in weights}
-    names = {ours: theirs_of.get(ours, ours) for ours in module.state_dict()}
-    missing = [ours for ours, theirs in names.items() if theirs not in weights]
-    if missing:
-        looks_like = checkpoint.describe(weights)
-        raise InputError(
-            f"{file} is not wav2vec2-base-960h but {looks_like} ({len(missing)} tensors missing): "
-            "download it again, or choose another file."
-        )
-    return module, names
-
-
-def _speech_encoder_name(name: str) -> str:
-    name = name.removeprefix("wav2vec2.")
-    name = name.replace("conv.weight_g", "conv.parametrizations.weight.original0")
-    return name.replace("conv.weight_v", "conv.parametrizations.weight.original1")
-
-
-def load_speech_encoder(path: Path) -> Wav2Vec2Model:
-    """wav2vec2, float32: a folder as transformers saves it, or a file of wav2vec2-base-960h."""
-    if path.is_dir():
-        return checkpoint.load_pretrained(Wav2Vec2Model, path)
-    weights = checkpoint.read_weights(path)
-    module, names = speech_encoder_layout(weights, path)
-    checkpoint.load(module, weights, names, torch.float32, path)
     return module

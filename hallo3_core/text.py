@@ -13,6 +13,7 @@ from . import checkpoint
 from .config import Hallo3Config
 from .errors import InputError
 
+NAME = "google/t5-v1_1-xxl"
 TOKENIZERS = ("t5-v1_1-xxl", "t5_tokenizer", "../../comfy/text_encoders/t5_tokenizer")
 """Folders beside a single file of T5 where its tokenizer may be; the last is ComfyUI's own."""
 
@@ -26,16 +27,32 @@ class TextEncoder:
     tokens: int = Hallo3Config.text_tokens
 
     @classmethod
-    def load(cls, path: Path, dtype: torch.dtype) -> "TextEncoder":
-        """A T5 encoder: a folder as transformers saves it, or one file as ComfyUI has it."""
+    def load(cls, path: Path, dtype: torch.dtype, width: int | None = None) -> "TextEncoder":
+        """A T5 encoder: a folder as transformers saves it, or one file as ComfyUI has it.
+
+        Raises `InputError` if it is another network, or if tokens have not the `width` that is
+        wanted.
+        """
+        if not path.exists():
+            raise InputError(
+                f"There is no T5 for the prompt at {path}: bring it there with `python -m "
+                "hallo3_core download --text-encoder fp16`, or leave the prompt out."
+            )
         if path.is_dir():
-            encoder = checkpoint.load_pretrained(T5EncoderModel, path).to(dtype)
-            return cls(load_tokenizer([path]), encoder)
-        weights = unscaled(checkpoint.read_weights(path))
-        module, names = t5_layout(weights, path)
-        checkpoint.load(module, weights, names, dtype, path)
-        folder = path.resolve().parent
-        return cls(load_tokenizer([folder, *(folder / name for name in TOKENIZERS)]), module)
+            encoder = checkpoint.load_pretrained(T5EncoderModel, path, NAME).to(dtype)
+            folders = [path]
+        else:
+            weights = unscaled(checkpoint.read_weights(path))
+            encoder, names = t5_layout(weights, path)
+            checkpoint.load(encoder, weights, names, dtype, path)
+            folder = path.resolve().parent
+            folders = [folder, *(folder / name for name in TOKENIZERS)]
+        found = encoder.config.d_model
+        if width not in (None, found):
+            raise InputError(
+                f"{path} is a T5 of width {found} and the model takes {width}: put {NAME} there."
+            )
+        return cls(load_tokenizer(folders), encoder)
 
     @torch.no_grad()
     def __call__(self, prompt: str) -> Tensor:
@@ -82,6 +99,12 @@ def load_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:
 
 def t5_layout(weights: dict[str, Tensor], file: Path) -> tuple[T5EncoderModel, dict[str, str]]:
     """A T5 v1.1 encoder without weights of the sizes in `file`, and its names there."""
+    looks_like = checkpoint.describe(weights)
+    if looks_like != checkpoint.TEXT_ENCODER:
+        raise InputError(
+            f"{file} is not a T5 v1.1 encoder but {looks_like}: choose t5xxl_fp16 or "
+            "t5xxl_fp8_e4m3fn."
+        )
     names = [re.match(r"encoder\.block\.(\d+)\.", name) for name in weights]
     layers = 1 + max((int(match[1]) for match in names if match), default=-1)
     block = "encoder.block.0.layer"
@@ -98,9 +121,8 @@ def t5_layout(weights: dict[str, Tensor], file: Path) -> tuple[T5EncoderModel, d
             feed_forward_proj="gated-gelu",
         )
     except (KeyError, ValueError, IndexError) as error:
-        looks_like = checkpoint.describe(weights)
         raise InputError(
-            f"{file} is not a T5 v1.1 encoder but {looks_like}: choose t5xxl_fp16 or "
+            f"{file} is a T5 that is not whole, or not of version 1.1: choose t5xxl_fp16 or "
             "t5xxl_fp8_e4m3fn."
         ) from error
     with torch.device("meta"):

@@ -139,7 +139,7 @@ def test_any_autoencoder_is_read_off_the_shapes(tmp_path):
     [
         (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
-        (b"", "damaged or cut short"),
+        (b"", "is empty: download it again"),
         (b"\x00" * 100, "damaged or cut short"),
     ],
 )
@@ -207,7 +207,6 @@ def test_a_speech_encoder_that_is_not_whole(tmp_path):
     encoder = Wav2Vec2Model(
         Wav2Vec2Config(
             hidden_size=12,
-            num_hidden_layers=1,
             conv_dim=(8,) * 7,
             num_attention_heads=2,
             intermediate_size=8,
@@ -219,10 +218,10 @@ def test_a_speech_encoder_that_is_not_whole(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     del weights["feature_projection.projection.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match=r"lacks 1 tensors \(feature_projection.projection"):
+    with pytest.raises(InputError, match=r"lacks 1 of 210 tensors \(feature_projection.projection"):
         load_speech_encoder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match="There is no Wav2Vec2Model"):
+    with pytest.raises(InputError, match=r"model\.safetensors is empty: download it again"):
         load_speech_encoder(tmp_path)
 
 
@@ -248,25 +247,6 @@ def test_a_tensor_of_another_shape_is_named(tmp_path):
     save_file(weights, file := tmp_path / "weights.safetensors")
     with pytest.raises(InputError, match=rf"{name} is \(511,\), not \(512,\)"):
         load_transformers(file)
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("denoising_unet.conv_in.weight", "Hallo or Hallo2"),
-        ("conditioner.embedders.0.transformer.weight", "Stable Diffusion XL"),
-        ("blocks.0.cross_attn.q.weight", "Wan"),
-        ("transformer_blocks.0.attn1.to_q.weight", "CogVideoX"),
-        ("model.diffusion_model.mixins.patch_embed.proj.weight", "CogVideoX"),
-        ("wav2vec2.feature_extractor.weight", "wav2vec2"),
-        ("something.else", "1 tensors: something.else"),
-    ],
-)
-def test_other_models_are_recognised(tmp_path, name, says):
-    save_file({name: torch.zeros(1)}, file := tmp_path / "weights.safetensors")
-    with pytest.raises(InputError, match="is not Hallo3 but") as error:
-        load_transformers(file)
-    assert says in str(error.value)
 
 
 def test_the_transformers_are_not_taken_for_a_vae():

@@ -1,0 +1,257 @@
+"""The commands of README.md and of the notes in the workflows, in a ComfyUI's folder.
+
+Those of `RUN` are run as they stand, one after the other, in the shell that README's reader has;
+only git, pip and huggingface.co are stand-ins. What takes minutes is read by its own parser.
+"""
+
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+from test_convert import CONFIG, published
+from test_download import Hub
+
+import run as run_script
+from hallo3_core.__main__ import main, parse
+from hallo3_core.comfyui_folder import comfyui_folder
+from hallo3_core.errors import InputError
+from parity import FIXTURES
+
+ROOT = Path(__file__).parents[2]
+
+INSTALL = """cd ComfyUI/custom_nodes
+git clone <this repository> ComfyUI-Hallo3
+cd ComfyUI-Hallo3
+pip install -r requirements.txt
+python -m hallo3_core examples"""
+
+RUN = (
+    INSTALL,
+    "python -m hallo3_core download",
+    "python -m hallo3_core convert --dtype fp8_e4m3fn",
+    "python -m hallo3_core check",
+    "python -m hallo3_core examples",
+    "python -m hallo3_core convert",
+)
+"""The last two of the notes are the same as in the others."""
+
+PARSED = (
+    "python -m hallo3_core animate --portrait P --speech S --output O.mp4",
+    "python -m hallo3_core evaluate VIDEO...",
+    "python -m hallo3_core plan",
+    "python -m hallo3_core store --empty",
+    "python run.py demo --portrait me.jpg --speech hello.mp3 --output me.mp4",
+    "python run.py demo\npython run.py test",
+)
+"""Too long to run here; tests/core/test_command_line.py runs the first and others like it."""
+
+HELP = (
+    "python tests/parity.py tests/fixtures",
+    "python -m benchmarks",
+    "python -m benchmarks.host_memory COMFYUI",
+    "python -m benchmarks.killed",
+    "python -m benchmarks.conversion FOLDER",
+)
+"""Of these only the help is asked for."""
+
+PIP = (
+    "pip install -r requirements.txt -r requirements-standalone.txt\n"
+    "pip install -r requirements-faces.txt",
+    "pip install -r requirements-faces.txt",
+    "pip install onnxruntime",
+    "pip install insightface",
+    "pip install pillow-heif",
+)
+"""By the stand-in, which looks whether the files are there."""
+
+STAND_INS = {
+    "git": """import shutil, sys
+from pathlib import Path
+word, _, target = sys.argv[1:]
+assert word == "clone"
+if {linked}:
+    Path(target).symlink_to("{root}")
+else:
+    shutil.copytree("{root}", target, ignore=shutil.ignore_patterns(".git", "tests", "docs"))
+""",
+    "pip": """import sys
+from pathlib import Path
+word, *rest = sys.argv[1:]
+assert word == "install" and rest
+for option, file in zip(rest, rest[1:]):
+    assert option != "-r" or Path(file).is_file(), file
+""",
+    "python": "import os, sys\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n",
+}
+
+
+def commands(text: str) -> set[str]:
+    """The commands in some Markdown, without comments: whole blocks, and what stands in a line."""
+    fenced = re.compile(r"^```(\w*)\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
+    blocks = [re.sub(r" +#.*", "", block) for kind, block in fenced.findall(text) if not kind]
+    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", fenced.sub("", text))]
+    return {code for code in blocks + inline if re.match(r"(cd|git|pip|python) ", code)}
+
+
+def notes() -> list[str]:
+    found = []
+    for file in (ROOT / "workflows").glob("*.json"):
+        nodes = json.loads(file.read_text(encoding="utf-8"))["nodes"]
+        found += [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
+    return found
+
+
+def test_every_command_is_tried_here():
+    text = "\n\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), *notes()])
+    assert commands(text) == {*RUN, *PARSED, *HELP, *PIP}
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    """Runs commands where a ComfyUI is, with the pack linked or copied when it is cloned."""
+    for folder in ("custom_nodes", "input", "models"):
+        (tmp_path / "ComfyUI" / folder).mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+
+    def run(*lines: str, linked: bool = True, **environment: str) -> list[str]:
+        for name, code in STAND_INS.items():
+            file = tmp_path / "bin" / name
+            file.write_text(f"#!{sys.executable}\n" + code.format(root=ROOT, linked=linked))
+            file.chmod(0o755)
+        path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        script = "\n".join(lines).replace("<this repository>", "repository")
+        done = subprocess.run(
+            ["bash", "-e", "-c", script],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path, "PWD": str(tmp_path)} | environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    """The address of a huggingface.co with small random weights in the released ones' names."""
+    hub, weights = Hub(), BytesIO()
+    torch.save({"module": published(CONFIG)}, weights)
+    names = {Path(name).name: name for name in hub.files}
+    hub.files[names["mp_rank_00_model_states.pt"]] = weights.getvalue()
+    hub.files[names["3d-vae.pt"]] = (FIXTURES / "vae_weights.safetensors").read_bytes()
+    server = hub.serve()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+EXAMPLES = ["hallo3_portrait.png", "hallo3_group.png", "hallo3_speech.wav", "hallo3_song.wav"]
+
+
+def test_from_the_clone_to_converted_files(shell, hub, tmp_path):
+    """The pack is a link here. There is no wav2vec2 to convert: one of its size takes 380 MB."""
+    install, download, convert, check = RUN[:4]
+    models = tmp_path / "ComfyUI" / "models"
+    left_out = f"rm -r {models / 'audio_encoders'}"
+    lines = (install, download, left_out, convert, check)
+    said = shell(*lines, HF_ENDPOINT=hub, HF_HUB_DISABLE_XET="1")
+    assert said[:4] == [str(tmp_path / "ComfyUI" / "input" / name) for name in EXAMPLES]
+    assert said[4:8] == [
+        str(models / "diffusion_models/hallo3/1/mp_rank_00_model_states.pt"),
+        str(models / "vae/hallo3/3d-vae.pt"),
+        str(models / "audio_encoders/wav2vec2-base-960h/model.safetensors"),
+        str(models / "audio_encoders/wav2vec2-base-960h/config.json"),
+    ]
+    made = [line.split(" (")[0] for line in said[8:12]]
+    assert made == [
+        str(models / "diffusion_models/hallo3_dit_fp8_e4m3fn.safetensors"),
+        str(models / "diffusion_models/hallo3_reference_fp8_e4m3fn.safetensors"),
+        str(models / "diffusion_models/hallo3_audio_bf16.safetensors"),
+        str(models / "vae/hallo3_vae_bf16.safetensors"),
+    ]
+    checked = said[12:]
+    assert [line.split(": ")[0] for line in checked[::2]] == sorted(made)
+    assert all("it will load" in line for line in checked[1::2])
+
+
+def test_a_copied_pack_finds_comfyui(shell, tmp_path):
+    assert shell(INSTALL, linked=False) == [
+        str(tmp_path / "ComfyUI" / "input" / name) for name in EXAMPLES
+    ]
+
+
+def test_a_pack_elsewhere_asks_for_the_folder():
+    with pytest.raises(
+        InputError, match="is not in the custom_nodes of a ComfyUI: name the folder"
+    ):
+        comfyui_folder("models")
+
+
+def test_a_folder_that_is_named_is_taken(monkeypatch, capsys, tmp_path):
+    """With another name than `models` it gets the published layout."""
+    for name, place in (("models", "diffusion_models/hallo3/1"), ("weights", "hallo3/1")):
+        words = ["hallo3_core", "download", str(tmp_path / name), "--list"]
+        monkeypatch.setattr(sys, "argv", words)
+        assert main() == 0
+        first = capsys.readouterr().out.splitlines()[0]
+        assert first.startswith(str(tmp_path / name / place / "mp_rank_00_model_states.pt: 29.10"))
+
+
+@pytest.mark.parametrize("line", [line for lines in PARSED for line in lines.splitlines()])
+def test_what_takes_long_is_parsed(line, monkeypatch):
+    program, *words = shlex.split(line)[1:]
+    if program == "-m":
+        assert words[0] == "hallo3_core"
+        assert callable(parse(words[1:]).run)
+        return
+    assert program == "run.py"
+    started = []
+    monkeypatch.setattr(run_script, "environment", lambda name: name)
+    monkeypatch.setattr(run_script, "demo", started.append)
+    monkeypatch.setattr(run_script, "test", started.append)
+    monkeypatch.setattr(sys, "argv", [program, *words])
+    run_script.main()
+    assert started == [words[1:]]
+    if words[0] == "demo":
+        assert callable(parse(["animate", *words[1:]]).run)
+
+
+@pytest.mark.parametrize("line", HELP)
+def test_programs_for_developers_are_there(line, monkeypatch, capsys):
+    first, *others = shlex.split(line)[1:]
+    monkeypatch.setattr(sys, "argv", [first, "--help"])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as left:
+        if first == "-m":
+            runpy.run_module(others[0], run_name="__main__")
+        else:
+            runpy.run_path(first, run_name="__main__")
+    assert not left.value.code
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+@pytest.mark.parametrize("lines", PIP)
+def test_requirements_are_there(shell, lines):
+    shell(f"cd {shlex.quote(str(ROOT))}", lines)
+
+
+def test_the_python_of_the_readme(monkeypatch):
+    """All but sampling, which is what other tests do: the segments are not asked for."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    before, loop = code.split("for segment in ")
+    names: dict = {}
+    exec(before, names)
+    assert names["speech"].frames == 25
+    segments = eval(loop.split(":\n")[0], names)
+    assert iter(segments) is segments
