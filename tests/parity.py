@@ -1,6 +1,6 @@
 """Check the core against numbers recorded from the published program.
 
-    python tests/parity.py FOLDER [--tolerance 1e-4]
+    python tests/parity.py FOLDER [--tolerance 1e-4] [--device cuda]
 
 FOLDER is laid out like tests/fixtures: configuration, weights (safetensors, or the published
 .pt files in their place), inputs, results and the random numbers drawn. Prints the maximum error
@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hallo3_core import checkpoint, vae
 from hallo3_core.animate import Segment, animate, predict_v
+from hallo3_core.device import choose_device
 from hallo3_core.framing import published
 from hallo3_core.model import Hallo3, load_transformers, load_vae
 from hallo3_core.noise import Purpose
@@ -34,16 +35,18 @@ from hallo3_core.text import TextEncoder
 from hallo3_core.transformer import Conditions
 
 FIXTURES = Path(__file__).parent / "fixtures"
+CPU = torch.device("cpu")
 
 Check = tuple[str, str, Tensor, Tensor]
 """Name of the check, name of the recorded tensor, what we get, what was recorded."""
 
 
 class Recorded:
-    """One of the folder's safetensors files."""
+    """One of the folder's safetensors files, on a device."""
 
-    def __init__(self, folder: Path, name: str):
-        self.tensors = load_file(folder / f"{name}.safetensors")
+    def __init__(self, folder: Path, name: str, device: torch.device = CPU):
+        tensors = load_file(folder / f"{name}.safetensors")
+        self.tensors = {name: value.to(device) for name, value in tensors.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -107,23 +110,24 @@ def weights_file(folder: Path, name: str) -> Path:
     return published[0]
 
 
-def load_model(folder: Path, dtype: torch.dtype) -> Hallo3:
+def load_model(folder: Path, dtype: torch.dtype, device: torch.device = CPU) -> Hallo3:
     sizes = json.loads((folder / "config.json").read_text())["config"]
     audio = json.loads((folder / "audio_config.json").read_text())
     latent_size = sizes["lat_h"], sizes["lat_w"]
     speech_encoder = Wav2Vec2Model(Wav2Vec2Config(**audio["wav2vec2"]))
     weights = checkpoint.read_weights(folder / "wav2vec2_weights.safetensors")
     speech_encoder.load_state_dict({name: value.float() for name, value in weights.items()})
-    return Hallo3(
+    model = Hallo3(
         *load_transformers(weights_file(folder, "transformer"), dtype, latent_size),
         load_vae(weights_file(folder, "vae"), dtype),
-        speech_encoder.eval(),
+        speech_encoder.eval().requires_grad_(False),
         TextEncoder,
     )
+    return model.placed(device)
 
 
 def check_forward(folder: Path, model: Hallo3) -> Iterator[Check]:
-    recorded, denoiser = Recorded(folder, "forward"), model.denoiser
+    recorded, denoiser = Recorded(folder, "forward", model.device), model.denoiser
     features, prediction = model.reference_network(recorded.video("in.reference_latents"))
     for i, tokens in enumerate(features):
         yield (
@@ -175,7 +179,7 @@ def check_schedules(folder: Path, model: Hallo3) -> Iterator[Check]:
 
 
 def check_sampler(folder: Path, model: Hallo3) -> Iterator[Check]:
-    forward = Recorded(folder, "forward")
+    forward = Recorded(folder, "forward", model.device)
     without, with_all = (
         partial(predict_v, model, recorded_conditions(forward, model, slice(row, row + 1)))
         for row in range(2)
@@ -183,7 +187,7 @@ def check_sampler(folder: Path, model: Hallo3) -> Iterator[Check]:
     guidance = json.loads((folder / "config.json").read_text())["guidance"]
     for file in sorted(folder.glob("sampler_*_steps.safetensors")):
         recorded = Recorded(folder, file.stem)
-        initial = recorded.video("in.initial_noise")
+        initial = recorded.video("in.initial_noise").to(model.device)
         draws = RecordedStream(step_draws(recorded, "draw."))
         *_, latents = sample(
             guided(without, with_all, guidance),
@@ -196,7 +200,7 @@ def check_sampler(folder: Path, model: Hallo3) -> Iterator[Check]:
 
 
 def check_vae(folder: Path, model: Hallo3) -> Iterator[Check]:
-    recorded = Recorded(folder, "vae")
+    recorded = Recorded(folder, "vae", model.device)
     for name in recorded.names("in.pixels_"):
         frames = name.rpartition("_")[2]
         pixels, noise = recorded[name], recorded[f"posterior_noise_{frames}"]
@@ -257,6 +261,7 @@ def recorded_segments(folder: Path, model: Hallo3) -> Iterator[Segment]:
         text=recorded["in.text"],
         steps=job["steps"],
         guidance=job["guidance"],
+        fade=False,
     )
 
 
@@ -294,25 +299,25 @@ def error(ours: Tensor, recorded: Tensor) -> float:
     """Maximum error relative to the standard deviation of what was recorded."""
     if ours.shape != recorded.shape:
         raise SystemExit(f"{tuple(recorded.shape)} was recorded, we have {tuple(ours.shape)}")
-    difference = (ours.double() - recorded.double()).abs().max()
-    return (difference / recorded.double().std()).item()
+    ours, recorded = ours.cpu().double(), recorded.cpu().double()
+    return ((ours - recorded).abs().max() / recorded.std()).item()
 
 
 @torch.no_grad()
-def compare(folder: Path) -> Iterator[tuple[str, str, float]]:
+def compare(folder: Path, device: torch.device = CPU) -> Iterator[tuple[str, str, float]]:
     """Check, tensor and error, for everything recorded in `folder`, in float32."""
-    model = load_model(folder, torch.float32)
+    model = load_model(folder, torch.float32, device)
     for check in CHECKS:
         for name, tensor, ours, recorded in check(folder, model):
             yield name, tensor, error(ours, recorded)
 
 
 @torch.no_grad()
-def bfloat16_error(folder: Path) -> float:
+def bfloat16_error(folder: Path, device: torch.device = CPU) -> float:
     """Error of the first segment's latents in bfloat16, relative to their norm."""
-    segment = next(recorded_segments(folder, load_model(folder, torch.bfloat16)))
+    segment = next(recorded_segments(folder, load_model(folder, torch.bfloat16, device)))
     recorded = Recorded(folder, "long_video").video("out.segment_0.latents")
-    return ((segment.latents - recorded).norm() / recorded.norm()).item()
+    return ((segment.latents.cpu() - recorded).norm() / recorded.norm()).item()
 
 
 def main() -> int:
@@ -320,9 +325,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tolerance", type=float, default=1e-4, help="default: %(default)s")
     parser.add_argument("--bf16-tolerance", type=float, default=0.05, help="default: %(default)s")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
     options = parser.parse_args()
-    rows = [(*row, options.tolerance) for row in compare(options.folder)]
-    bfloat16 = bfloat16_error(options.folder)
+    device = choose_device(options.device)
+    rows = [(*row, options.tolerance) for row in compare(options.folder, device)]
+    bfloat16 = bfloat16_error(options.folder, device)
     rows.append(("bf16 (relative norm)", "segment_0.latents", bfloat16, options.bf16_tolerance))
     failed = 0
     for name, tensor, difference, tolerance in rows:

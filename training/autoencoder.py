@@ -177,7 +177,7 @@ def psnr(vae: AutoencoderKLCogVideoX, frames: np.ndarray) -> Tensor:
     """Of every one of (clips, frames, height, width, 3) uint8 clips, in dB."""
     found = []
     for clip in frames:
-        pixels = to_pixels(clip[None])
+        pixels = to_pixels(clip[None]).to(vae.device)
         decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
         found.append(-10 * ((decoded - pixels) / 2).pow(2).mean().log10())
     return torch.stack(found)
@@ -187,7 +187,8 @@ def psnr(vae: AutoencoderKLCogVideoX, frames: np.ndarray) -> Tensor:
 def normalise(vae: AutoencoderKLCogVideoX, frames: np.ndarray) -> None:
     """Scale the channels so that scaled latents of (clips, frames, height, width, 3) uint8 have a
     mean square of 1, and the decoder so that nothing else changes."""
-    latents = torch.stack([vae.encode(to_pixels(clip[None])).latent_dist.mean for clip in frames])
+    pixels = (to_pixels(clip[None]).to(vae.device) for clip in frames)
+    latents = torch.stack([vae.encode(clip).latent_dist.mean for clip in pixels])
     scale = 1 / (LATENT_SCALE * latents.pow(2).mean(dim=(0, 1, 3, 4, 5)).sqrt())
     out = vae.encoder.conv_out.conv
     mean, log_variance = slice(None, len(scale)), slice(len(scale), None)

@@ -32,7 +32,7 @@ FIRST = 0.25
 WHOLE_EVERY = 8
 """Steps: so often one sees the whole picture."""
 WATCHED = 32
-"""Examples that are never trained on, in one batch."""
+"""Examples that are never trained on."""
 AUDIO_MODULES = ("audio_projector.", "audio_norm.", "audio_attention.")
 
 
@@ -179,6 +179,23 @@ def losses(networks: Networks, batch: Batch, window: Window | None = None) -> di
     return {"v": (weight * error).sum() / weight.expand_as(error).sum()}
 
 
+def mean_losses(networks: Networks, parts: list[Batch]) -> dict[str, Tensor]:
+    """Over all examples of some batches, one batch after the other."""
+    count, means = sum(map(len, parts)), {}
+    for part in parts:
+        for name, loss in losses(networks, part.to(DEVICE)).items():
+            means[name] = means.get(name, 0) + loss * len(part) / count
+    return means
+
+
+def freeze(networks: Networks, stage: Stage) -> None:
+    """All but what the stage trains, which is kept in float32 from now on."""
+    for name, parameter in networks.named_parameters():
+        parameter.requires_grad_(stage.trains(name))
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 def train(
     networks: Networks,
     examples: Examples,
@@ -187,8 +204,7 @@ def train(
     unseen: Examples | None = None,
 ) -> Networks:
     """The averaged networks after a stage; the log says how they do on `unseen` examples too."""
-    for name, parameter in networks.named_parameters():
-        parameter.requires_grad_(stage.trains(name))
+    freeze(networks, stage)
     loop = Loop(folder / stage.name, networks, stage.settings)
     more = replace(stage, batch=2 * stage.batch)
 
@@ -201,7 +217,7 @@ def train(
 
     unseen_losses = None
     if unseen is not None:
-        watched = draw_batch(unseen, replace(stage, batch=WATCHED), 0).to(DEVICE)
-        unseen_losses = partial(losses, networks, watched)
+        watched = draw_batch(unseen, replace(stage, batch=WATCHED), 0).split(stage.batch)
+        unseen_losses = partial(mean_losses, networks, watched)
     loop.run(losses_at, unseen_losses)
     return loop.finish()

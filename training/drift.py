@@ -51,7 +51,8 @@ def report(model: Hallo3, folder: Path, case: Case, seconds: float = SECONDS) ->
     folder.mkdir(parents=True, exist_ok=True)
     index, speech = next(talks(round(seconds * FPS)))
     likeness = portrait(index, model.config.canvas[0]).picture
-    tracks = track(drawn_reader(), animated(model, case, index, speech), likeness)
+    reader, frames = drawn_reader(model.device), animated(model, case, index, speech)
+    tracks = track(reader, frames, likeness, device=model.device)
     np.savez_compressed(folder / "drift.npz", **vars(tracks))
     plot(tracks, folder / "drift.png")
     yield f"distance from the portrait, last ten seconds over first: {growth(tracks.distance):.2f}"

@@ -85,13 +85,14 @@ def encode(
 
     black = torch.tensor(-1.0)
     references = torch.where(shot.regions[:, None] > 0, shot.portraits, black)
-    features = encode_speech(encoder, shot.waveform).features
-    heard = torch.arange(-MARGIN, SEGMENT_FRAMES + MARGIN) + shot.start
+    features, first = encode_speech(encoder, shot.waveform).features, max(shot.start - MARGIN, 0)
+    speech = features[first : shot.start + SEGMENT_FRAMES + MARGIN]
+    heard = torch.arange(-MARGIN, SEGMENT_FRAMES + MARGIN) + shot.start - first
     rows = {
         "video": moments(shot.frames[None])[:, 0],
         "reference": moments(references[:, :, None]),
         "motion": moments(torch.stack([motion(shot, i, generator) for i in range(VARIANTS)])),
-        "speech": features[heard.clamp(0, len(features) - 1)].half(),
+        "speech": speech[heard.clamp(0, len(speech) - 1)].half(),
         "face": shot.face,
         "region": F.avg_pool2d(shot.regions, SPACE_COMPRESSION),
         "lips": F.avg_pool2d(shot.lips[None], SPACE_COMPRESSION)[0],
@@ -155,21 +156,31 @@ def prepare(
     folder: Path, shots: Shots, vae: AutoencoderKLCogVideoX, encoder: Wav2Vec2Model
 ) -> Examples:
     """Encode the shots that `folder` has not yet, or of other networks, while the next are made in
-    another process."""
+    another process; the networks are on the CPU afterwards.
+
+    The process is a new one, not a fork: threads, graphics cards and onnxruntime's sessions do not
+    survive one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     examples = Examples(folder, len(shots))
     networks = digest(vae.encoder, encoder)
     titles = [f"{shots.title(index)} {networks}" for index in range(len(shots))]
     missing = [i for i, file in enumerate(examples.files) if title_of(file) != titles[i]]
+    if not missing:
+        return examples
+    loader = DataLoader(
+        Subset(shots, missing), batch_size=None, num_workers=1, multiprocessing_context="spawn"
+    )
     nn.Module.to(vae, DEVICE)
     encoder.to(DEVICE)
-    loader = DataLoader(Subset(shots, missing), batch_size=None, num_workers=1)
     for index, shot in zip(missing, loader, strict=True):
         file = examples.files[index]
         partial = file.with_suffix(".partial")
         rows = encode(vae, encoder, shot, torch.Generator().manual_seed(index))
         save_file(rows, partial, {"title": titles[index]})
         partial.replace(file)
+    nn.Module.to(vae, "cpu")
+    encoder.cpu()
     return examples
 
 

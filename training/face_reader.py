@@ -78,7 +78,7 @@ def _decoded(shown: Clip, vae: AutoencoderKLCogVideoX) -> tuple[np.ndarray, np.n
     device = next(vae.parameters()).device
     latents = vae.encode(to_pixels(shown.frames[None]).to(device)).latent_dist.mean
     found = decode_images(vae, LATENT_SCALE * latents, len(shown.frames))
-    return (found * 255).round().byte().numpy(), places(shown.geometry)
+    return (found * 255).round().byte().cpu().numpy(), places(shown.geometry)
 
 
 def places(geometry: Geometry) -> np.ndarray:

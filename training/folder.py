@@ -1,7 +1,7 @@
 """Shots of real clips: a folder of videos in which somebody speaks."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ from hallo3_core.errors import InputError
 from hallo3_core.faces import Finder, choose
 from hallo3_core.framing import FITS, Framing
 from hallo3_core.portrait import box_region
-from hallo3_core.speech import prepare_waveform
+from hallo3_core.sound_file import read_sound
 from hallo3_core.text import TextEncoder
-from hallo3_core.video import read_frames, read_speech
+from hallo3_core.video import read_frames
 
 from .examples import VARIANTS, Shot
 
@@ -25,18 +25,21 @@ VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 class FolderShots:
     """Shots of 49 frames at 25 fps, one every 47, of all videos in a folder.
 
-    A text file of a video's name is its caption, for which `text_encoder` is loaded.
-    Raises `InputError` if there is no video of that length.
+    A text file of a video's name is its caption, in UTF-8, for which `text_encoder` is loaded.
+    The finder is opened by the process that makes the shots.
+    Raises `InputError` if there is no video of that length, or a caption is no UTF-8.
     """
 
     def __init__(
         self,
         folder: Path,
         config: Hallo3Config,
-        finder: Finder,
+        open_finder: Callable[[], Finder],
         text_encoder: Callable[[], TextEncoder],
     ):
-        self.config, self.finder = config, finder
+        if not folder.is_dir():
+            raise InputError(f"There is no folder {folder}: give the folder of the videos.")
+        self.config, self.open_finder = config, open_finder
         videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEOS)
         self.places = [
             (video, start)
@@ -50,16 +53,20 @@ class FolderShots:
             )
 
         files = {video: video.with_suffix(".txt") for video in videos}
-        self.captions = {v: file.read_text() for v, file in files.items() if file.is_file()}
+        self.captions = {v: read_caption(f) for v, f in files.items() if f.is_file()}
         encode = text_encoder() if self.captions else None
         self.texts = {video: encode(caption)[0] for video, caption in self.captions.items()}
 
     def __len__(self) -> int:
         return len(self.places)
 
+    @cached_property
+    def finder(self) -> Finder:
+        return self.open_finder()
+
     def title(self, index: int) -> str:
         video, start = self.places[index]
-        return f"{video.name} {video.stat().st_mtime_ns} {start} {self.captions.get(video)}"
+        return f"{video.name!a} {video.stat().st_mtime_ns} {start} {self.captions.get(video)}"
 
     def __getitem__(self, index: int) -> Shot:
         """One variant of the portrait is the shot's first frame, the other any of the video."""
@@ -81,12 +88,20 @@ class FolderShots:
             framed(framing, frames[start : start + SEGMENT_FRAMES]).movedim(0, 1),
             framed(framing, np.stack(likenesses)),
             torch.stack(regions),
-            prepare_waveform(*read_speech(video)),
+            read_sound(video).prepared(),
             start,
             face,
             torch.zeros(canvas),
             self.texts.get(video),
         )
+
+
+def read_caption(file: Path) -> str:
+    """Whatever the system's encoding is; some editors begin such files with a mark."""
+    try:
+        return file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not in UTF-8: save the caption in that encoding.") from error
 
 
 def to_picture(frame: np.ndarray) -> Tensor:
@@ -101,8 +116,8 @@ def framed(framing: Framing, frames: np.ndarray) -> Tensor:
 
 def length(video: Path) -> int:
     """Frames that have speech, too."""
-    waveform, rate = read_speech(video)
-    return min(len(pictures(video)), frame_count(waveform.shape[1], rate))
+    sound = read_sound(video)
+    return min(len(pictures(video)), frame_count(sound.samples, sound.rate))
 
 
 @lru_cache(maxsize=1)

@@ -139,7 +139,7 @@ class Loop:
         partial.replace(self.checkpoint)
 
     def load(self) -> None:
-        state = torch.load(self.checkpoint, DEVICE, weights_only=True)
+        state = torch.load(self.checkpoint, "cpu", weights_only=True)
         self.step = state["step"]
         with torch.no_grad():
             for mine, saved in ((self.trained, state["trained"]), (self.average, state["average"])):

@@ -14,7 +14,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
-from hallo3_core.animate import GUIDANCE, SAMPLER, STEPS, animate, decode_images, without_seams
+from hallo3_core.animate import GUIDANCE, SAMPLER, STEPS, animate, decode_images
 from hallo3_core.config import FPS, MOTION_FRAMES, NEW_FRAMES, SEGMENT_FRAMES
 from hallo3_core.evaluation.reader import drawn_reader
 from hallo3_core.evaluation.report import median, seams
@@ -96,7 +96,7 @@ def animated(model: Hallo3, case: Case, index: int, speech: Speech) -> Iterator[
     waveform = speech.waveform if case.speaks else silence(FRAMES / FPS).waveform
     heard = encode_speech(model.speech_encoder, torch.from_numpy(waveform))
     options = {"steps": case.steps, "guidance": case.guidance, "sampler": case.sampler}
-    for segment in without_seams(animate(model, identity, heard, noise, **options)):
+    for segment in animate(model, identity, heard, noise, **options):
         yield from to_bytes(segment.frames)
 
 
@@ -112,13 +112,13 @@ def reconstructed(model: Hallo3, index: int, speech: Speech) -> Iterator[np.ndar
     frames = drawn(model.config.canvas[0], index, speech)
     frames = np.concatenate([frames[:1]] * MOTION_FRAMES + [frames])
     for start in range(0, FRAMES, NEW_FRAMES):
-        part = to_pixels(frames[None, start : start + SEGMENT_FRAMES])
+        part = to_pixels(frames[None, start : start + SEGMENT_FRAMES]).to(model.device)
         latents = LATENT_SCALE * model.vae.encode(part).latent_dist.mean
         yield from to_bytes(decode_images(model.vae, latents, SEGMENT_FRAMES)[MOTION_FRAMES:])
 
 
 def to_bytes(frames: Tensor) -> np.ndarray:
-    return (frames * 255).round().byte().numpy()
+    return (frames * 255).round().byte().cpu().numpy()
 
 
 def videos(model: Hallo3) -> dict[str, Video]:
@@ -158,16 +158,19 @@ def frames_of(file: Path) -> np.ndarray:
         return stored["frames"]
 
 
-def measure(name: str, video: Video, side: int, folder: Path, clips: int) -> list[Clip]:
+def measure(
+    name: str, video: Video, side: int, folder: Path, clips: int, device: torch.device
+) -> list[Clip]:
     """The first clips of a case; those that `folder` has are not made again."""
-    reader, done = drawn_reader(), []
+    reader, done = drawn_reader(device), []
     folder.mkdir(parents=True, exist_ok=True)
     person = CASES[name].person if name in CASES else 0
     for index, speech in islice(talks(), clips):
         file = clip_file(folder, name, index)
         if not file.exists():
             frames = np.stack(list(video(index, speech)))
-            tracks = track(reader, frames, portrait(index + person, side).picture)
+            likeness = portrait(index + person, side).picture
+            tracks = track(reader, frames, likeness, device=device)
             np.savez_compressed(file, frames=frames, **vars(tracks))
         with np.load(file) as stored:
             tracks = Tracks(**{key: stored[key] for key in Tracks.__dataclass_fields__})
@@ -194,6 +197,7 @@ def row(name: str, clips: list[Clip]) -> str:
         f"{middle(clip.tracks.distance.mean() for clip in clips):.4f}",
         f"{middle(seams(clip.tracks.jump) for clip in clips):.2f}",
         f"{middle(np.nanmean(clip.tracks.sharpness) for clip in clips):.3f}",
+        f"{middle(np.nanmean(clip.tracks.flicker) for clip in clips):.2f}",
     )
     return f"| {name} | {' | '.join(numbers)} |"
 
@@ -219,9 +223,12 @@ def folder_of(model: Hallo3, run: Path) -> Path:
 
 def report(model: Hallo3, folder: Path, clips: int = CLIPS) -> Iterator[str]:
     """A table, a row for each case, as they are ready, and what the autoencoder loses."""
-    yield "| case | r of the mouth | lag | swapped | mean opening | identity | seams | sharpness |"
-    yield "|---|---|---|---|---|---|---|---|"
+    measures = ("r of the mouth", "lag", "swapped", "mean opening", "identity", "seams")
+    header = ("case", *measures, "sharpness", "flicker")
+    yield f"| {' | '.join(header)} |"
+    yield "|---" * len(header) + "|"
+    side = model.config.canvas[0]
     for name, video in videos(model).items():
-        yield row(name, measure(name, video, model.config.canvas[0], folder, clips))
+        yield row(name, measure(name, video, side, folder, clips, model.device))
     yield ""
     yield f"PSNR of the autoencoder: {reconstruction(folder, clips):.1f} dB"

@@ -1,15 +1,18 @@
 """The three networks of a checkpoint in training, and what they are given."""
 
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hallo3_core.conditioning import AudioProjector
 from hallo3_core.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.layers import attention
-from hallo3_core.transformer import Conditions, Denoiser, ReferenceNetwork
+from hallo3_core.layers import Attention, attention
+from hallo3_core.transformer import Conditions, Denoiser, ReferenceNetwork, run_layer
 
 from .loop import HALF
 
@@ -27,12 +30,18 @@ class Networks(nn.Module):
         self.audio_projector = projector
 
     @classmethod
+    def empty(cls, config: Hallo3Config, dtype: torch.dtype = torch.float32) -> "Networks":
+        """With whatever torch puts there."""
+        kinds = Denoiser, ReferenceNetwork, AudioProjector
+        return cls(*(kind(config, dtype=dtype) for kind in kinds))
+
+    @classmethod
     def from_nothing(cls, config: Hallo3Config) -> "Networks":
         """Every layer adds nothing at first, and the head says zero.
 
         Prompts and face embeddings, of which the drawn world has none, change nothing.
         """
-        networks = cls(Denoiser(config), ReferenceNetwork(config), AudioProjector(config))
+        networks = cls.empty(config)
         networks.be_silent()
         return networks
 
@@ -53,13 +62,23 @@ class Networks(nn.Module):
         ):
             nn.init.zeros_(linear.weight)
 
-    def forward(self, batch: "Batch") -> Tensor:
-        """v of the noisy latents of a batch."""
-        attend = plain_attention if HALF and batch.latents.is_cpu else attention
+    def save_memory(self) -> None:
+        """Keep what enters a layer alone, and compute the layer anew for its gradients."""
+        methods = ("forward", "reference_keys_values", "face_keys_values", "audio_keys_values")
+        for layer in (*self.reference_network.layers, *self.denoiser.layers):
+            for name in methods:
+                if method := getattr(layer, name, None):
+                    setattr(layer, name, partial(checkpoint, method, use_reentrant=False))
+
+    def forward(self, batch: "Batch", attend: Attention | None = None) -> Tensor:
+        """v of the noisy latents of a batch, by the attention that is fast on its device."""
+        if attend is None:
+            attend = plain_attention if HALF and batch.latents.is_cpu else attention
         text = self.text_of(batch)
         features, _ = self.reference_network(batch.reference, attend, text)
         conditions = self.conditions(batch, features)
-        return self.denoiser(batch.latents, batch.timesteps, conditions, lambda layer: attend)
+        run = partial(run_layer, attend=attend)
+        return self.denoiser(batch.latents, batch.timesteps, conditions, run)
 
     def text_of(self, batch: "Batch") -> Tensor:
         """(batch, tokens, width), zero where there are no captions."""
@@ -101,5 +120,13 @@ class Batch:
     lips: Tensor
     text: Tensor | None = None
 
+    def __len__(self) -> int:
+        return len(self.latents)
+
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(None if t is None else t.to(device) for t in vars(self).values()))
+
+    def split(self, size: int) -> list["Batch"]:
+        """The same examples, so many at a time."""
+        parts = [repeat(None) if t is None else t.split(size) for t in vars(self).values()]
+        return [Batch(*part) for part in zip(*parts, strict=False)]

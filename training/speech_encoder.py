@@ -73,7 +73,8 @@ def correlation(reader: MouthReader, pool: tuple[np.ndarray, np.ndarray]) -> Ten
     """Of the opening found by the last layer with the true one, over all clips."""
     waveforms, mouths = pool
     found = [
-        reader(torch.from_numpy(w.astype(np.float32)), mouths.shape[1])[-1, :, 0] for w in waveforms
+        reader(torch.from_numpy(w.astype(np.float32)), mouths.shape[1])[-1, :, 0].cpu()
+        for w in waveforms
     ]
     true = torch.from_numpy(mouths[..., 0].copy())
     return torch.corrcoef(torch.stack([torch.stack(found).flatten(), true.flatten()]))[0, 1]

@@ -89,15 +89,14 @@ class Window:
 
 def window_on(lips: Tensor, config: Hallo3Config, generator: np.random.Generator) -> Window:
     """Windows that hold the mouths, (batch, height, width), not 0 in their latent pixels."""
-    mouths = F.max_pool2d(lips[:, None], PATCH)[:, 0] > 0
+    mouths = F.max_pool2d(lips[:, None], PATCH)[:, 0].cpu() > 0
     corners = [
         [start(mouth.any(1 - axis), SIZE[axis], generator) for axis in (0, 1)] for mouth in mouths
     ]
     kept = config.text_tokens * SIZE[0] * SIZE[1] // config.frame_tokens
     text = np.sort(generator.choice(config.text_tokens, kept, replace=False))
-    return Window(
-        config, torch.tensor(corners, device=lips.device), torch.from_numpy(text).to(lips.device)
-    )
+    places = torch.tensor(corners), torch.from_numpy(text)
+    return Window(config, *(place.to(lips.device) for place in places))
 
 
 def start(shown: Tensor, size: int, generator: np.random.Generator) -> int:

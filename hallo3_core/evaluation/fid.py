@@ -67,21 +67,21 @@ def inception() -> Inception3:
     return network
 
 
-def load_inception(file: Path) -> Inception3:
+def load_inception(file: Path, device: torch.device | str = "cpu") -> Inception3:
     """From scaled pictures (batch, 3, 299, 299) in [-1, 1] to features (batch, 2048)."""
     network = inception()
     fill(network, file, "FID's Inception", "pytorch-fid's pt_inception-2015-12-05-6726825d.pth")
     network.fc = nn.Identity()
-    return network
+    return network.to(device)
 
 
 def features(network: Inception3, videos: Iterable[Path]) -> Tensor:
-    """(frames, 2048) float64 of all frames of the videos."""
-    found = []
+    """(frames, 2048) float64 of all frames of the videos, on the CPU."""
+    device, found = next(network.parameters()).device, []
     for video in videos:
         frames = iter(read_frames(video))
         while part := list(islice(frames, BATCH)):
-            found.append(network(pictures(part)))
+            found.append(network(pictures(part).to(device)).cpu())
     return torch.cat(found).double()
 
 

@@ -36,7 +36,7 @@ class Faces:
 
 
 Reader = Callable[[Tensor], Faces]
-"""Of (frames, height, width, 3) in [0, 1]."""
+"""Of (frames, height, width, 3) in [0, 1]; what is found is on the device of the frames."""
 
 
 class FaceReader(nn.Module):
@@ -79,14 +79,15 @@ def read_faces(reader: FaceReader, frames: Tensor) -> Faces:
     pictures = F.pad(frames.movedim(-1, 1), edges)
     pictures = F.interpolate(pictures, (SIDE, SIDE), mode="bilinear", antialias=True)
     found = reader(pictures * 2 - 1)
-    corner = torch.tensor([left, top, left, top])
-    size = torch.tensor([width, height, width, height])
+    corner = torch.tensor([left, top, left, top]).to(frames)
+    size = torch.tensor([width, height, width, height]).to(frames)
     face, mouth = ((box * side - corner) / size for box in (found.face, found.mouth))
     return Faces(found.opening, face, mouth)
 
 
-def drawn_reader() -> Reader:
-    return partial(read_faces, load_reader())
+def drawn_reader(device: torch.device | str = "cpu") -> Reader:
+    """For frames on a device."""
+    return partial(read_faces, load_reader().to(device))
 
 
 class MeshReader:
@@ -97,8 +98,9 @@ class MeshReader:
         self.seen: np.ndarray | None = None
 
     def __call__(self, frames: Tensor) -> Faces:
-        rows = [self.read(frame.movedim(-1, 0)) for frame in frames]
-        return Faces(*map(torch.stack, zip(*rows, strict=True)))
+        rows = [self.read(frame.movedim(-1, 0)) for frame in frames.cpu()]
+        columns = map(torch.stack, zip(*rows, strict=True))
+        return Faces(*(column.to(frames.device) for column in columns))
 
     def read(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Opening, face and mouth of one picture."""

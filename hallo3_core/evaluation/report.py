@@ -7,13 +7,14 @@ from math import isnan
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from ..config import FPS, NEW_FRAMES, SAMPLE_RATE
+from ..config import FPS, NEW_FRAMES
 from ..faces import has_insightface, open_finder
 from ..mesh import find_landmarker, open_mesh
-from ..portrait import read_image
-from ..resample import resample
-from ..video import read_frames, read_speech
+from ..picture import read_image
+from ..sound_file import read_sound
+from ..video import read_frames
 from .reader import MeshReader, drawn_reader
 from .sync import best_lag, correlation, envelope
 from .syncnet import Sync, face_squares, load_syncnet, sync
@@ -103,14 +104,16 @@ def evaluate(
     portrait: Path | None = None,
     face_models: Path | None = None,
     syncnet: Path | None = None,
+    device: torch.device | str = "cpu",
 ) -> Report:
     """Of a video of a face with its speech; without a portrait its first frame is that.
 
     `face_models` is a folder with MediaPipe's landmarker, antelopev2 or both, for photographs;
     without it faces are drawn ones, and without antelopev2 there is no `likeness`. `syncnet` is its
-    authors' file.
+    authors' file. Networks of our own and SyncNet work on `device`, MediaPipe on the CPU, and
+    antelopev2 wherever onnxruntime does.
     """
-    network = load_syncnet(syncnet) if syncnet else None
+    network = load_syncnet(syncnet, device) if syncnet else None
     folders = [face_models] if face_models else []
     landmarker = find_landmarker(folders)
     finder = open_finder(folders) if any(map(has_insightface, folders)) else None
@@ -118,11 +121,11 @@ def evaluate(
     if portrait is not None:
         picture = (read_image(portrait).permute(1, 2, 0) * 255).byte().numpy()
     with open_mesh(landmarker) if landmarker else nullcontext() as mesh:
-        reader = MeshReader(mesh) if mesh else drawn_reader()
-        tracks = track(reader, read_frames(video), picture, finder)
-    waveform, rate = read_speech(video)
+        reader = MeshReader(mesh) if mesh else drawn_reader(device)
+        tracks = track(reader, read_frames(video), picture, finder, device)
+    sound = read_sound(video)
     heard = None
     if network:
         squares = face_squares(read_frames(video), tracks.face)
-        heard = sync(network, squares, resample(waveform, rate, SAMPLE_RATE)[0].numpy())
-    return Report.of(tracks, envelope(waveform[0].numpy(), rate, len(tracks)), heard)
+        heard = sync(network, squares, sound.prepared().numpy())
+    return Report.of(tracks, envelope(sound.mono().numpy(), sound.rate, len(tracks)), heard)

@@ -91,10 +91,10 @@ def _block(conv: nn.Conv2d | nn.Conv3d) -> tuple[nn.Module, ...]:
     return conv, norm(conv.out_channels), nn.ReLU()
 
 
-def load_syncnet(file: Path) -> SyncNet:
+def load_syncnet(file: Path, device: torch.device | str = "cpu") -> SyncNet:
     network = SyncNet()
     fill(network, file, "SyncNet", "its authors' syncnet_v2.model")
-    return network
+    return network.to(device)
 
 
 def face_squares(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Tensor:
@@ -115,14 +115,16 @@ def face_squares(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Tensor:
 
 
 def sync(network: SyncNet, faces: Tensor, waveform: np.ndarray) -> Sync:
-    """Of `face_squares` and their sound (samples,) at 16 kHz."""
-    heard = torch.from_numpy(mfcc(waveform)).T
+    """Of `face_squares` and their sound (samples,) at 16 kHz, by the network wherever it is."""
+    device = next(network.parameters()).device
+    heard = torch.from_numpy(mfcc(waveform)).T.to(device)
     frames = min(len(faces) - FRAMES, (heard.shape[1] - MFCC_FRAMES) // MFCC_PER_FRAME) + 1
     if frames <= MOST_SHIFT:
         raise InputError(f"SyncNet has {frames} places to look at: give it a video of 1 s or more.")
     clips = faces.unfold(0, FRAMES, 1)[:frames].movedim(-1, 2)
     sounds = heard.unfold(1, MFCC_FRAMES, MFCC_PER_FRAME)[:, :frames].movedim(1, 0)[:, None]
-    lips = torch.cat([network.watch(part.flip(1).float()) for part in clips.split(BATCH)])
+    parts = (part.to(device).flip(1).float() for part in clips.split(BATCH))
+    lips = torch.cat([network.watch(part) for part in parts])
     voices = F.pad(network.hear(sounds), (0, 0, MOST_SHIFT, MOST_SHIFT))
     shifted = voices.unfold(0, 2 * MOST_SHIFT + 1, 1)
     distances = F.pairwise_distance(lips[..., None].mT, shifted.mT).mean(0)

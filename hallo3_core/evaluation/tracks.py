@@ -51,12 +51,18 @@ def track(
     frames: Iterable[np.ndarray],
     portrait: np.ndarray | None = None,
     finder: Finder | None = None,
+    device: torch.device | str = "cpu",
 ) -> Tracks:
-    """Of frames (height, width, 3) uint8; the first stands for a portrait that is not given."""
+    """Of frames (height, width, 3) uint8; the first stands for a portrait that is not given.
+
+    Faces are read and compared on `device`, and all else on the CPU.
+    """
     frames, parts = iter(frames), []
     watcher = None
     while part := list(islice(frames, BATCH)):
-        watcher = watcher or Watcher(reader, part[0] if portrait is None else portrait, finder)
+        if watcher is None:
+            likeness = part[0] if portrait is None else portrait
+            watcher = Watcher(reader, likeness, finder, torch.device(device))
         parts.append(watcher.see(np.stack(part)))
     if not parts:
         raise InputError("The video has no frames: choose another.")
@@ -66,8 +72,14 @@ def track(
 class Watcher:
     """Sees a video part by part, and remembers what the next part is compared with."""
 
-    def __init__(self, reader: Reader, portrait: np.ndarray, finder: Finder | None):
-        self.reader, self.finder = reader, finder
+    def __init__(
+        self,
+        reader: Reader,
+        portrait: np.ndarray,
+        finder: Finder | None,
+        device: torch.device,
+    ):
+        self.reader, self.finder, self.device = reader, finder, device
         self.frames = 0
         self.portrait, *_ = self.cut(portrait[None])
         self.embedding = self.embed(portrait)
@@ -75,7 +87,7 @@ class Watcher:
 
     def cut(self, pictures: np.ndarray) -> tuple[Tensor, Tensor, Faces]:
         """The faces cut out, what is kept of them without the mouth, and where they are."""
-        frames = torch.from_numpy(pictures) / 255
+        frames = torch.from_numpy(pictures).to(self.device) / 255
         found = self.reader(frames)
         return (
             cut_face(frames, found.face),
@@ -108,14 +120,14 @@ class Watcher:
         self.last = known[-2:]
         self.frames += count
         return Tracks(
-            found.opening.numpy(),
-            distance(faces, self.portrait, kept).numpy(),
-            rgb2lab(faces.mean((2, 3)).numpy()),
+            found.opening.cpu().numpy(),
+            distance(faces, self.portrait, kept).cpu().numpy(),
+            rgb2lab(faces.mean((2, 3)).cpu().numpy()),
             _ending(np.abs(np.diff(known, axis=0)).mean((1, 2)), count),
             _ending(np.abs(np.diff(known, n=2, axis=0)).mean((1, 2)), count),
             sharpness,
             likeness,
-            found.face.numpy(),
+            found.face.cpu().numpy(),
         )
 
 

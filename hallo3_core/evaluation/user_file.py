@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from ..checkpoint import read_weights
 from ..errors import InputError
 
 
@@ -13,10 +13,13 @@ def fill(network: nn.Module, file: Path, name: str, wanted: str) -> None:
 
     Raises `InputError`, which says to give `wanted`, if a tensor is missing or of another shape.
     """
+    weights = read_weights(file)
     try:
-        network.load_state_dict(torch.load(file, "cpu", weights_only=True))
-    except Exception as error:  # torch raises many kinds
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        own = network.state_dict()
+        fitting = sum(name in weights and weights[name].shape == own[name].shape for name in own)
         raise InputError(
-            f"{file} is not {name} ({type(error).__name__}): give {wanted}."
+            f"{file} is not {name} ({fitting} of its {len(own)} tensors are there): give {wanted}."
         ) from error
     network.eval().requires_grad_(False)

@@ -16,7 +16,8 @@ from hallo3_core.evaluation.sharpness import cpbd
 from hallo3_core.evaluation.sync import best_lag, correlation, envelope
 from hallo3_core.evaluation.tracks import track
 from hallo3_core.faces import Face
-from hallo3_core.video import VideoWriter, sound_of_waveform
+from hallo3_core.sound import Sound
+from hallo3_core.video import VideoWriter
 from training.world.clips import clip
 
 
@@ -79,9 +80,7 @@ def test_a_drawn_clip_as_a_video(tmp_path):
     """By the command line: in sync, itself all along, steady."""
     made = clip("test", 0, (128, 128), 100)
     file = tmp_path / "clip.mp4"
-    with VideoWriter(
-        file, 128, 128, sound_of_waveform(torch.tensor(made.waveform)[None], 16_000)
-    ) as video:
+    with VideoWriter(file, 128, 128, Sound(torch.tensor(made.waveform)[None], 16_000)) as video:
         video.write(torch.from_numpy(made.frames) / 255)
     report = evaluate(file)
     assert report.frames == 100

@@ -10,7 +10,8 @@ from torch import nn
 from hallo3_core import __main__ as command_line
 from hallo3_core.errors import InputError
 from hallo3_core.evaluation.fid import frechet_distance, inception, load_inception, pictures
-from hallo3_core.video import VideoWriter, sound_of_waveform
+from hallo3_core.sound import Sound
+from hallo3_core.video import VideoWriter
 from training.world.clips import clip
 
 FEATURES = {824: 1.117429, 830: 1.030416, 1007: 1.048055, 1964: 0.955827}
@@ -71,7 +72,7 @@ def test_of_videos_on_the_command_line(tmp_path, monkeypatch, capsys):
     torch.save(network.state_dict(), tmp_path / "network.pth")
     faces = torch.from_numpy(clip("test", 0, (64, 64), 9).frames) / 255
     for name, frames in (("clip", faces), ("noise", torch.rand(faces.shape))):
-        sound = sound_of_waveform(torch.zeros(1, 5760), 16_000)
+        sound = Sound(torch.zeros(1, 5760), 16_000)
         with VideoWriter(tmp_path / f"{name}.mp4", 64, 64, sound) as video:
             video.write(frames)
     monkeypatch.chdir(tmp_path)
@@ -95,5 +96,5 @@ def test_without_real_videos(monkeypatch, capsys):
 
 def test_another_file(tmp_path):
     (tmp_path / "other.pth").write_bytes(b"no weights")
-    with pytest.raises(InputError, match="is not FID's Inception"):
+    with pytest.raises(InputError, match=r"other\.pth is text, not weights"):
         load_inception(tmp_path / "other.pth")

@@ -53,7 +53,10 @@ def test_a_file_of_its_authors(tmp_path, waveform):
 
 def test_another_file(tmp_path):
     (tmp_path / "other.model").write_bytes(b"no weights")
-    with pytest.raises(InputError, match="is not SyncNet"):
+    with pytest.raises(InputError, match=r"other\.model is text, not weights"):
+        load_syncnet(tmp_path / "other.model")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.model")
+    with pytest.raises(InputError, match=r"is not SyncNet \(0 of its 102 tensors are there\)"):
         load_syncnet(tmp_path / "other.model")
 
 

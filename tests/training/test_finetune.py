@@ -1,5 +1,6 @@
 """Fine-tuning of the built-in model on a folder with a clip, by the command line."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,13 +13,18 @@ from safetensors.torch import load_file
 from hallo3_core.builtin import CONFIG, load, text_encoder
 from hallo3_core.config import SAMPLE_RATE
 from hallo3_core.errors import InputError
-from hallo3_core.faces import find_frontal_faces
+from hallo3_core.faces import Finder, find_frontal_faces
 from hallo3_core.model import load_transformers
-from hallo3_core.video import VideoWriter, sound_of_waveform
-from training.folder import FolderShots
+from hallo3_core.sound import Sound
+from hallo3_core.video import VideoWriter
+from training.folder import FolderShots, read_caption
 from training.world.clips import clip
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def frontal_faces() -> Finder:
+    return find_frontal_faces
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +32,14 @@ def clips(tmp_path_factory) -> Path:
     """60 frames of a drawing that speaks."""
     folder = tmp_path_factory.mktemp("clips")
     made = clip("train", 1, (160, 160), 60)
-    sound = sound_of_waveform(torch.from_numpy(made.waveform)[None], SAMPLE_RATE)
+    sound = Sound(torch.from_numpy(made.waveform)[None], SAMPLE_RATE)
     with VideoWriter(folder / "one.mp4", 160, 160, sound) as video:
         video.write(torch.from_numpy(made.frames) / 255)
     return folder
 
 
 def test_shots_of_a_clip(clips):
-    (shot,) = FolderShots(clips, CONFIG, find_frontal_faces, text_encoder)
+    (shot,) = FolderShots(clips, CONFIG, frontal_faces, text_encoder)
     height, width = CONFIG.canvas
     assert shot.frames.shape == (3, 49, height, width)
     assert shot.portraits.shape == (2, 3, height, width)
@@ -45,14 +51,52 @@ def test_shots_of_a_clip(clips):
 
 def test_a_folder_without_clips(tmp_path):
     with pytest.raises(InputError, match="No video in"):
-        FolderShots(tmp_path, CONFIG, find_frontal_faces, text_encoder)
+        FolderShots(tmp_path, CONFIG, frontal_faces, text_encoder)
+    with pytest.raises(InputError, match="There is no folder"):
+        FolderShots(tmp_path / "none", CONFIG, frontal_faces, text_encoder)
 
 
 def test_a_caption_beside_a_clip(clips, tmp_path):
     shutil.copy(clips / "one.mp4", tmp_path)
     (tmp_path / "one.txt").write_text("a drawing that speaks")
-    (shot,) = FolderShots(tmp_path, CONFIG, find_frontal_faces, text_encoder)
+    (shot,) = FolderShots(tmp_path, CONFIG, frontal_faces, text_encoder)
     assert torch.equal(shot.text, text_encoder()("a drawing that speaks")[0])
+
+
+def test_captions_are_utf_8_whatever_the_system_has(tmp_path):
+    """With a mark at the beginning or without."""
+    caption = "eine Frau lächelt, 女の人"
+    (tmp_path / "plain.txt").write_bytes(caption.encode())
+    (tmp_path / "marked.txt").write_bytes(caption.encode("utf-8-sig"))
+    program = (
+        "import sys; from pathlib import Path; from training.folder import read_caption\n"
+        "print(*(ascii(read_caption(Path(file))) for file in sys.argv[1:]), sep='\\n')"
+    )
+    files = [tmp_path / "plain.txt", tmp_path / "marked.txt"]
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *files],
+        cwd=ROOT,
+        env=os.environ | ascii_alone,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == [ascii(caption)] * 2, done.stderr
+
+
+def test_a_caption_in_another_encoding(tmp_path):
+    (tmp_path / "one.txt").write_bytes("lächelt".encode("latin-1"))
+    with pytest.raises(InputError, match=r"one\.txt is not in UTF-8"):
+        read_caption(tmp_path / "one.txt")
+
+
+def test_a_name_that_is_no_text(clips, tmp_path):
+    """It goes into the header of the examples, which is UTF-8."""
+    shots = FolderShots(clips, CONFIG, frontal_faces, text_encoder)
+    strange = tmp_path / "caf\udce9.mp4"
+    shutil.copy(clips / "one.mp4", strange)
+    shots.places = [(strange, 0)]
+    assert shots.title(0).encode().startswith(b"'caf\\udce9.mp4' ")
 
 
 def finetune(run: Path, clips: Path, *options: str) -> str:
@@ -83,7 +127,7 @@ def test_all_weights_of_a_stage(tmp_path, clips):
 @pytest.mark.parametrize("stage", ["speech", "identity"])
 def test_a_lora(tmp_path, clips, stage):
     finetune(tmp_path, clips, "--lora", "2", "--stage", stage)
-    additions = load_file(tmp_path / f"hallo3_{stage}_lora.safetensors")
+    additions = load_file(tmp_path / f"hallo3_{stage}_lora_2.safetensors")
     places = {name.rsplit(".", 2)[0] for name in additions}
     inside = {f"diffusion_model.{name}" for name, _ in load().denoiser.named_modules()}
     assert places <= inside

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from hallo3_core.errors import InputError
 from hallo3_core.faces import find_frontal_faces, overlap
 from training.world.clips import clip, motion_of, person_of, render, speech_of
 from training.world.drawing import draw
@@ -29,6 +30,13 @@ def level(sound: np.ndarray, start: float, end: float) -> float:
 @pytest.fixture(scope="module")
 def talks():
     return [talk("train", TALK, np.random.default_rng(seed)) for seed in range(8)]
+
+
+def test_where_a_library_cannot_be_put_away(monkeypatch):
+    """As on Windows."""
+    monkeypatch.delattr("_ctypes.dlclose")
+    with pytest.raises(InputError, match="speaks on Linux and macOS alone"):
+        talk("train", 1.0, np.random.default_rng(0))
 
 
 def test_a_clip_is_the_same_every_time():

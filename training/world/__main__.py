@@ -1,6 +1,8 @@
-"""`python -m training.world sheet OUT.png`, `clip INDEX OUT.mp4`, or `portrait OUT.png`."""
+"""`python -m training.world sheet OUT.png`, `clip INDEX OUT.mp4`, `portrait OUT.png`, or
+`group OUT.png`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ import torch
 from PIL import Image
 
 from hallo3_core.config import SAMPLE_RATE
-from hallo3_core.video import VideoWriter, sound_of_waveform
+from hallo3_core.errors import InputError
+from hallo3_core.sound import Sound
+from hallo3_core.video import VideoWriter
 
 from .clips import clip, person_of
 from .drawing import draw
@@ -17,6 +21,8 @@ from .visemes import still_mouth
 
 EXAMPLE = 30
 """Of the test split: the portrait of the pack's examples."""
+BESIDE = 34
+"""The other person of the group picture."""
 MOUTHS = ((0, 0, 0), (0.15, 0.6, 0), (0.45, 0.9, 0), (1, 0.2, 0), (0.35, -0.6, 1))
 
 
@@ -35,7 +41,7 @@ def sheet(path: Path, people: int = 24, side: int = 160, split: str = "train") -
 
 def film(index: int, path: Path, frames: int = 125) -> None:
     made = clip("train", index, (256, 384), frames)
-    sound = sound_of_waveform(torch.from_numpy(made.waveform)[None], SAMPLE_RATE)
+    sound = Sound(torch.from_numpy(made.waveform)[None], SAMPLE_RATE)
     with VideoWriter(path, 256, 384, sound) as video:
         video.write(torch.from_numpy(made.frames) / 255)
 
@@ -45,7 +51,19 @@ def portrait(path: Path, side: int = 512) -> None:
     Image.fromarray(frame.picture).save(path)
 
 
-if __name__ == "__main__":
+def group(path: Path, side: int = 512) -> None:
+    """Two people in front of one wall, each in the middle of 3:2, the second a bit further off."""
+    near, other = person_of("test", EXAMPLE), person_of("test", BESIDE)
+    wall = {"background": near.background, "wall": near.wall, "wall_two": near.wall_two}
+    halves = []
+    for person, x in ((near, -0.75), (replace(other, size=0.62, **wall), 0.75)):
+        placed = replace(person, place=(x, person.place[1]))
+        picture = draw(placed, still(1)[0], still_mouth(), (side, 3 * side)).picture
+        halves.append(np.split(picture, 2, axis=1)[x > 0])
+    Image.fromarray(np.concatenate(halves, 1)).save(path, optimize=True)
+
+
+def main() -> None:
     match sys.argv[1:]:
         case ["sheet", path]:
             sheet(Path(path))
@@ -53,5 +71,14 @@ if __name__ == "__main__":
             film(int(index), Path(path))
         case ["portrait", path]:
             portrait(Path(path))
+        case ["group", path]:
+            group(Path(path))
         case _:
             sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

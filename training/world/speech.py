@@ -12,6 +12,7 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from hallo3_core.config import SAMPLE_RATE
+from hallo3_core.errors import InputError
 
 from .languages import LANGUAGES, Split
 
@@ -91,10 +92,12 @@ class Espeak:
     """A copy of the library for one speech.
 
     It keeps random states between sentences that it cannot reset: only a fresh copy says the same
-    sentence the same way.
+    sentence the same way. Raises `InputError` on Windows.
     """
 
     def __init__(self, voice: Voice):
+        if not hasattr(_ctypes, "dlclose"):
+            raise InputError("The drawn world speaks on Linux and macOS alone: use one of them.")
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
         ctypes.CDLL(None).srand(1)
         voices = espeakng_loader.get_data_path().encode()
