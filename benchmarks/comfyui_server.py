@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,22 +17,19 @@ FOLDERS = ("custom_nodes", "input", "output", "temp", "user/default", "models")
 
 
 class Server:
-    """ComfyUI on the CPU; `log` is the file that it writes to."""
+    """ComfyUI on the CPU with its default flags, and `flags`; `log` is the file it writes to."""
 
-    def __init__(self, comfyui: Path, base: Path, port: int):
-        for folder in FOLDERS:
-            (base / folder).mkdir(parents=True)
-        (base / "custom_nodes" / "ComfyUI-Hallo3").symlink_to(PACK)
-        examples = [sys.executable, "-m", "hallo3_core", "examples", base / "input"]
-        subprocess.run(examples, cwd=PACK, check=True, stdout=subprocess.DEVNULL)
-        self.input = base / "input"
+    def __init__(self, comfyui: Path, base: Path, port: int, flags: Iterable[str] = ()):
+        if not base.exists():
+            lay_out(base)
+        self.base, self.input = base, base / "input"
         self.address = f"http://127.0.0.1:{port}"
         options = ["--cpu", "--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch"]
         options += ["--base-directory", base, "--database-url", f"sqlite:///{base}/user/comfy.db"]
         self.log = base / "log.txt"
-        with self.log.open("w") as log:
+        with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "main.py", *options], cwd=comfyui, stdout=log, stderr=log
+                [sys.executable, "main.py", *options, *flags], cwd=comfyui, stdout=log, stderr=log
             )
         while True:
             time.sleep(1)
@@ -44,22 +41,29 @@ class Server:
             except urllib.error.URLError:
                 continue
 
-    def read(self, path: str, data: dict | None = None) -> str:
+    def read(self, path: str, data: dict | None = None, method: str | None = None) -> str:
         body = None if data is None else json.dumps(data).encode()
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.address + path, body, headers)
+        request = urllib.request.Request(self.address + path, body, headers, method=method)
         with urllib.request.urlopen(request) as answer:
             return answer.read().decode()
 
-    def ask(self, path: str, data: dict | None = None) -> dict:
-        return json.loads(self.read(path, data) or "{}")
+    def ask(self, path: str, data: dict | None = None, method: str | None = None) -> dict:
+        return json.loads(self.read(path, data, method) or "{}")
+
+    def queue(self, graph: dict) -> str:
+        """The id of the prompt, which runs when it is its turn."""
+        return self.ask("/prompt", {"prompt": graph})["prompt_id"]
+
+    def wait(self, prompt_id: str) -> dict:
+        """How a prompt has ended."""
+        while prompt_id not in (history := self.ask(f"/history/{prompt_id}")):
+            time.sleep(0.2)
+        return history[prompt_id]["status"]
 
     def run(self, graph: dict) -> None:
         """Queue a graph and wait until it has finished."""
-        prompt_id = self.ask("/prompt", {"prompt": graph})["prompt_id"]
-        while prompt_id not in (history := self.ask(f"/history/{prompt_id}")):
-            time.sleep(0.2)
-        status = history[prompt_id]["status"]
+        status = self.wait(self.queue(graph))
         if status["status_str"] != "success":
             raise SystemExit(json.dumps(status, indent=1))
 
@@ -89,10 +93,22 @@ class Server:
         return name
 
 
+def lay_out(base: Path) -> None:
+    """A base folder with this pack and its examples."""
+    for folder in FOLDERS:
+        (base / folder).mkdir(parents=True)
+    (base / "custom_nodes" / "ComfyUI-Hallo3").symlink_to(PACK)
+    examples = [sys.executable, "-m", "hallo3_core", "examples", base / "input"]
+    subprocess.run(examples, cwd=PACK, check=True, stdout=subprocess.DEVNULL)
+
+
 @contextmanager
-def running(comfyui: Path, port: int) -> Iterator[Server]:
+def running(
+    comfyui: Path, port: int, flags: Iterable[str] = (), base: Path | None = None
+) -> Iterator[Server]:
+    """A server in a base folder of its own, unless one is given."""
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(comfyui, Path(folder) / "base", port)
+        server = Server(comfyui, base or Path(folder) / "base", port, flags)
         try:
             yield server
         finally:

@@ -37,11 +37,12 @@ class ComfyUI:
         self.nodes = Host(find_comfyui(), base).nodes.NODE_CLASS_MAPPINGS
         pack = self.nodes["Hallo3LoadDiT"].__module__.rsplit(".", 1)[0]
         self.model: ModuleType = sys.modules[f"{pack}.host.model"]
+        self.loading: ModuleType = sys.modules[f"{pack}.host.loading"]
         self.sampling: ModuleType = sys.modules[f"{pack}.host.sampling"]
         self.guider = sys.modules["comfy.samplers"].CFGGuider
 
     def load(self, file: Path):
-        patcher, _ = self.model.load_dit(file, None)
+        patcher, _ = self.loading.load_dit(file, None)
         return patcher
 
     def sample(

@@ -1,14 +1,16 @@
 """Command line: `python -m hallo3_core animate --portrait P --speech S --output O.mp4`."""
 
 import argparse
-import shutil
 import signal
 import sys
+import warnings
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from . import builtin
@@ -17,32 +19,43 @@ from .animate import (
     GUIDANCE,
     SAMPLER,
     STEPS,
+    ModelAnimator,
     NotDecoded,
-    animate,
-    decode_images,
+    make_segments,
     seconds_to_decode,
-    without_seams,
 )
-from .check import check
+from .check import check, installed_files
 from .checkpoint import read_weights
+from .comfyui_folder import comfyui_folder
 from .convert import CONVERTED, convert, find_sources, plan
+from .device import DTYPES, choose_device, choose_dtype
 from .download import FILES, TEXT_ENCODERS, download
 from .errors import InputError
 from .evaluation import evaluate
 from .evaluation.fid import features, frechet_distance, load_inception
-from .framing import FITS
-from .inputs import find_face, find_voice, save_picture
+from .fingerprint import fingerprint
+from .framing import FIT, FITS
+from .inputs import find_face, find_voice, given_files
 from .memory_plan import GB, RESERVED, WEIGHTS, free_memory
 from .model import Hallo3, plan_for
 from .noise import SeededNoise
-from .portrait import FACE_BOX_GROWTH, encode_portrait, read_image
+from .outputs import free_name, write_file
+from .picture import check_picture_file, read_image, save_picture
+from .portrait import FACE_BOX_GROWTH, encode_portrait
 from .progress import Progress
 from .sampling import SAMPLERS, Schedule
-from .speech import encode_speech, prepare_waveform
+from .sound import Sound
+from .speech import encode_speech
+from .store import GB as STORE_GB
+from .store import NOTHING_KEPT, ClipStore, SegmentStore
 from .vae import save_latent
-from .video import VideoWriter, check_output, save_sound, sound_of_file
+from .video import VideoWriter, check_output, save_sound
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+STORE = Path.home() / ".cache" / "hallo3" / "segments"
+"""Finished segments of the command line."""
+OUTPUT = Path("hallo3.mp4")
+KINDS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+"""What the memory plan calls weights of a dtype."""
 CARDS = (8, 12, 16, 24, 48, 80)
 PLANNED = ("bf16", "fp8")
 BAD_INPUT = 2
@@ -56,26 +69,36 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     command.set_defaults(run=run_animate, stopped="Stopped before the first segment was done.")
     examples = commands.add_parser("examples", help="copy the example pictures and sounds")
     examples.set_defaults(run=run_examples, stopped="Stopped.")
-    examples.add_argument("folder", type=Path, help="where to, such as ComfyUI's input folder")
+    examples.add_argument("folder", type=Path, nargs="?", help="(default: ComfyUI's input)")
+    examples.add_argument("--overwrite", action="store_true", help="replace what is there")
     convert = commands.add_parser("convert", help="make published files ready for ComfyUI")
     convert.set_defaults(run=run_convert, stopped="Stopped; the files that are there are whole.")
-    convert.add_argument("source", type=Path, help="a published file, or the folder of them")
-    convert.add_argument("folder", type=Path, help="where to, such as ComfyUI's models folder")
+    source = "a published file, or the folder of them (default: ComfyUI's models)"
+    convert.add_argument("source", type=Path, nargs="?", help=source)
+    convert.add_argument("folder", type=Path, nargs="?", help="(default: ComfyUI's models)")
     convert.add_argument("--dtype", choices=CONVERTED, default="bf16", help="(%(default)s)")
     convert.add_argument("--list", action="store_true", help="only say where every tensor goes")
+    convert.add_argument("--overwrite", action="store_true", help="replace what is there")
     checking = commands.add_parser("check", help="say what weights files are")
     checking.set_defaults(run=run_check, stopped="Stopped.")
-    checking.add_argument("files", type=Path, nargs="+", help="any weights files")
+    checking.add_argument(
+        "files", type=Path, nargs="*", help="(default: those in ComfyUI's models)"
+    )
     planning = commands.add_parser("plan", help="say what memory a model takes")
     planning.set_defaults(run=run_plan, stopped="Stopped.")
     planning.add_argument("--model", type=Path, help="as for animate (default: the released one)")
     planning.add_argument("--memory", type=float, nargs="+", default=CARDS, help="of cards, in GB")
     planning.add_argument("--dtype", choices=WEIGHTS, nargs="+", default=PLANNED, help="of weights")
+    keeping = commands.add_parser("store", help="say what finished segments are kept")
+    keeping.set_defaults(run=run_store, stopped="Stopped.")
+    keeping.add_argument("--folder", type=Path, default=STORE, help="of the store (%(default)s)")
+    keeping.add_argument("--empty", action="store_true", help="delete them")
     bringing = commands.add_parser("download", help="bring the released files")
     bringing.set_defaults(run=run_download, stopped="Stopped; start again to go on.")
-    bringing.add_argument("folder", type=Path, help="where to, such as ComfyUI's models folder")
+    bringing.add_argument("folder", type=Path, nargs="?", help="(default: ComfyUI's models)")
     bringing.add_argument("--text-encoder", choices=TEXT_ENCODERS, help="also T5, for prompts")
     bringing.add_argument("--list", action="store_true", help="only say what would be brought")
+    bringing.add_argument("--overwrite", action="store_true", help="replace other files there")
     judging = commands.add_parser("evaluate", help="measure videos of faces that speak")
     judging.set_defaults(run=run_evaluate, stopped="Stopped.")
     judging.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
@@ -84,10 +107,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     judging.add_argument("--syncnet", type=Path, help="its authors' syncnet_v2.model")
     judging.add_argument("--fid", type=Path, help="pytorch-fid's Inception; with --real")
     judging.add_argument("--real", type=Path, nargs="+", metavar="VIDEO", help="for FID")
+    judging.add_argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
     add = command.add_argument
     add("--portrait", type=Path, help="a picture (default: a drawing)")
     add("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
-    add("--output", type=Path, default=Path("hallo3.mp4"), help="the video (%(default)s)")
+    add("--output", type=Path, help=f"the video (default: {OUTPUT}, or the next free number)")
+    add("--overwrite", action="store_true", help="replace what has the output's name")
     add("--model", type=Path, help="folder of the published model (default: the built-in one)")
     add("--prompt", help="what the video shows, in words")
     add("--steps", type=int, default=STEPS, help="sampling steps of each segment (%(default)s)")
@@ -103,46 +128,41 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="same seed, same video (%(default)s)")
     add("--sampler", choices=SAMPLERS, default=SAMPLER, help="(%(default)s)")
     add("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-    add("--dtype", choices=DTYPES, help="(default: float32 on cpu, else bfloat16)")
+    add("--dtype", choices=DTYPES, help="(default: float32 on cpu, else bfloat16 or float16)")
     add("--face-mask", type=Path, help="a picture like the portrait, the face white, else black")
     add("--face", type=int, default=0, help="which face, 0 being the largest (%(default)s)")
     add("--face-growth", type=float, default=FACE_BOX_GROWTH, help="of its box (%(default)s)")
     add("--whole-image", action="store_true", help="look for no face")
     add("--face-models", type=Path, help="folder of antelopev2 (default: the model's)")
-    add("--fit", choices=FITS, default="published", help="picture on the canvas (%(default)s)")
+    add("--fit", choices=FITS, default=FIT, help="picture on the canvas (%(default)s)")
     add("--framing", type=Path, help="save a picture of the faces that were found")
     add("--isolate-vocals", nargs="?", type=Path, const=Path(), help="an MDX-Net file")
+    add("--no-store", dest="store", action="store_false", help="keep no finished segments")
     add("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(arguments)
 
 
-def choose_device(name: str | None) -> torch.device:
-    """The device of this name, or the best there is."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        probe = torch.ones(1, device=name)
-        probe.item()
-        return probe.device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0][:100].rstrip(".")
-        raise InputError(f"The device {name} cannot be used ({reason}): try cpu.") from error
-
-
 def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Hallo3:
-    """The model that was asked for, placed as the memory of the device allows."""
+    """The model that was asked for, placed as the memory of the device allows.
+
+    From here on float32 is computed as such on cards that would round it to TF32.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if options.model is None:
         return builtin.load().to(dtype).placed(device)
-    kind = next(kind for kind, (_, size) in WEIGHTS.items() if size == dtype.itemsize)
     offload = device.type != "cpu"
-    plan = plan_for(options.model, kind, free_memory(device), offload)
+    plan = plan_for(options.model, KINDS[dtype], free_memory(device), offload)
     if not options.quiet:
         print("\n".join(plan.lines()))
     return Hallo3.from_folder(options.model, dtype).placed(device, plan)
 
 
 def run_animate(options: argparse.Namespace) -> int:
-    check_output(options.output)
+    options.output = options.output or free_name(OUTPUT)
+    inputs = given_files(options)
+    check_output(options.output, inputs, options.overwrite)
+    if options.framing:
+        check_picture_file(options.framing, inputs, options.overwrite)
     Schedule.published(options.steps)
     if not isfinite(options.guidance):
         raise InputError(
@@ -154,78 +174,96 @@ def run_animate(options: argparse.Namespace) -> int:
             f"The guidance interval is {start} to {end}: choose shares of the steps, such as 0 0.7."
         )
     device = choose_device(options.device)
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    dtype = DTYPES.get(options.dtype, dtype)
+    dtype = choose_dtype(options.dtype, device)
     portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
     region, embedding = find_face(options, portrait)
-    waveform, rate = find_voice(options)
+    heard, sound = find_voice(options)
 
     model = load_model(options, device, dtype)
     noise = SeededNoise(options.seed)
     text = model.text_encoder()(options.prompt) if options.prompt else None
     with model.working(model.speech_encoder):
-        speech = encode_speech(model.speech_encoder, prepare_waveform(waveform, rate)).on_disk()
+        speech = encode_speech(model.speech_encoder, sound.prepared()).on_disk()
+    speech = replace(speech, sound=sound, encoder=fingerprint(model.speech_encoder))
     with model.working(model.vae, model.reference_network):
         identity = encode_portrait(
             model.vae, model.reference_network, portrait, region, noise, embedding, options.fit
         )
-        decode = partial(decode_images, model.vae, tiles=model.tiles)
-        decoding = 0 if options.quiet else seconds_to_decode(decode, identity)
+    animator = ModelAnimator(
+        model,
+        identity,
+        speech,
+        noise,
+        text=text,
+        steps=options.steps,
+        guidance=options.guidance,
+        interval=tuple(options.guidance_interval),
+        sampler=options.sampler,
+    )
+    return write_video(animator, heard, options)
 
-    height, width = identity.size
-    with (
-        VideoWriter(options.output, height, width, sound_of_file(options.speech)) as video,
-        Progress(speech.segments, options.steps, decoding, options.quiet) as progress,
-    ):
-        segments = animate(
-            model,
-            identity,
-            speech,
-            noise,
-            text=text,
-            steps=options.steps,
-            guidance=options.guidance,
-            interval=tuple(options.guidance_interval),
-            sampler=options.sampler,
-            on_step=progress.step,
-        )
-        try:
-            for segment in without_seams(segments):
-                video.write(segment.frames)
-                progress.segment()
-            interrupted = False
-        except KeyboardInterrupt:
-            interrupted = True
-        except NotDecoded as error:
-            file = options.output.with_suffix(f".segment{error.index}.latent")
-            save_latent(file, error.latents)
-            raise InputError(f"{error} Its latents are in {file}.") from error
-        finally:
-            # nothing may keep the file from being finished now
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-    saved = f"{options.output.resolve()}: {video.seconds:.2f} s, {video.frames} frames"
-    if not interrupted:
-        print(saved)
-        return 0
-    print(f"Stopped. {saved}." if video.frames else options.stopped)
-    return INTERRUPTED
+
+def write_video(animator: ModelAnimator, heard: Sound, options: argparse.Namespace) -> int:
+    """Make the segments of a clip, and the video of them with what is to be heard."""
+    identity, speech = animator.identity, animator.speech
+    kept = NOTHING_KEPT
+    if options.store:
+        store = SegmentStore.of_the_user(STORE)
+        kept = ClipStore(store, fingerprint(animator.decides()), speech)
+    decode = partial(animator.decode, 0)
+    decoding = 0 if options.quiet else seconds_to_decode(decode, identity)
+    taken = 0
+    video = VideoWriter(options.output, *identity.size, heard, options.overwrite)
+    progress = Progress(speech.segments, options.steps, decoding, options.quiet)
+    animator.on_step = progress.step
+    try:
+        with video, progress:
+            for segment in make_segments(animator, identity, speech, kept, frames=False):
+                video.append(segment.piece)
+                progress.segment(segment.index, taken=segment.finished is not None)
+                taken += segment.finished is not None
+    except NotDecoded as error:
+        file = free_name(options.output.with_suffix(f".segment{error.index}.latent"))
+        save_latent(file, error.latents, speech.new_frames(error.index))
+        raise InputError(f"{error} Its latents are in {file}.") from error
+    except KeyboardInterrupt:
+        if not video.saved:
+            raise
+        print(f"Stopped. {saved(video)}." + (" Start again to go on." if kept.usable else ""))
+        return INTERRUPTED
+    print(saved(video))
+    if taken:
+        print(f"{taken} of {speech.segments} segments were there from before.")
+    return 0
+
+
+def saved(video: VideoWriter) -> str:
+    return f"{video.saved.resolve()}: {video.seconds:.2f} s, {video.frames} frames"
 
 
 def run_examples(options: argparse.Namespace) -> int:
-    if not options.folder.is_dir():
-        raise InputError(f"There is no folder {options.folder}: make it, or choose another.")
-    portrait, group = (options.folder / f"hallo3_{name}.png" for name in ("portrait", "group"))
-    save_picture(builtin.portrait(), portrait)
-    save_picture(builtin.group(), group)
-    speech = shutil.copy(builtin.SPEECH, options.folder / "hallo3_speech.wav")
-    song = options.folder / "hallo3_song.wav"
-    save_sound(*builtin.song(), song)
-    print(f"{portrait}\n{group}\n{speech}\n{song}")
+    folder = options.folder or comfyui_folder("input")
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}: make it, or choose another.")
+    examples = {
+        "portrait.png": partial(save_picture, builtin.portrait()),
+        "group.png": partial(save_picture, builtin.group()),
+        "speech.wav": partial(write_file, content=builtin.SPEECH.read_bytes()),
+        "song.wav": partial(save_sound, *builtin.song()),
+    }
+    for name, save in examples.items():
+        path = folder / f"hallo3_{name}"
+        if path.exists() and not options.overwrite:
+            print(f"{path} was there already and is kept; --overwrite replaces it")
+        else:
+            save(path=path, overwrite=options.overwrite)
+            print(path)
     return 0
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    sources = find_sources(options.source)
+    sources = find_sources(options.source or comfyui_folder("models"))
+    folder = options.folder or comfyui_folder("models")
     plans = [plan(file, read_weights(file), options.dtype) for file in sources]
     if options.list:
         for made in plans:
@@ -233,36 +271,49 @@ def run_convert(options: argparse.Namespace) -> int:
         return 0
     size = 2 * sum(made.bytes for made in plans)
     with tqdm(total=size, unit="B", unit_scale=True, desc="checking, writing") as bar:
-        files = [file for made in plans for file in convert(made, options.folder, bar.update)]
+        files = [
+            file for made in plans for file in convert(made, folder, bar.update, options.overwrite)
+        ]
     for file in files:
         print(f"{file} ({file.stat().st_size / 1e9:.2f} GB)")
     return 0
 
 
 def run_plan(options: argparse.Namespace) -> int:
-    print("| memory | weights | portrait | speech | sampling | decoding | how |")
-    print("|---|---|---|---|---|---|---|")
+    print("| memory | weights | portrait | speech | sampling | decoding | motion | how |")
+    print("|---|---|---|---|---|---|---|---|")
     for memory in options.memory:
         for kind in options.dtype:
             start = f"| {memory:g} GB | {kind} | "
             try:
                 plan = plan_for(options.model, kind, memory * GB - RESERVED)
             except InputError as error:
-                print(f"{start}| | | | {error} |")
+                print(f"{start}| | | | | {error} |")
                 continue
             peaks = (f"{plan.peak(stage) / GB:.1f} GB" for stage in plan.stages)
             print(start + " | ".join((*peaks, plan.how)) + " |")
     return 0
 
 
+def run_store(options: argparse.Namespace) -> int:
+    store = SegmentStore.of_the_user(options.folder)
+    if options.empty:
+        store.empty()
+    files = store.files()
+    size = sum(file.stat().st_size for file in files) / STORE_GB
+    print(f"{store.folder}: {len(files)} segments, {size:.2f} of {store.size / STORE_GB:g} GB")
+    return 0
+
+
 def run_download(options: argparse.Namespace) -> int:
+    folder = options.folder or comfyui_folder("models")
     files = (*FILES, *TEXT_ENCODERS.get(options.text_encoder, ()))
     if options.list:
         for file in files:
             size = f"{file.gigabytes:.2f} GB, " if file.gigabytes else ""
-            print(f"{file.place(options.folder)}: {size}{file.licence}, {file.repository}")
+            print(f"{file.place(folder)}: {size}{file.licence}, {file.repository}")
         return 0
-    for path in download(files, options.folder):
+    for path in download(files, folder, options.overwrite):
         print(path)
     return 0
 
@@ -272,9 +323,10 @@ def run_evaluate(options: argparse.Namespace) -> int:
         raise InputError(
             "FID is of videos from real ones: give --fid FILE and --real VIDEO... both."
         )
-    inception = load_inception(options.fid) if options.fid else None
+    device = choose_device(options.device)
+    inception = load_inception(options.fid, device) if options.fid else None
     for video in options.videos:
-        report = evaluate(video, options.portrait, options.face_models, options.syncnet)
+        report = evaluate(video, options.portrait, options.face_models, options.syncnet, device)
         print(f"{video}: " + "\n  ".join(report.lines()), flush=True)
     if inception:
         made, real = (features(inception, videos) for videos in (options.videos, options.real))
@@ -285,7 +337,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def run_check(options: argparse.Namespace) -> int:
     status = 0
-    for file in options.files:
+    for file in options.files or installed_files(comfyui_folder("models")):
         try:
             print(f"{file}: " + "\n  ".join(check(file).lines()))
         except InputError as error:
@@ -296,6 +348,8 @@ def run_check(options: argparse.Namespace) -> int:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # said by `read_image` in a sentence
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     options = parse()
     try:
         return options.run(options)

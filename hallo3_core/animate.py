@@ -2,11 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
@@ -15,10 +17,10 @@ from .config import (
     AUDIO_WINDOW,
     LATENT_FRAMES,
     MOTION_FRAMES,
-    NEW_FRAMES,
     SEGMENT_FRAMES,
 )
 from .errors import InputError
+from .layers import KeyValue
 from .model import Hallo3
 from .noise import Noise
 from .portrait import Identity
@@ -26,6 +28,7 @@ from .sampling import (
     ALWAYS,
     SAMPLERS,
     Interval,
+    Predict,
     Schedule,
     guided,
     guided_at_once,
@@ -33,8 +36,10 @@ from .sampling import (
 )
 from .segments import fade_in, motion_latents, segment_windows
 from .speech import Speech
+from .store import NOTHING_KEPT, ClipStore, FinishedSegment
 from .transformer import Conditions
 from .vae import MOST_TILES, TILE_UNITS, decode
+from .video import encode_pictures
 
 FIRST_CHUNK = (3, 9)
 """Latent frames that are decoded first, and the frames that they become."""
@@ -48,17 +53,78 @@ SAMPLER = "sde-dpm++2m"
 
 @dataclass(frozen=True)
 class Segment:
-    """One finished piece of the video.
+    """One piece of the video.
 
     `latents` (1, 16, 13, height / 8, width / 8), float32; `frames` (frames, height, width, 3) in
-    [0, 1], the new ones, without the canvas around the picture; `repeated` (height, width, 3), the
-    frame before them.
+    [0, 1], the new ones, without the canvas around the picture, or None if they come from the
+    store and were not asked for; `finished`, what the store has of it, or None.
     """
 
     index: int
     latents: Tensor
-    frames: Tensor
-    repeated: Tensor
+    frames: Tensor | None
+    finished: FinishedSegment | None = None
+
+    @cached_property
+    def piece(self) -> bytes:
+        """The new frames as H.264 in an MP4."""
+        if self.finished:
+            return self.finished.piece.numpy().tobytes()
+        return encode_pictures(self.frames)
+
+
+class Animator(Protocol):
+    """Makes the segments of one clip, wherever its networks are."""
+
+    def sample(self, index: int, motion: Tensor) -> Tensor:
+        """Latents of a segment (1, 16, 13, height / 8, width / 8) that continues `motion`."""
+
+    def decode(self, index: int, latents: Tensor, count: int) -> Tensor:
+        """The first `count` frames of a segment on the canvas, (count, height, width, 3)."""
+
+    def extend(self, index: int, frames: Tensor) -> Tensor:
+        """Motion latents for segment `index`, which continues the two `frames` of the canvas."""
+
+
+def make_segments(
+    animator: Animator,
+    identity: Identity,
+    speech: Speech,
+    kept: ClipStore = NOTHING_KEPT,
+    *,
+    fade: bool = True,
+    frames: bool = True,
+) -> Iterator[Segment]:
+    """Yield the segments of a clip as they are ready; those that are `kept` are not made again.
+
+    Each fades from the end of the one before; the published program cuts (`fade` is False).
+    Without `frames` a segment that was kept has only its piece of the video.
+    """
+    motion, last, name = identity.motion, None, ""
+    for index in range(speech.segments):
+        name = kept.name(index, name)
+        found = kept.segment(name)
+        latents = found.latents if found else kept.latents(name)
+        if latents is None:
+            latents = animator.sample(index, motion)
+            kept.put_latents(name, latents)
+        new = None
+        if frames or not found:
+            canvas = animator.decode(index, latents, MOTION_FRAMES + speech.new_frames(index))
+            repeated, new = canvas[:, *identity.place].tensor_split([MOTION_FRAMES])
+            if fade and last is not None:
+                new = fade_in(new, repeated[-1], last.to(new))
+        if found:
+            motion, last = found.motion, found.last
+        else:
+            last = new[-1]
+            if index + 1 < speech.segments:
+                motion = animator.extend(index + 1, canvas[-MOTION_FRAMES:])
+        segment = Segment(index, latents, new, found)
+        if not found and kept.usable:
+            piece = torch.frombuffer(bytearray(segment.piece), dtype=torch.uint8)
+            kept.put_segment(name, FinishedSegment(latents, motion[:, :, :1], last, piece))
+        yield segment
 
 
 class NotDecoded(InputError):
@@ -72,104 +138,134 @@ class NotDecoded(InputError):
         self.index, self.latents = index, latents
 
 
-@torch.no_grad()
-def animate(
-    model: Hallo3,
-    identity: Identity,
-    speech: Speech,
-    noise: Noise,
-    *,
-    text: Tensor | None = None,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    interval: Interval = ALWAYS,
-    sampler: str = SAMPLER,
-    on_step: Callable[[], None] = lambda: None,
-) -> Iterator[Segment]:
-    """Yield the segments of the video as they are ready.
+class ModelAnimator:
+    """Makes segments with the networks of a `Hallo3`.
 
     `text` (1, tokens, width) is the encoded prompt, or none; `on_step` is called after every
     sampling step; `interval` is the part of the steps that is guided. What is constant over the
     video or over a segment is computed once for it.
     Segment i draws from the streams `initial` i, `steps` i and, but for the first, `motion` i.
     """
-    config, denoiser = model.config, model.denoiser
-    options = {"device": model.device, "dtype": model.dtype}
-    schedule = Schedule.published(steps)
-    latents_shape = (
-        1,
-        config.latent_channels,
-        LATENT_FRAMES,
-        config.latent_height,
-        config.latent_width,
-    )
 
-    no_text = torch.zeros(1, config.text_tokens, config.text_width, **options)
-    text = no_text if text is None else text.to(**options)
-    silence = torch.zeros(
-        1, SEGMENT_FRAMES, AUDIO_WINDOW, AUDIO_LAYERS, config.audio_channels, **options
-    )
-    with model.working(model.audio_projector):
-        no_tokens = model.audio_projector(silence)
-    with model.working(denoiser):
-        no_audio = denoiser.audio_keys_values(no_tokens)
-        face = denoiser.face_keys_values(identity.face.to(**options))
-        reference = denoiser.reference_keys_values([f.to(**options) for f in identity.features])
+    def __init__(
+        self,
+        model: Hallo3,
+        identity: Identity,
+        speech: Speech,
+        noise: Noise,
+        *,
+        text: Tensor | None = None,
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
+        interval: Interval = ALWAYS,
+        sampler: str = SAMPLER,
+        on_step: Callable[[], None] = lambda: None,
+    ):
+        self.model, self.identity, self.speech, self.noise = model, identity, speech, noise
+        self.text, self.steps, self.guidance = text, steps, guidance
+        self.interval, self.sampler, self.on_step = interval, sampler, on_step
+        self.schedule = Schedule.published(steps)
+        self.options = {"device": model.device, "dtype": model.dtype}
 
-    motion = identity.motion
-    for index in range(speech.segments):
-        windows = segment_windows(speech.features, index).to(**options)
+    def decides(self) -> tuple:
+        """All that decides the segments of the clip, but the speech."""
+        model = self.model
+        networks = (model.denoiser, model.audio_projector, model.vae)
+        settings = (self.text, self.steps, self.guidance, self.interval, self.sampler)
+        where = (torch.__version__, model.device.type, model.dtype)
+        return "hallo3_core", where, networks, self.identity, self.noise, settings
+
+    @cached_property
+    def constants(self) -> tuple[Tensor, Tensor, list[KeyValue], list[KeyValue]]:
+        """No text, tokens of silence, and the keys and values of the reference and the face."""
+        model, config = self.model, self.model.config
+        no_text = torch.zeros(1, config.text_tokens, config.text_width, **self.options)
+        silence = torch.zeros(
+            1, SEGMENT_FRAMES, AUDIO_WINDOW, AUDIO_LAYERS, config.audio_channels, **self.options
+        )
+        with model.working(model.audio_projector):
+            no_tokens = model.audio_projector(silence)
+        with model.working(model.denoiser):
+            features = (tokens.to(**self.options) for tokens in self.identity.features)
+            reference = model.denoiser.reference_keys_values(features)
+            face = model.denoiser.face_keys_values(self.identity.face.to(**self.options))
+            return no_text, no_tokens, model.placement.rest(reference), model.placement.rest(face)
+
+    @torch.no_grad()
+    def sample(self, index: int, motion: Tensor) -> Tensor:
+        try:
+            return self._sample(index, motion)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"There is not enough memory to sample segment {index}: close other programs, use "
+                "fp8 weights, or --device cpu."
+            ) from error
+
+    def _sample(self, index: int, motion: Tensor) -> Tensor:
+        model = self.model
+        constants = self.constants  # made before the denoiser works
+        motion = F.pad(motion, (0, 0, 0, 0, 0, LATENT_FRAMES - motion.shape[2]))
+        motion = motion.to(**self.options)
+        windows = segment_windows(self.speech.features, index).to(**self.options)
         with model.working(model.audio_projector):
             tokens = model.audio_projector(windows)
-        motion = motion.to(**options)
-        initial = noise.stream("initial", index).normal(*latents_shape).to(model.device)
-        draw = partial(noise.stream("steps", index).normal, *latents_shape)
-        with model.working(denoiser):
-            audio = denoiser.audio_keys_values(tokens)
-            without = Conditions(no_text, motion, reference, face, no_audio)
-            given = Conditions(text, motion, reference, face, audio)
-            if model.rows == 2 and guidance != 1 and interval == ALWAYS:
-                predict = guided_at_once(partial(predict_v, model, without + given), guidance)
-            else:
-                predict = guided(
-                    partial(predict_v, model, without),
-                    partial(predict_v, model, given),
-                    guidance,
-                    interval,
-                )
-            for estimate in sample(predict, initial, schedule, SAMPLERS[sampler], draw):
-                latents = estimate
-                on_step()
+        initial = self.noise.stream("initial", index).normal(*motion.shape).to(model.device)
+        draw = partial(self.noise.stream("steps", index).normal, *motion.shape)
+        with model.working(model.denoiser):
+            predict = self._guided(constants, motion, tokens)
+            for estimate in sample(predict, initial, self.schedule, SAMPLERS[self.sampler], draw):
+                require_numbers(estimate, index, model.dtype)
+                self.on_step()
+        return estimate
 
-        if not latents.isfinite().all():
-            raise InputError(
-                f"Segment {index} came out as no numbers in {model.dtype}: use bfloat16 or float32."
-            )
-        new = min(speech.frames - index * NEW_FRAMES, NEW_FRAMES)
+    def _guided(self, constants: tuple, motion: Tensor, tokens: Tensor) -> Predict:
+        """The prediction to sample a segment with, which has all keys and values on the device."""
+        model = self.model
+        no_text, no_tokens, *resting = constants
+        text = no_text if self.text is None else self.text.to(**self.options)
+        shared = motion, *map(model.placement.bring, resting)
+
+        def branch(text: Tensor, tokens: Tensor) -> Predict:
+            return partial(predict_v, model, model.denoiser.conditions(text, *shared, tokens))
+
+        if model.rows == 2 and self.guidance != 1 and self.interval == ALWAYS:
+            both = branch(torch.cat([no_text, text]), torch.cat([no_tokens, tokens]))
+            return guided_at_once(both, self.guidance)
+        branches = branch(no_text, no_tokens), branch(text, tokens)
+        return guided(*branches, self.guidance, self.interval)
+
+    @torch.no_grad()
+    def decode(self, index: int, latents: Tensor, count: int) -> Tensor:
+        model = self.model
         try:
             with model.working(model.vae):
-                frames = decode_images(model.vae, latents, MOTION_FRAMES + new, model.tiles)
+                return decode_images(model.vae, latents, count, model.tiles)
         except torch.OutOfMemoryError as error:
             raise NotDecoded(index, latents) from error
-        shown = frames[:, *identity.place]
-        yield Segment(index, latents, shown[MOTION_FRAMES:], shown[MOTION_FRAMES - 1])
 
-        if index + 1 < speech.segments:
-            last_frames = frames[-MOTION_FRAMES:].permute(3, 0, 1, 2)[None] * 2 - 1
-            draws = noise.stream("motion", index + 1)
-            with model.working(model.vae):
-                motion = motion_latents(model.vae, identity.portrait, last_frames, draws)
+    @torch.no_grad()
+    def extend(self, index: int, frames: Tensor) -> Tensor:
+        model, draws = self.model, self.noise.stream("motion", index)
+        with model.working(model.vae):
+            pixels = frames.permute(3, 0, 1, 2)[None] * 2 - 1
+            return motion_latents(model.vae, self.identity.portrait, pixels, draws)
 
 
-def without_seams(segments: Iterable[Segment]) -> Iterator[Segment]:
-    """The same segments, each fading from what the one before ended with."""
-    last = None
-    for segment in segments:
-        if last is not None:
-            frames = fade_in(segment.frames, segment.repeated, last)
-            segment = replace(segment, frames=frames)
-        last = segment.frames[-1]
-        yield segment
+def animate(
+    model: Hallo3, identity: Identity, speech: Speech, noise: Noise, *, fade: bool = True, **options
+) -> Iterator[Segment]:
+    """Yield the segments of the video as they are ready. `options` are those of `ModelAnimator`."""
+    animator = ModelAnimator(model, identity, speech, noise, **options)
+    return make_segments(animator, identity, speech, fade=fade)
+
+
+def require_numbers(estimate: Tensor, index: int, dtype: torch.dtype) -> None:
+    """Raise `InputError` if a denoised estimate has overflowed, so that no more time is lost."""
+    if not estimate.isfinite().all():
+        raise InputError(
+            f"Segment {index} came out as no numbers in {dtype}: use bfloat16 or float32, and no "
+            "LoRA that is too strong."
+        )
 
 
 def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor) -> Tensor:
@@ -195,7 +291,7 @@ def decode_images(
 ) -> Tensor:
     """The first frames of `latents`, on any device, as (count, height, width, 3) in [0, 1].
 
-    If the device has not the memory, in more and smaller tiles than asked for.
+    They are in main memory. If the device has not enough, in more and smaller tiles than asked for.
     """
     side, latents = min(latents.shape[-2:]), latents.to(vae.device)
     while True:
@@ -211,7 +307,7 @@ def decode_images(
 def _decode_images(vae: AutoencoderKLCogVideoX, latents: Tensor, count: int, tiles: int) -> Tensor:
     chunks, decoded = [], 0
     for pixels in decode(vae, latents, tiles):
-        chunks.append((pixels[0].permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1))
+        chunks.append((pixels[0].cpu().permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1))
         decoded += len(chunks[-1])
         if decoded >= count:
             break

@@ -14,6 +14,7 @@ before it:
 i is the segment. `initial` is what `torch.manual_seed(seed + i)` and ComfyUI's RandomNoise give.
 """
 
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal, Protocol
 
@@ -48,11 +49,11 @@ class SeededStream:
         return torch.rand(shape, generator=self.generator)
 
 
+@dataclass(frozen=True)
 class SeededNoise:
     """The random numbers that belong to `seed`."""
 
-    def __init__(self, seed: int):
-        self.seed = seed
+    seed: int
 
     def stream(self, purpose: Purpose, segment: int = 0) -> SeededStream:
         seed = (self.seed + segment) % 2**64

@@ -84,8 +84,14 @@ class Progress:
         self.segments.n = self.left.steps_done / self.left.steps
         self.segments.set_postfix_str(f"{in_words(self.left.seconds)} left")
 
-    def segment(self) -> None:
-        self.left.segment()
+    def segment(self, index: int, taken: bool = False) -> None:
+        """A segment is decoded, or was there from before and taken."""
+        if taken:
+            self.left.start(index + 1)
+            self.segments.n = index + 1
+            self.segments.refresh()
+        else:
+            self.left.segment()
 
     def __enter__(self) -> "Progress":
         return self

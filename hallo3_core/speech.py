@@ -1,7 +1,7 @@
 """Speech features: wav2vec2 hidden states at the frame rate of the video."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryFile
 
 import torch
@@ -10,15 +10,15 @@ from torch import Tensor
 from transformers import Wav2Vec2Model
 
 from .config import (
-    AUDIO_LAYERS,
     FPS,
+    NEW_FRAMES,
     SAMPLE_RATE,
     SEGMENT_FRAMES,
     frame_count,
     segment_count,
 )
-from .long_speech import FRAME_SAMPLES, long_hidden_states
-from .resample import resample
+from .long_speech import FRAME_SAMPLES, long_hidden_states, widened
+from .sound import Sound
 
 LONGEST_PASS = 3 * 60 * FPS
 """Frames that are encoded by a single call of the encoder; longer speech goes by another way."""
@@ -30,21 +30,28 @@ class Speech:
 
     `features` (padded frames, 12, channels) are hidden states of the speech encoder, one row for
     each video frame and for the silence that fills the last clip of 49; `frames` is how many of
-    them the video has.
+    them the video has. `sound` is what they were made from, if that is known, and `encoder` the
+    fingerprint of the speech encoder.
     """
 
     features: "Tensor | FeatureFile"
     frames: int
+    sound: Sound | None = None
+    encoder: str = ""
 
     @property
     def segments(self) -> int:
         return segment_count(self.frames)
 
+    def new_frames(self, index: int) -> int:
+        """How many frames segment `index` brings."""
+        return min(self.frames - index * NEW_FRAMES, NEW_FRAMES)
+
     def on_disk(self) -> "Speech":
         """The same with its features in a file: they take 55 MB a minute."""
         if isinstance(self.features, FeatureFile):
             return self
-        return Speech(FeatureFile(self.features.unbind(1)), self.frames)
+        return replace(self, features=FeatureFile(self.features.unbind(1)))
 
 
 class FeatureFile:
@@ -80,7 +87,7 @@ class FeatureFile:
 
 def prepare_waveform(waveform: Tensor, rate: int) -> Tensor:
     """(channels, samples) at `rate` Hz to (samples,) at 16 kHz, mono, float32."""
-    return resample(waveform.float().mean(0), rate, SAMPLE_RATE)
+    return Sound(waveform.float(), rate).prepared()
 
 
 @torch.no_grad()
@@ -108,15 +115,16 @@ def hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tenso
     """The encoder's 12 hidden states after the embedding.
 
     (samples,) to (steps, 12, channels), float32 on the CPU. The convolutional features are
-    interpolated to `steps` before the encoder sees them.
+    interpolated to `steps` before the encoder sees them. The encoder's parts are called one by one,
+    because a hook on it would change what other threads compute with it.
     """
-
-    def resize(module, inputs, features: Tensor) -> Tensor:
-        return F.interpolate(features, size=steps, mode="linear", align_corners=True)
-
-    handle = encoder.feature_extractor.register_forward_hook(resize)
-    try:
-        out = encoder(waveform[None].to(encoder.device, encoder.dtype), output_hidden_states=True)
-    finally:
-        handle.remove()
-    return torch.stack(out.hidden_states[-AUDIO_LAYERS:], dim=2)[0].float().cpu()
+    features = encoder.feature_extractor(waveform[None].to(encoder.device, encoder.dtype))
+    features = F.interpolate(features, size=steps, mode="linear", align_corners=True)
+    hidden = encoder.feature_projection(features.transpose(1, 2))[0]
+    hidden = encoder.encoder.layer_norm(hidden + encoder.encoder.pos_conv_embed(hidden))
+    states = []
+    for layer in encoder.encoder.layers:
+        hidden = layer.layer_norm(hidden + layer.attention(hidden)[0])
+        hidden = layer.final_layer_norm(hidden + layer.feed_forward(hidden))
+        states.append(widened(encoder, hidden[0]))
+    return torch.stack(states, dim=1)

@@ -2,13 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .animate import (
-    AnimatePortrait,
-    AnimateSegments,
-    JoinSegments,
-    SegmentImages,
-    StoreSegment,
-)
+from .animate import AnimatePortrait
 from .faces import FindFace
 from .identity import EncodeIdentity
 from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
@@ -36,8 +30,4 @@ class Hallo3Extension(ComfyExtension):
             DecodeVAE,
             ExtendWithMotionFrames,
             AnimatePortrait,
-            AnimateSegments,
-            StoreSegment,
-            SegmentImages,
-            JoinSegments,
         ]

@@ -8,20 +8,22 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hallo3_core.config import (
+    FPS,
     LATENT_FRAMES,
     NEW_FRAMES,
     Hallo3Config,
 )
 from ..hallo3_core.errors import InputError
+from ..hallo3_core.new_frames import write_new_frames
 from ..hallo3_core.portrait import Identity
 from ..hallo3_core.segments import segment_windows
+from ..hallo3_core.speech import Speech
 from .host.memory import plan
 from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, RunOnce
 from .host.sampling import published_sampler, published_sigmas, sample_segment
-from .host.time_left import running_clip
+from .host.time_left import ClipTime
 from .sockets import (
     CATEGORY,
-    HeardSpeech,
     MotionSocket,
     guidance_input,
     identity_input,
@@ -38,7 +40,7 @@ from .sockets import (
 logger = logging.getLogger(__name__)
 
 FRAMES = "hallo3_new_frames"
-"""Where a LATENT says how many new frames its segment has; without it, 47."""
+"""Where an empty LATENT says how many new frames its segment has; stock samplers hand it on."""
 
 
 def motion_input() -> io.Input:
@@ -59,7 +61,7 @@ def hallo3_model(model) -> Hallo3Model:
 
 
 def condition(
-    model, identity: Identity, speech: HeardSpeech, index: int, positive, motion
+    model, identity: Identity, speech: Speech, index: int, positive, motion
 ) -> tuple[list, list, dict]:
     """Positive and negative conditioning and an empty LATENT for one segment."""
     host_model = hallo3_model(model)
@@ -71,9 +73,10 @@ def condition(
             f"{speech.segments}, from 0 to {speech.segments - 1}."
         )
     host_model.latent_format.learn_colours(identity)
-    project = RunOnce(host_model.model_config.companions.audio_projector)
+    companions = host_model.model_config.companions
+    project = RunOnce(companions.audio_projector, model.load_device)
     windows = segment_windows(speech.features, index)
-    tokens, no_tokens = project(torch.cat([windows, torch.zeros_like(windows)])).chunk(2)
+    tokens, no_tokens = project(torch.cat([windows, torch.zeros_like(windows)])).cpu().chunk(2)
     no_text = torch.zeros(1, config.text_tokens, config.text_width)
     if motion is None:
         motion = identity.motion
@@ -84,7 +87,7 @@ def condition(
 
     positive = positive or [[no_text, {}]]
     samples = torch.zeros(1, config.latent_channels, LATENT_FRAMES, *identity.motion.shape[-2:])
-    frames = min(speech.frames - index * NEW_FRAMES, NEW_FRAMES)
+    frames = speech.new_frames(index)
     return (
         [steer(fit_text(text, config), options, tokens) for text, options in positive],
         [steer(no_text, {}, no_tokens)],
@@ -106,6 +109,19 @@ def fit_text(text: Tensor, config: Hallo3Config) -> Tensor:
             config.text_tokens,
         )
     return F.pad(text, (0, 0, 0, config.text_tokens - text.shape[1]))
+
+
+def segment_sound_output() -> io.Audio.Output:
+    return io.Audio.Output(
+        display_name="audio", tooltip="The part of the speech that this segment shows."
+    )
+
+
+def segment_sound(speech: Speech, index: int) -> dict:
+    """The sound of the new frames of a segment, as ComfyUI's AUDIO."""
+    start = index * NEW_FRAMES
+    sound = speech.sound.cut(start / FPS, (start + speech.new_frames(index)) / FPS)
+    return {"waveform": sound[None], "sample_rate": speech.sound.rate}
 
 
 class SegmentConditioning(io.ComfyNode):
@@ -132,6 +148,7 @@ class SegmentConditioning(io.ComfyNode):
                     display_name="negative", tooltip="Silence, no prompt, the same portrait."
                 ),
                 io.Latent.Output(display_name="latent", tooltip="Empty, of the segment's size."),
+                segment_sound_output(),
             ],
         )
 
@@ -139,7 +156,8 @@ class SegmentConditioning(io.ComfyNode):
     def execute(
         cls, model, identity, speech, segment_index, positive=None, motion=None
     ) -> io.NodeOutput:
-        return io.NodeOutput(*condition(model, identity, speech, segment_index, positive, motion))
+        conditioned = condition(model, identity, speech, segment_index, positive, motion)
+        return io.NodeOutput(*conditioned, segment_sound(speech, segment_index))
 
 
 class Sampler(io.ComfyNode):
@@ -203,7 +221,8 @@ class SampleSegment(io.ComfyNode):
                 *interval_inputs(),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="The segment, for Decode VAE.")
+                io.Latent.Output(display_name="latent", tooltip="The segment, for Decode VAE."),
+                segment_sound_output(),
             ],
         )
 
@@ -223,18 +242,18 @@ class SampleSegment(io.ComfyNode):
         guidance_start=0.0,
         guidance_end=1.0,
     ) -> io.NodeOutput:
-        clip = running_clip(segment_index, steps)
-        clip.start(segment_index)
-        conditioned = condition(model, identity, speech, segment_index, positive, motion)
-        return io.NodeOutput(
-            sample_segment(
-                model,
-                *conditioned,
-                seed=(seed + segment_index) % 2**64,
-                steps=steps,
-                guidance=guidance,
-                sampler=sampler,
-                interval=(guidance_start, guidance_end),
-                on_step=clip.step,
-            )
+        clip = ClipTime(segments=1, steps=steps, decoding=0)
+        latent = sample_segment(
+            model,
+            *condition(model, identity, speech, segment_index, positive, motion),
+            seed=(seed + segment_index) % 2**64,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            interval=(guidance_start, guidance_end),
+            index=segment_index,
+            clip=clip,
         )
+        clip.done("sampled")
+        samples = write_new_frames(latent["samples"], speech.new_frames(segment_index))
+        return io.NodeOutput(latent | {"samples": samples}, segment_sound(speech, segment_index))

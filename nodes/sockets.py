@@ -1,14 +1,9 @@
 """What travels between the nodes, and the inputs that several of them have."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..hallo3_core.animate import GUIDANCE, SAMPLER, STEPS
 from ..hallo3_core.sampling import SAMPLERS, TRAINING_STEPS
-from ..hallo3_core.speech import Speech
 
 CATEGORY = "Hallo3"
 
@@ -18,37 +13,6 @@ FaceSocket = io.Custom("HALLO3_FACE")
 IdentitySocket = io.Custom("HALLO3_IDENTITY")
 SpeechSocket = io.Custom("HALLO3_SPEECH")
 MotionSocket = io.Custom("HALLO3_MOTION")
-SegmentSocket = io.Custom("HALLO3_SEGMENT")
-
-
-@dataclass(frozen=True)
-class HeardSpeech(Speech):
-    """Speech, and the sound it came from: waveform (channels, samples) and its rate."""
-
-    waveform: Tensor
-    rate: int
-
-
-@dataclass(frozen=True)
-class StoredSegment:
-    """A finished segment: its latents, and the file with its new frames, `previous` before it.
-
-    `last` (height, width, 3), uint8, is its last frame.
-    """
-
-    latents: Tensor
-    frames: int
-    last: Tensor
-    file: Path
-    previous: "StoredSegment | None"
-
-    def all(self) -> list["StoredSegment"]:
-        """This segment and those before it, the first one first."""
-        segments, segment = [], self
-        while segment:
-            segments.append(segment)
-            segment = segment.previous
-        return segments[::-1]
 
 
 def model_input() -> io.Model.Input:
@@ -88,8 +52,8 @@ def seed_input() -> io.Int.Input:
         default=0,
         min=0,
         max=2**64 - 1,
-        control_after_generate=True,
-        tooltip="Give all nodes of a video the same seed; segment_index makes them differ.",
+        control_after_generate=io.ControlAfterGenerate.fixed,
+        tooltip="Link one seed to all nodes of a video; segment_index makes the segments differ.",
     )
 
 

@@ -1,16 +1,14 @@
 """Encode Speech and Encode Prompt."""
 
-import logging
+from dataclasses import replace
 
 import comfy.sd
 from comfy_api.latest import io
 
 from ..hallo3_core import builtin
-from ..hallo3_core.errors import InputError
-from ..hallo3_core.speech import prepare_waveform
-from .sockets import CATEGORY, HeardSpeech, SpeechEncoder, SpeechSocket
-
-logger = logging.getLogger(__name__)
+from ..hallo3_core.audio import sound_of_audio
+from .host.say import say
+from .sockets import CATEGORY, SpeechEncoder, SpeechSocket
 
 
 class EncodeSpeech(io.ComfyNode):
@@ -39,19 +37,15 @@ class EncodeSpeech(io.ComfyNode):
 
     @classmethod
     def execute(cls, audio, speech_encoder) -> io.NodeOutput:
-        waveform, rate = audio["waveform"][0], audio["sample_rate"]
-        if len(audio["waveform"]) > 1:
-            logger.warning(
-                "The audio is a batch of %d sounds: the first is taken.", len(audio["waveform"])
-            )
-        if not waveform.numel():
-            raise InputError("The audio has no length: connect speech.")
-        if not waveform.isfinite().all():
-            raise InputError("The audio has samples that are no numbers: export it again.")
-        speech = speech_encoder.encode(prepare_waveform(waveform, rate))
-        heard = HeardSpeech(speech.features, speech.frames, waveform, rate)
-        duration = waveform.shape[-1] / rate
-        return io.NodeOutput(heard, duration, heard.frames, heard.segments)
+        sound = sound_of_audio(audio, "The speech")
+        speech = replace(
+            speech_encoder.encode(sound.prepared()),
+            sound=sound,
+            encoder=speech_encoder.fingerprint(),
+        )
+        segments = "1 segment" if speech.segments == 1 else f"{speech.segments} segments"
+        say(f"{sound.seconds:.2f} s: {speech.frames} frames in {segments}")
+        return io.NodeOutput(speech, sound.seconds, speech.frames, speech.segments)
 
 
 class EncodePrompt(io.ComfyNode):

@@ -9,6 +9,12 @@ import parity
 from hallo3_core.model import Hallo3
 
 
+@pytest.fixture(autouse=True)
+def empty_store(monkeypatch, tmp_path):
+    """Every test begins without finished segments."""
+    monkeypatch.setenv("HALLO3_STORE", str(tmp_path / "segments"))
+
+
 @pytest.fixture(scope="session")
 def recorded_model() -> Hallo3:
     """The tiny model that the published program's numbers were recorded with, float32."""

@@ -10,9 +10,12 @@ import latent_preview
 import torch
 from torch import Tensor
 
+from ...hallo3_core.animate import require_numbers
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.noise import SeededNoise
 from ...hallo3_core.sampling import ALWAYS, SAMPLERS, Interval, Schedule, inside, sample
+from .memory import enough_memory
+from .time_left import ClipTime
 
 
 def published_sigmas(model: comfy.model_patcher.ModelPatcher, steps: int) -> Tensor:
@@ -51,6 +54,8 @@ def _sample(
 
     guider = model.inner_model
     guidance = getattr(guider, "cfg", 1.0)
+    masked = extra_args.get("denoise_mask") is not None
+    stays = torch.zeros_like(x, dtype=torch.bool)
 
     def predict(x: Tensor, timestep: Tensor) -> Tensor:
         if interval != ALWAYS:
@@ -58,6 +63,8 @@ def _sample(
         sigma = table.sigmas[timestep].to(x)
         alpha = torch.rsqrt(1 + sigma**2)
         denoised = model(x / alpha, sigma.expand(len(x)), **extra_args)
+        if masked:
+            torch.eq(denoised, model.latent_image, out=stays)
         return (alpha * x - denoised) / (sigma * alpha)
 
     draws = SeededNoise(extra_args.get("seed") or 0).stream("steps")
@@ -72,7 +79,7 @@ def _sample(
     finally:
         if interval != ALWAYS:
             guider.cfg = guidance  # ComfyUI keeps the guider for the next run
-    return denoised
+    return torch.where(stays, model.latent_image, denoised) if masked else denoised
 
 
 def sample_segment(
@@ -86,29 +93,34 @@ def sample_segment(
     guidance: float,
     sampler: str,
     interval: Interval,
-    on_step: Callable[[], None],
+    index: int,
+    clip: ClipTime,
 ) -> dict:
     """A LATENT sampled as published, with progress and preview; `seed` is the segment's own.
 
-    `on_step` is called after every step.
+    `clip` is told of every step. Raises `InputError` if segment `index` overflows or does not fit
+    into memory.
     """
     empty = latent["samples"]
-    preview = latent_preview.prepare_callback(model, steps)
+    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
-    def callback(*step) -> None:
-        preview(*step)
-        on_step()
+    def callback(step: int, denoised: Tensor, x: Tensor, steps: int) -> None:
+        require_numbers(denoised, index, model.model.get_dtype_inference())
+        picture = previewer and previewer.decode_latent_to_preview_image("JPEG", denoised)
+        clip.step()
+        clip.bar.update_absolute(clip.steps_done, preview=picture)
 
-    samples = comfy.sample.sample_custom(
-        model,
-        comfy.sample.prepare_noise(empty, seed),
-        guidance,
-        published_sampler(sampler, interval),
-        published_sigmas(model, steps),
-        positive,
-        negative,
-        empty,
-        callback=callback,
-        seed=seed,
-    )
+    with enough_memory(f"sample segment {index}"):
+        samples = comfy.sample.sample_custom(
+            model,
+            comfy.sample.prepare_noise(empty, seed),
+            guidance,
+            published_sampler(sampler, interval),
+            published_sigmas(model, steps),
+            positive,
+            negative,
+            empty,
+            callback=callback,
+            seed=seed,
+        )
     return latent | {"samples": samples}

@@ -1,25 +1,39 @@
 """The speech encoder under ComfyUI's model management."""
 
+from collections.abc import Callable
+from functools import cache
+
 import comfy.model_management
 import comfy.model_patcher
 from torch import Tensor, nn
 from transformers import Wav2Vec2Model
 
+from ...hallo3_core.fingerprint import fingerprint
 from ...hallo3_core.memory import steady_memory
 from ...hallo3_core.speech import Speech, encode_speech
+
+
+def load_patcher(
+    load: Callable[[], Wav2Vec2Model], disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The encoder in a patcher, which is never a dynamic one and can be made anew."""
+    module = nn.Module()
+    module.wav2vec2 = load()
+    patcher = comfy.model_patcher.ModelPatcher(
+        module,
+        load_device=comfy.model_management.text_encoder_device(),
+        offload_device=comfy.model_management.text_encoder_offload_device(),
+    )
+    patcher.cached_patcher_init = (load_patcher, (load,))
+    return patcher
 
 
 class SpeechEncoder:
     """wav2vec2, loaded when it is needed."""
 
-    def __init__(self, wav2vec2: Wav2Vec2Model):
-        module = nn.Module()
-        module.wav2vec2 = wav2vec2
-        self.patcher = comfy.model_patcher.ModelPatcher(
-            module,
-            load_device=comfy.model_management.text_encoder_device(),
-            offload_device=comfy.model_management.text_encoder_offload_device(),
-        )
+    def __init__(self, load: Callable[[], Wav2Vec2Model]):
+        self.patcher = load_patcher(load)
+        self.fingerprint = cache(lambda: fingerprint(self.patcher.model.wav2vec2))
 
     def encode(self, waveform: Tensor) -> Speech:
         """Features of a waveform (samples,) at 16 kHz."""

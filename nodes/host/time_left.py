@@ -1,53 +1,52 @@
-"""The time left of a clip, on the node that the user sees and in the log."""
+"""What a node is doing, and how long it will take: under the node, in its bar and in the log."""
 
 import logging
 
-from comfy_execution.progress import get_progress_state
-from comfy_execution.utils import get_executing_context
-from server import PromptServer
+import comfy.utils
 
 from ...hallo3_core.progress import TimeLeft, in_words
+from .say import say, show
 
 logger = logging.getLogger(__name__)
 
-_clips: dict[str, "ClipTime"] = {}
-"""Of nodes that have laid out a clip, by their ids."""
-
 
 class ClipTime(TimeLeft):
-    """Shows on a node what is left of a clip, after every step from the second on."""
+    """Tells the user of a clip of `segments`, or of a single one, how far it is.
 
-    def __init__(self, node: str, segments: int, steps: int, decoding: float):
+    `decoding` is to be set before the first segment of a clip is sampled.
+    `bar` is the node's own and grows evenly over all steps of all segments.
+    """
+
+    def __init__(self, segments: int, steps: int, decoding: float | None = None):
         super().__init__(segments, steps, decoding)
-        self.node = node
+        self.began, self.taken = self.clock(), 0
+        self.bar = comfy.utils.ProgressBar(segments * steps)
 
     def step(self) -> None:
         super().step()
         if self.step_times[1:]:
-            self.show()
+            self._say(f"sampling, {in_words(self.seconds)} left")
 
-    def show(self) -> None:
-        done, step = divmod(self.steps_done - 1, self.steps)
-        text = f"segment {done + 1} of {self.segments}, {in_words(self.seconds)} left"
-        if step == 1:
-            logger.info("Hallo3: %s", text)
-        if server := getattr(PromptServer, "instance", None):
-            server.send_progress_text(text, self.node)
+    def decode(self) -> None:
+        """Sampling of a segment is done, and its pictures are made."""
+        self._say("decoding")
 
+    def take(self, segment: int) -> None:
+        """A segment was there from an earlier run."""
+        self.taken += 1
+        self.start(segment + 1)
+        self.bar.update_absolute(self.steps_done)
 
-def begin(segments: int, steps: int, decoding: float) -> None:
-    """The node that runs lays out a clip, whose segments take `decoding` s to be decoded each."""
-    node = _shown_node()
-    _clips[node] = ClipTime(node, segments, steps, decoding)
+    def done(self, what: str) -> None:
+        """All is done; `what` begins the line, such as "sampled"."""
+        line = f"{what} in {in_words(self.clock() - self.began)}"
+        if self.taken:
+            line += f"; {self.taken} of {self.segments} segments were there from before"
+        say(line)
 
-
-def running_clip(segment: int, steps: int = 1) -> ClipTime:
-    """The clip that the node that runs belongs to; a node of its own has only that segment."""
-    node = _shown_node()
-    return _clips.get(node) or ClipTime(node, segment + 1, steps, decoding=0)
-
-
-def _shown_node() -> str:
-    """The id of the node that runs, or of the one that has expanded to it."""
-    context = get_executing_context()
-    return get_progress_state().dynprompt.get_display_node_id(context.node_id) if context else ""
+    def _say(self, doing: str) -> None:
+        if self.segments > 1:
+            doing = f"segment {self.segments_done + 1} of {self.segments}: {doing}"
+        if self.steps_done % self.steps == 2 % self.steps:
+            logger.info("Hallo3: %s", doing)
+        show(doing)

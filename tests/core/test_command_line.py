@@ -15,8 +15,8 @@ from PIL import Image
 
 from hallo3_core import __main__ as command_line
 from hallo3_core import builtin
-from hallo3_core.animate import Segment
-from hallo3_core.video import read_speech
+from hallo3_core.animate import ModelAnimator, Segment
+from hallo3_core.sound_file import read_sound
 from parity import FIXTURES
 
 ROOT = Path(__file__).parents[2]
@@ -34,17 +34,20 @@ def speech(tmp_path) -> Path:
 
 @pytest.fixture
 def run(tmp_path, speech, monkeypatch, capsys):
-    """Animate into `out/video.mp4`; gives exit status, what was printed and complained of."""
+    """Animate into `out/video.mp4`, or run another command; gives exit status, what was printed
+    and complained of. True gives the bare option, False its opposite, None leaves it out."""
 
-    def run(**options):
-        options = {
-            "speech": speech,
-            "steps": 1,
-            "output": tmp_path / "out" / "video.mp4",
-            **options,
-        }
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        monkeypatch.setattr(sys, "argv", ["hallo3_core", "animate", *words, "--quiet"])
+    def run(command="animate", **options):
+        if command == "animate":
+            output = tmp_path / "out" / "video.mp4"
+            usual = {"speech": speech, "steps": 1, "output": output, "quiet": True}
+            options = usual | options
+        words = []
+        for name, value in options.items():
+            if value is not None:
+                words.append(f"--no-{name}" if value is False else f"--{name}")
+                words += [] if isinstance(value, bool) else [str(value)]
+        monkeypatch.setattr(sys, "argv", ["hallo3_core", command, *words])
         status = command_line.main()
         return status, *capsys.readouterr()
 
@@ -52,7 +55,6 @@ def run(tmp_path, speech, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path / "out")
     yield run
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def shape(path: Path) -> tuple[int, int, int]:
@@ -68,34 +70,54 @@ def test_a_square_portrait_and_a_wide_one(run, tmp_path, picture):
     assert (status, complaints) == (0, "")
     assert printed == f"{output}: 0.32 s, 8 frames\n"
     assert shape(output) == (8, 128, 128)
-    status, *_ = run(portrait=picture)
-    assert status == 0
-    assert shape(output) == (8, 128, 192)
+    wide = tmp_path / "out" / "wide.mp4"
+    assert run(portrait=picture, output=wide)[0] == 0
+    assert shape(wide) == (8, 128, 192)
 
 
 def test_same_seed_same_video(run, tmp_path):
-    output = tmp_path / "out" / "video.mp4"
     videos = []
-    for seed in (5, 5, 6):
-        assert run(seed=seed)[0] == 0
+    for index, seed in enumerate((5, 5, 6)):
+        output = tmp_path / "out" / f"{index}.mp4"
+        assert run(seed=seed, output=output, store=False)[0] == 0
         videos.append(output.read_bytes())
     assert videos[0] == videos[1] != videos[2]
+
+
+def test_without_a_name_the_next_free_one_is_taken(run, tmp_path):
+    for name in ("hallo3.mp4", "hallo3_2.mp4"):
+        _, printed, _ = run(output=None)
+        assert printed.startswith(f"{tmp_path / 'out' / name}: ")
+
+
+def test_finished_segments_are_taken_again(run, tmp_path):
+    """The video is the same, and the store says what it has."""
+    outputs = [tmp_path / "out" / name for name in ("first.mp4", "second.mp4", "third.mp4")]
+    prints = [run(output=output)[1] for output in outputs[:2]]
+    assert [text.splitlines()[1:] for text in prints] == [
+        [],
+        ["1 of 1 segments were there from before."],
+    ]
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    assert "segments: 1 segments, 0.00 of 20 GB" in run("store")[1]
+    assert "segments: 0 segments" in run("store", empty=True)[1]
+    assert len(run(output=outputs[2])[1].splitlines()) == 1
 
 
 def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
     jobs = []
 
-    def animate(model, identity, speech, noise, **options):
-        jobs.append((model, identity, speech, noise, options))
-        frames = torch.zeros(8, *identity.size, 3)
-        yield Segment(0, torch.empty(0), frames, frames[0])
+    def make_segments(animator, identity, *_, **__):
+        jobs.append(animator)
+        yield Segment(0, torch.empty(0), torch.zeros(8, *identity.size, 3))
 
-    monkeypatch.setattr(command_line, "animate", animate)
+    monkeypatch.setattr(command_line, "make_segments", make_segments)
     mask = Image.new("L", (90, 60))
     mask.paste(255, (30, 20, 60, 40))
     mask.save(tmp_path / "mask.png")
     run(portrait=picture)
     run(
+        output="changed.mp4",
         portrait=picture,
         seed=9,
         prompt="a person speaks",
@@ -105,16 +127,15 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
         dtype="bfloat16",
         **{"face-mask": tmp_path / "mask.png"},
     )
-    (model, identity, speech, noise, options), changed = jobs
-    assert (model.dtype, noise.seed, speech.frames) == (torch.float32, 0, 8)
-    assert options["text"] is None
-    assert (options["steps"], options["guidance"], options["sampler"]) == (1, 3.5, "sde-dpm++2m")
-    changed_model, changed_identity, _, changed_noise, options = changed
-    assert (changed_model.dtype, changed_noise.seed) == (torch.bfloat16, 9)
-    assert options["text"].shape == (1, 226, 4096)
-    assert (options["steps"], options["guidance"], options["sampler"]) == (7, 2.5, "ddim")
-    assert torch.equal(identity.portrait, changed_identity.portrait)
-    difference = identity.features[0] - changed_identity.features[0].float()
+    job, changed = jobs
+    assert (job.model.dtype, job.noise.seed, job.speech.frames) == (torch.float32, 0, 8)
+    assert job.text is None
+    assert (job.steps, job.guidance, job.sampler) == (1, 3.5, "sde-dpm++2m")
+    assert (changed.model.dtype, changed.noise.seed) == (torch.bfloat16, 9)
+    assert changed.text.shape == (1, 226, 4096)
+    assert (changed.steps, changed.guidance, changed.sampler) == (7, 2.5, "ddim")
+    assert torch.equal(job.identity.portrait, changed.identity.portrait)
+    difference = job.identity.features[0] - changed.identity.features[0].float()
     assert difference.abs().max() > 0.1
 
 
@@ -136,9 +157,9 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
         ({"device": "toaster"}, "The device toaster cannot be used"),
         ({"face-mask": "nowhere.png"}, "There is no picture nowhere.png"),
         ({"model": "nowhere"}, "There is no model nowhere"),
-        ({"model": "{folder}"}, "There is no weights file"),
-        ({"model": "{speech}"}, "damaged or cut short"),
-        ({"model": "{vae}"}, "is not Hallo3 but the CogVideoX VAE"),
+        ({"model": "{folder}"}, "There is no Hallo3 in"),
+        ({"model": "{speech}"}, "is a sound or a video, not weights"),
+        ({"model": "{vae}"}, "is not the Hallo3 transformers but the CogVideoX VAE"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(run, tmp_path, picture, speech, options, says):
@@ -178,27 +199,53 @@ def test_examples_are_copied_on_request(tmp_path, monkeypatch, capsys):
     portrait, group, speech, song = files = [tmp_path / f"hallo3_{name}" for name in names]
     assert capsys.readouterr().out.split() == [str(file) for file in files]
     assert Image.open(portrait).size == (512, 512)
-    assert Image.open(group).size == (1024, 512)
+    assert Image.open(group).size == (1536, 512)
     assert speech.read_bytes() == builtin.SPEECH.read_bytes()
-    (spoken, rate), (sung, _) = read_speech(speech), read_speech(song)
-    assert rate == 16_000
-    assert sung.shape == spoken.shape
-    assert 0.01 < (sung - spoken).std() < 0.2
+    spoken, sung = read_sound(speech), read_sound(song)
+    assert spoken.rate == 16_000
+    assert sung.samples == spoken.samples
+    assert 0.01 < (sung.mono() - spoken.mono()).std() < 0.2
 
 
 def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
-    def animate(model, identity, *_, **__):
-        height, width = identity.size
-        frames = torch.zeros(47, height, width, 3)
-        yield Segment(0, torch.empty(0), frames, frames[0])
-        raise KeyboardInterrupt
+    """Beside a video of that name, which stays; the next try goes on from there."""
+    sample, sampled = ModelAnimator.sample, []
 
-    monkeypatch.setattr(command_line, "animate", animate)
-    output = tmp_path / "out" / "video.mp4"
+    def stop_in_the_second(self, index, motion):
+        sampled.append(index)
+        if sampled == [0, 1]:
+            raise KeyboardInterrupt
+        return sample(self, index, motion)
+
+    monkeypatch.setattr(ModelAnimator, "sample", stop_in_the_second)
     status, printed, _ = run(speech=builtin.SPEECH)
+    unfinished = tmp_path / "out" / "video.unfinished.mp4"
     assert status == 130
-    assert printed == f"Stopped. {output}: 1.88 s, 47 frames.\n"
-    assert shape(output) == (47, 128, 128)
+    assert printed == f"Stopped. {unfinished}: 1.88 s, 47 frames. Start again to go on.\n"
+    assert shape(unfinished) == (47, 128, 128)
+    status, printed, _ = run(speech=builtin.SPEECH)
+    assert status == 0
+    assert printed.endswith("129 frames\n1 of 3 segments were there from before.\n")
+    assert sampled == [0, 1, 1, 2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
+def test_a_killed_job_goes_on_where_it_was(tmp_path):
+    """At some moment after the first segment, in a process of its own."""
+    output, store = tmp_path / "v.mp4", tmp_path / "segments"
+    command = [sys.executable, "-m", "hallo3_core", "animate", "--steps", "1", "--quiet"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, "--output", output], cwd=ROOT, **pipes)
+    while not list(store.glob("*.segment")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    output.unlink(missing_ok=True)
+    again = tmp_path / "again.mp4"
+    finished = subprocess.run([*command, "--output", again], cwd=ROOT, check=True, **pipes)
+    assert "of 3 segments were there from before" in finished.stdout
+    assert shape(again) == (129, 128, 128)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")

@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 import torch
 
@@ -110,3 +113,26 @@ def test_long_speech_is_the_same_in_little_memory(monkeypatch):
     error = (found.features[:] - expected.features).abs().max()
     assert error < 1e-4 * expected.features.std()
     assert torch.equal(found.features[100:107], found.features[:][100:107])
+
+
+@pytest.mark.parametrize("longest", [speech_module.LONGEST_PASS, 20])
+def test_two_threads_encode_at_once(monkeypatch, longest):
+    """Each waits for the other in the encoder, which both of them use."""
+    monkeypatch.setattr(speech_module, "LONGEST_PASS", longest)
+    encoder = builtin.load().speech_encoder
+    generator = torch.Generator().manual_seed(2)
+    waveforms = [torch.randn(samples, generator=generator) for samples in (60_000, 19_000)]
+    waveforms[0] *= torch.linspace(0, 1, 60_000) ** 4
+    alone = [encode_speech(encoder, waveform).features[:] for waveform in waveforms]
+    barrier = Barrier(2)
+
+    def meet(*_) -> None:
+        barrier.wait(timeout=60)
+
+    encoder.feature_extractor.conv_layers[0].conv.register_forward_pre_hook(meet)
+    with ThreadPoolExecutor(2) as pool:
+        encoded = pool.map(encode_speech, [encoder, encoder], waveforms)
+        together = [speech.features[:] for speech in encoded]
+    for found, expected in zip(together, alone, strict=True):
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() < 1e-5

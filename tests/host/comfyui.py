@@ -35,7 +35,7 @@ class Host:
         self.events: list[tuple[str, dict]] = []
         self.kept: dict[str, object] = {}
         self.server = SimpleNamespace(client_id="test", last_node_id=None, send_sync=self.send)
-        self.use_cache("CLASSIC")
+        self.use_cache("RAM_PRESSURE")
 
     async def load(self) -> None:
         await self.nodes.init_builtin_extra_nodes()
@@ -76,8 +76,14 @@ class Host:
         self.nodes.NODE_CLASS_MAPPINGS |= {"Keep": Keep, "NoiseAudio": NoiseAudio}
 
     def use_cache(self, kind: str) -> None:
-        """Start anew with one of ComfyUI's caches: CLASSIC, LRU or RAM_PRESSURE (the default)."""
-        kept = {"lru": 100, "ram": 2.0, "ram_inactive": 2.0}
+        """Start anew with one of ComfyUI's caches: CLASSIC, LRU, NONE or RAM_PRESSURE.
+
+        The last is the default and has the sizes that the server gives it (its main.py): what
+        the running prompt has not used yet is dropped after every node.
+        """
+        total = importlib.import_module("comfy.model_management").total_ram / 1024
+        ram, inactive = min(10.0, max(2.0, total * 0.10)), min(128.0, total)
+        kept = {"lru": 100, "ram": ram, "ram_inactive": inactive}
         self.executor = self.execution.PromptExecutor(
             self.server, self.execution.CacheType[kind], kept
         )

@@ -1,9 +1,11 @@
+import importlib
 import warnings
 from pathlib import Path
 
 import pytest
 from comfyui import Host, Parts, build
 
+from hallo3_core import builtin
 from run import find_comfyui
 
 
@@ -24,3 +26,17 @@ def host(tmp_path_factory) -> Host:
 def parts() -> Parts:
     """The built-in model, a landscape portrait and 2.5 s of noise: two segments."""
     return build(seconds=2.5)
+
+
+@pytest.fixture
+def small_stock_vae(host, monkeypatch) -> None:
+    """ComfyUI's own CogVideoX VAE, as large as the built-in one."""
+    stock = importlib.import_module("comfy.ldm.cogvideo.vae")
+
+    class Small(stock.AutoencoderKLCogVideoX):
+        def __init__(self, latent_channels):
+            widths, groups = builtin.VAE["block_out_channels"], builtin.VAE["norm_num_groups"]
+            sizes = {"block_out_channels": widths, "layers_per_block": 1, "groups": groups}
+            super().__init__(latent_channels=latent_channels, **sizes)
+
+    monkeypatch.setattr(stock, "AutoencoderKLCogVideoX", Small)

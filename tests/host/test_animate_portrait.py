@@ -1,9 +1,9 @@
-"""Animate Portrait: expansion, caching, the video file."""
+"""Animate Portrait: what it gives, what it keeps, what it says."""
 
-import importlib
 import inspect
 import re
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import av
@@ -47,118 +47,148 @@ def test_outputs(host):
     assert video.get_dimensions() == (192, 128)
 
 
-def test_frames_are_made_when_they_are_connected(host, quick_decoding, monkeypatch):
-    """At first only the video is; connecting the frames later samples nothing again."""
-    parts = build(seconds=0.5)
-    out = animated(parts)
-    parts.graph.keep(out[3])
-    running = {0: (0, "id", parts.graph.nodes)}
-    server = SimpleNamespace(prompt_queue=SimpleNamespace(currently_running=running))
-    monkeypatch.setattr(sys.modules["server"].PromptServer, "instance", server, raising=False)
-    host.run(parts.graph, fresh=True)
-    assert host.executed("Hallo3StoreSegment")
-    assert not host.executed("Hallo3SegmentImages")
-    parts.graph.keep(out[0])
-    frames = host.run(parts.graph)[-1]
-    assert frames.shape == (13, 128, 192, 3)
-    assert host.executed("Hallo3SegmentImages")
-    assert not host.executed("Hallo3SampleSegment")
+@pytest.fixture
+def calls(host, monkeypatch) -> Counter:
+    """Counts calls of the denoiser and of decoders of whole segments."""
+    counted = Counter()
+    nodes = host.nodes.NODE_CLASS_MAPPINGS["Hallo3LoadDiT"].__module__.rpartition(".")[0]
+    kind = sys.modules[f"{nodes}.host.model"].HostDenoiser
+    forward = kind.forward
+
+    def count(self, x, *inputs, **others):
+        counted["sampled"] += len(x)
+        return forward(self, x, *inputs, **others)
+
+    monkeypatch.setattr(kind, "forward", count)
+    return counted
 
 
 @pytest.fixture
-def quick_decoding(host, monkeypatch):
+def quick_decoding(host, calls, monkeypatch):
     """Pictures that depend on the latents and take no time."""
 
     def decode(vae, samples: torch.Tensor, frames: int) -> torch.Tensor:
+        calls["decoded"] += frames > 9
         small = samples[0, :3].movedim(0, -1).sigmoid()
         large = small.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
         return large.repeat_interleave(4, dim=0)[:frames]
 
-    for node in ("Hallo3DecodeVAE", "Hallo3AnimatePortrait"):
-        module = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS[node])
-        monkeypatch.setattr(module, "decode_latent", decode)
+    animate = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS["Hallo3AnimatePortrait"])
+    monkeypatch.setattr(inspect.getmodule(animate.NodeAnimator), "decode_latent", decode)
+
+
+class Server:
+    """What nodes see of ComfyUI's server, with one prompt that runs; keeps the texts of nodes."""
+
+    def __init__(self, prompt: dict):
+        self.prompt_queue = SimpleNamespace(currently_running={0: (0, "id", prompt)})
+        self.shown: list[tuple[str, str]] = []
+
+    def send_progress_text(self, text: str, node: str) -> None:
+        self.shown.append((node, text))
+
+
+def serve(monkeypatch, parts: Parts) -> Server:
+    server = Server(parts.graph.nodes)
+    monkeypatch.setattr(sys.modules["server"].PromptServer, "instance", server, raising=False)
+    return server
+
+
+def test_connecting_something_later_samples_nothing_again(host, quick_decoding, calls, monkeypatch):
+    """The frames after the video, and another soundtrack."""
+    parts = build(seconds=2.5)
+    out = animated(parts)
+    parts.graph.keep(out[3])
+    serve(monkeypatch, parts)
+    host.run(parts.graph)
+    assert calls == {"sampled": 4, "decoded": 2}
+    parts.graph.keep(out[0])
+    *_, frames = host.run(parts.graph)
+    assert frames.shape == (63, 128, 192, 3)
+    assert calls == {"sampled": 4, "decoded": 4}
+    soundtrack = parts.graph("NoiseAudio", seconds=1)
+    parts.graph.nodes[out.link[0]]["inputs"]["soundtrack"] = soundtrack.link
+    host.run(parts.graph)
+    assert calls["sampled"] == 4
+
+
+def test_frames_and_video_together_are_decoded_once(host, quick_decoding, calls):
+    parts = build(seconds=2.5)
+    out = animated(parts)
+    parts.graph.keep(out[0])
+    parts.graph.keep(out[3])
+    frames, _ = host.run(parts.graph)
+    assert frames.shape == (63, 128, 192, 3)
+    assert calls == {"sampled": 4, "decoded": 2}
 
 
 def test_the_time_left_is_shown_on_the_node(host, quick_decoding, monkeypatch):
-    """From the second step on, for all segments together."""
-    shown = []
-
-    class Server:
-        prompt_queue = SimpleNamespace(currently_running={})
-
-        def send_progress_text(self, text: str, node: str) -> None:
-            shown.append((node, text))
-
-    monkeypatch.setattr(sys.modules["server"].PromptServer, "instance", Server(), raising=False)
+    """From the second step on, for all segments together; at last that it is done."""
     parts = build(seconds=2.5)
     out = animated(parts, steps=3)
     parts.graph.keep(out[3])
-    host.run(parts.graph, fresh=True)
-    nodes, texts = zip(*shown, strict=True)
+    server = serve(monkeypatch, parts)
+    host.run(parts.graph)
+    nodes, texts = zip(*server.shown, strict=True)
     assert set(nodes) == {out.link[0]}
-    assert [text.partition(",")[0] for text in texts] == (
-        ["segment 1 of 2"] * 2 + ["segment 2 of 2"] * 3
-    )
-    assert all(re.fullmatch(r".*, \d+:\d\d left", text) for text in texts)
+    assert [re.sub(r"\d+:\d\d", "T", text) for text in texts] == [
+        *["segment 1 of 2: sampling, T left"] * 2,
+        "segment 1 of 2: decoding",
+        *["segment 2 of 2: sampling, T left"] * 3,
+        "segment 2 of 2: decoding",
+        "done in T",
+    ]
+    server.shown.clear()
+    parts.graph.keep(out[0])
+    host.run(parts.graph)
+    assert server.shown[-1][1].endswith("; 2 of 2 segments were there from before")
 
 
-@pytest.mark.parametrize("cache", ["CLASSIC", "LRU", "RAM_PRESSURE"])
-def test_a_stopped_job_goes_on_where_it_was(host, quick_decoding, monkeypatch, cache):
-    """Interrupted in the third of four segments, in groups of two, and queued again."""
+def test_the_bar_of_the_node_grows_evenly(host, quick_decoding):
+    parts = build(seconds=4)
+    out = animated(parts, steps=2)
+    parts.graph.keep(out[3])
+    progress = []
+    hook = sys.modules["comfy.utils"].set_progress_bar_global_hook
+    hook(lambda value, total, preview, node_id=None: progress.append((value, total)))
+    host.run(parts.graph)
+    hook(None)
+    assert progress == [(step, 6) for step in range(1, 7)]
+
+
+@pytest.mark.parametrize("cache", ["RAM_PRESSURE", "CLASSIC", "LRU", "NONE"])
+def test_a_stopped_job_goes_on_where_it_was(host, quick_decoding, calls, monkeypatch, cache):
+    """Interrupted in the third of four segments, and queued again."""
+    monkeypatch.setenv("HALLO3_STORE_GB", "0")
     parts = build(seconds=6.0, seed=9)
     parts.graph.keep(animated(parts)[0])
-    (uninterrupted,) = host.run(parts.graph, fresh=True)
+    (uninterrupted,) = host.run(parts.graph)
+    monkeypatch.delenv("HALLO3_STORE_GB")
     host.use_cache(cache)
-    sampled = []
-    nodes = host.nodes.NODE_CLASS_MAPPINGS
-    monkeypatch.setattr(inspect.getmodule(nodes["Hallo3AnimateSegments"]), "GROUP", 2)
-    node = nodes["Hallo3SampleSegment"]
-    execute = node.execute.__func__
-
-    def interrupt_third(cls, **inputs):
-        sampled.append(inputs["segment_index"])
-        if sampled == [0, 1, 2]:
-            host.nodes.interrupt_processing()
-        return execute(cls, **inputs)
-
-    monkeypatch.setattr(node, "execute", classmethod(interrupt_third))
+    calls.clear()
+    interrupt_in(host, monkeypatch, index=2)
     with pytest.raises(InterruptedError):
         host.run(parts.graph)
+    (unfinished,) = (host.base / "output").glob("hallo3_unfinished_*.mp4")
+    with av.open(unfinished) as container:
+        assert container.streams.video[0].frames == 2 * 47
     (frames,) = host.run(parts.graph)
-    host.use_cache("CLASSIC")
-    assert sampled == [0, 1, 2, 2, 3]
-    assert frames.shape == (150, 128, 192, 3)
+    assert not unfinished.exists()
+    host.use_cache("RAM_PRESSURE")
+    assert calls["sampled"] == 2 * 4
     assert torch.equal(frames, uninterrupted)
 
 
-def test_half_an_hour_is_laid_out(host, monkeypatch):
-    """Every segment once, in order; ComfyUI's caches look for ancestors by recursion."""
-    parts = build(seconds=1)
-    nodes = host.nodes.NODE_CLASS_MAPPINGS
-    order = []
+def interrupt_in(host, monkeypatch, index: int) -> None:
+    """As if the user pressed Cancel when a segment begins, the first time."""
+    animator = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS["Hallo3AnimatePortrait"])
+    sample = animator.NodeAnimator.sample
+    pressed = []
 
-    def sample(cls, segment_index, **inputs):
-        order.append(segment_index)
-        return io.NodeOutput(segment_index)
+    def press_and_sample(self, at: int, motion: torch.Tensor):
+        if at == index and not pressed:
+            pressed.append(at)
+            host.nodes.interrupt_processing()
+        return sample(self, at, motion)
 
-    def store(cls, latent, segment_index, previous=-1, **inputs):
-        assert (latent, previous) == (segment_index, segment_index - 1)
-        return io.NodeOutput(segment_index, None)
-
-    io = importlib.import_module("comfy_api.latest").io
-    monkeypatch.setattr(nodes["Hallo3SampleSegment"], "execute", classmethod(sample))
-    monkeypatch.setattr(nodes["Hallo3StoreSegment"], "execute", classmethod(store))
-    inputs = {"steps": 1, "guidance": 1.0, "sampler": "ddim", "seed": 0}
-    laid_out = parts.graph(
-        "Hallo3AnimateSegments",
-        model=parts.model,
-        vae=parts.vae,
-        identity=parts.identity,
-        speech=parts.speech,
-        first=0,
-        count=800,
-        **inputs,
-    )
-    parts.graph.keep(laid_out)
-    assert host.run(parts.graph) == [799]
-    assert order == list(range(800))
+    monkeypatch.setattr(animator.NodeAnimator, "sample", press_and_sample)

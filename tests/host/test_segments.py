@@ -5,10 +5,11 @@ import torch
 from comfyui import Host, Parts, noise_audio
 
 from hallo3_core import builtin
-from hallo3_core.animate import animate, without_seams
+from hallo3_core.animate import animate
 from hallo3_core.model import Hallo3
 from hallo3_core.noise import SeededNoise
-from hallo3_core.portrait import encode_portrait, read_image
+from hallo3_core.picture import read_image
+from hallo3_core.portrait import encode_portrait
 from hallo3_core.speech import encode_speech, prepare_waveform
 from training import finetune
 from training.export import save_lora
@@ -27,7 +28,7 @@ def core_frames(
     waveform = prepare_waveform(sound["waveform"][0], sound["sample_rate"])
     speech = encode_speech(model.speech_encoder, waveform)
     segments = animate(model, identity, speech, noise, steps=steps)
-    return [segment.frames for segment in without_seams(segments)]
+    return [segment.frames for segment in segments]
 
 
 def sample(parts: Parts, index: int, **inputs):

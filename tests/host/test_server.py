@@ -1,7 +1,9 @@
 """The pack in ComfyUI's own server: how it starts, what it lists, that it stays up."""
 
 import json
+import shutil
 import socket
+import time
 from urllib.error import HTTPError
 
 import pytest
@@ -22,12 +24,21 @@ WORKFLOWS = {
 HIDDEN = ("dynprompt", "unique_id")
 
 
-@pytest.fixture(scope="module")
-def server():
+@pytest.fixture(autouse=True)
+def empty_store(monkeypatch):
+    """The store of each server lies where it lies for users."""
+    monkeypatch.delenv("HALLO3_STORE", raising=False)
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with running(find_comfyui(), port) as server:
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running(find_comfyui(), free_port()) as server:
         yield server
 
 
@@ -41,7 +52,7 @@ def test_it_starts_without_a_warning(server: Server):
 
 def test_nodes_and_their_tooltips(server: Server):
     nodes = {name: node for name, node in server.ask("/object_info").items() if "Hallo3" in name}
-    assert len(nodes) == 19
+    assert len(nodes) == 15
     for node in nodes.values():
         assert node["category"].startswith("Hallo3")
         assert node["description"]
@@ -77,3 +88,37 @@ def test_a_wrong_graph_is_refused_and_the_server_stays_up(server: Server):
     server.run(animate(server.speech(0.5), seed=0, steps=1))
     (video,) = (server.log.parent / "output").glob("*.mp4")
     assert video.stat().st_size > 1000
+
+
+def test_finished_segments_outlive_an_interrupt_a_kill_and_emptied_folders(tmp_path):
+    """In a server as people start it; both runs together compute each segment once."""
+    place = find_comfyui(), free_port()
+    with running(*place, base=tmp_path / "base") as server:
+        graph = animate(server.speech(2.5), seed=0, steps=3)
+        prompt = server.queue(graph)
+        while "segment 2 of 2: sampling" not in server.log.read_text():
+            time.sleep(0.02)
+        server.read("/interrupt", {})
+        assert server.wait(prompt)["status_str"] == "error"
+        (unfinished,) = (server.base / "output").glob("*.mp4")
+        assert unfinished.name.startswith("hallo3_unfinished_")
+    with running(*place, base=tmp_path / "base") as server:
+        server.run(graph)
+        assert "; 1 of 2 segments were there from before" in server.log.read_text()
+        assert [file.name for file in (server.base / "output").iterdir()] == ["v_00001_.mp4"]
+        for folder in ("temp", "output"):
+            shutil.rmtree(server.base / folder)
+        graph["save"]["inputs"]["filename_prefix"] = "again"
+        server.run(graph)
+        assert (server.base / "output" / "again_00001_.mp4").stat().st_size > 1000
+        assert "; 2 of 2 segments were there from before" in server.log.read_text()
+
+
+def test_the_store_is_emptied_on_request(server: Server):
+    server.run(animate(server.speech(0.4), seed=1, steps=1))
+    store = server.ask("/hallo3/segments")
+    assert store["segments"] >= 1
+    assert store["bytes"] > 100_000
+    emptied = server.ask("/hallo3/segments", method="DELETE")
+    assert (emptied["segments"], emptied["bytes"]) == (0, 0)
+    assert emptied["folder"].startswith(str(server.base / "user"))

@@ -32,17 +32,8 @@ def frames_of(parts: Parts, vae):
     return parts.graph("Hallo3DecodeVAE", latent=latent, vae=vae, identity=identity), identity
 
 
-def test_a_vae_of_the_stock_loader(host, monkeypatch):
+def test_a_vae_of_the_stock_loader(host, small_stock_vae):
     """It has the weights of the built-in one, encodes to the mean and decodes in other chunks."""
-    stock = importlib.import_module("comfy.ldm.cogvideo.vae")
-
-    class Small(stock.AutoencoderKLCogVideoX):
-        def __init__(self, latent_channels):
-            widths, groups = builtin.VAE["block_out_channels"], builtin.VAE["norm_num_groups"]
-            sizes = {"block_out_channels": widths, "layers_per_block": 1, "groups": groups}
-            super().__init__(latent_channels=latent_channels, **sizes)
-
-    monkeypatch.setattr(stock, "AutoencoderKLCogVideoX", Small)
     weights = builtin.load().vae.state_dict()
     save_file(weights, models(host, "vae") / "cogvideox_vae.safetensors")
     parts = build(seconds=1)

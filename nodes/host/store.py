@@ -1,0 +1,50 @@
+"""The store of finished segments in ComfyUI's user folder, and the settings of it."""
+
+import json
+import logging
+from pathlib import Path
+
+import folder_paths
+from aiohttp import web
+from server import PromptServer
+
+from ...hallo3_core.store import GB, SIZE, SegmentStore
+
+SETTING = "Hallo3.SegmentStore.Size"
+"""In GB; `web/hallo3.js` shows it."""
+PATH = "/hallo3/segments"
+
+logger = logging.getLogger(__name__)
+
+
+def segment_store() -> SegmentStore:
+    """As large as the settings allow."""
+    user = Path(folder_paths.get_user_directory())
+    return SegmentStore.of_the_user(user / "hallo3" / "segments", _chosen_size(user))
+
+
+def _chosen_size(user: Path) -> int:
+    try:
+        settings = json.loads((user / "default" / "comfy.settings.json").read_text("utf-8"))
+        return int(settings[SETTING] * GB)
+    except (OSError, ValueError, KeyError, TypeError):
+        return SIZE  # nobody has changed it
+
+
+async def tell(request: web.Request) -> web.Response:
+    """Where the segments are, how many, and their bytes."""
+    store = segment_store()
+    sizes = [path.stat().st_size for path in store.files()]
+    return web.json_response(
+        {"folder": str(store.folder), "segments": len(sizes), "bytes": sum(sizes)}
+    )
+
+
+async def empty(request: web.Request) -> web.Response:
+    segment_store().empty()
+    return await tell(request)
+
+
+if server := getattr(PromptServer, "instance", None):
+    server.routes.get(PATH)(tell)
+    server.routes.delete(PATH)(empty)

@@ -1,0 +1,132 @@
+"""The shipped workflows, as they are saved."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from hallo3_core.store import GB, SIZE
+
+ROOT = Path(__file__).parents[2]
+TITLE = 30
+"""Above the place of a node, in pixels."""
+DRAWS = {
+    "Hallo3EncodeIdentity": "seed",
+    "Hallo3SampleSegment": "seed",
+    "Hallo3ExtendWithMotionFrames": "seed",
+    "Hallo3AnimatePortrait": "seed",
+    "KSampler": "seed",
+    "RandomNoise": "noise_seed",
+}
+"""Nodes that draw noise, and the input of each that decides which."""
+STEPS, GUIDANCE = 10, 1.5
+SHOWN = {
+    "Hallo3FindFace": 64,
+    "Hallo3EncodeIdentity": 96,
+    "Hallo3EncodeSpeech": 58,
+    "Hallo3SampleSegment": 308,
+    "Hallo3AnimatePortrait": 308,
+    "KSampler": 220,
+    "SamplerCustomAdvanced": 220,
+    "GetImageSize": 58,
+    "PreviewImage": 220,
+    "SaveVideo": 252,
+}
+"""By how much a node grows at least when it has run, in one of the two styles of nodes."""
+
+
+class Graph:
+    """A workflow in ComfyUI's UI format."""
+
+    def __init__(self, name: str):
+        saved = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+        self.nodes = {node["id"]: node for node in saved["nodes"]}
+        self.links = {link[0]: link for link in saved["links"]}
+
+    def of(self, *kinds: str) -> list[dict]:
+        return [node for node in self.nodes.values() if node["type"] in kinds]
+
+    def source(self, node: dict, name: str) -> tuple[dict, str]:
+        """The node that feeds an input, and the name of its output."""
+        (given,) = (given for given in node["inputs"] if given["name"] == name)
+        _, source, slot, *_ = self.links[given["link"]]
+        return self.nodes[source], self.nodes[source]["outputs"][slot]["name"]
+
+    def widget(self, node: dict, name: str) -> object:
+        """The value of a widget of a node, by the order in which those of it are saved."""
+        names = [given["name"] for given in node["inputs"] if "widget" in given]
+        for after in ("seed", "noise_seed"):  # control_after_generate has no input of its own
+            if after in names:
+                names.insert(names.index(after) + 1, "control_after_generate")
+        return node["widgets_values"][names.index(name)]
+
+
+NAMES = sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
+
+
+@pytest.fixture(params=NAMES)
+def graph(request) -> Graph:
+    return Graph(request.param)
+
+
+def test_there_are_six():
+    assert [name[0] for name in NAMES] == [*"123456"]
+
+
+def test_one_seed_is_linked_to_all_and_stays(graph):
+    """Queueing again gives the same, and no seed has to be kept equal to another."""
+    (seed,) = graph.of("PrimitiveInt")
+    assert seed["title"] == "Seed"
+    assert seed["widgets_values"] == [0, "fixed"]
+    drawing = graph.of(*DRAWS)
+    assert len(drawing) >= 2
+    for node in drawing:
+        source, _ = graph.source(node, DRAWS[node["type"]])
+        assert source is seed
+
+
+def test_the_sound_is_that_of_what_is_shown():
+    for name, kind in (("1 Quick start", "SampleSegment"), ("4 Stock samplers", "SegmentCond")):
+        graph = Graph(name)
+        (video,) = graph.of("CreateVideo")
+        source, output = graph.source(video, "audio")
+        assert source["type"].startswith(f"Hallo3{kind}")
+        assert output == "audio"
+    whole = Graph("3 Three segments by hand")
+    (video,) = whole.of("CreateVideo")
+    assert whole.source(video, "audio")[0]["type"] == "LoadAudio"
+
+
+def test_settings_serve_the_built_in_model(graph):
+    """As the notes say, with what to set for the released one."""
+    for node in graph.of("Hallo3SampleSegment", "Hallo3AnimatePortrait"):
+        found = graph.widget(node, "steps"), graph.widget(node, "guidance")
+        assert found == (STEPS, GUIDANCE)
+    for node in graph.of("KSampler"):
+        assert (graph.widget(node, "steps"), graph.widget(node, "cfg")) == (STEPS, GUIDANCE)
+    notes = [node["widgets_values"][0] for node in graph.of("MarkdownNote")]
+    assert sum("set steps to 50 and guidance to 3.5" in note for note in notes) == 1
+
+
+def box(node: dict) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, with what it shows when it has run."""
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - TITLE, x + width, y + height + SHOWN.get(node["type"], 0)
+
+
+def test_no_node_covers_another(graph):
+    for one, other in combinations(graph.nodes.values(), 2):
+        a, b = box(one), box(other)
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart, (one["type"], other["type"])
+
+
+def test_the_settings_page_is_about_the_same_store():
+    """The front end's names of the setting and of the route are those of the server."""
+    page = (ROOT / "web" / "hallo3.js").read_text(encoding="utf-8")
+    server = (ROOT / "nodes" / "host" / "store.py").read_text(encoding="utf-8")
+    for name in ("Hallo3.SegmentStore.Size", "/hallo3/segments"):
+        assert f'"{name}"' in page
+        assert f'"{name}"' in server
+    assert f"defaultValue: {SIZE // GB}," in page
