@@ -9,17 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
 
 from .config import Hallo3Config
 from .model import Hallo3, load_transformers
-from .portrait import read_image
+from .picture import read_image
+from .sound_file import read_sound
 from .text import TextEncoder
 from .vae import autoencoder
-from .video import read_speech
+
+DRAWN_ONLY = (
+    "The built-in model knows only drawn faces: for a photograph take the released one, which "
+    "`python -m hallo3_core download` brings."
+)
+"""For those who give it a picture of their own."""
 
 WEIGHTS = Path(__file__).parent / "weights"
 TRANSFORMER_FILE = "diffusion_models/hallo3_dit_bf16.safetensors"
@@ -27,6 +32,7 @@ VAE_FILE = "vae.safetensors"
 SPEECH_ENCODER_FILE = "speech_encoder.safetensors"
 SEED = 3
 PORTRAIT = Path(__file__).parent / "example" / "portrait.png"
+GROUP = Path(__file__).parent / "example" / "group.png"
 SPEECH = Path(__file__).parent / "example" / "speech.wav"
 
 CHORDS = ((220.0, 261.6, 329.6), (174.6, 220.0, 261.6), (196.0, 246.9, 293.7))
@@ -78,11 +84,6 @@ class SmallSpeechEncoder(Wav2Vec2Model):
         )
         self.widen = nn.Linear(64, CONFIG.audio_channels)
 
-    def forward(self, *args, **kwargs):
-        out = super().forward(*args, **kwargs)
-        out.hidden_states = tuple(self.widen(states) for states in out.hidden_states)
-        return out
-
 
 def portrait() -> Tensor:
     """A drawing of nobody (`python -m training.world portrait`), (3, 512, 512)."""
@@ -90,26 +91,21 @@ def portrait() -> Tensor:
 
 
 def group() -> Tensor:
-    """Two people: the portrait, and beside it in the distance the same mirrored, (3, 512, 1024)."""
-    near = portrait()
-    far = F.interpolate(near[None].flip(3), scale_factor=0.75, mode="bilinear", antialias=True)[0]
-    picture = torch.full((3, 512, 1024), 0.6)
-    picture[:, :, :512] = near
-    picture[:, 128:, 576:960] = far
-    return picture
+    """The portrait beside another drawing (`python -m training.world group`), (3, 512, 1536)."""
+    return read_image(GROUP)
 
 
 def song() -> tuple[Tensor, int]:
     """The speech over chords on a plucked instrument, (1, samples), and its rate."""
-    waveform, rate = read_speech(SPEECH)
-    time = torch.arange(waveform.shape[1]) / rate
+    speech = read_sound(SPEECH)
+    time = torch.arange(speech.samples) / speech.rate
     music = torch.zeros_like(time)
     for i, chord in enumerate(CHORDS * 4):
         since = time - i * CHORD_SECONDS
         pluck = torch.where(since > 0, torch.exp(-2 * since), torch.zeros(()))
         for note in chord:
             music += 0.05 * pluck * torch.sin(2 * torch.pi * note * since)
-    return (waveform + music).clamp(-1, 1), rate
+    return (speech.mono() + music).clamp(-1, 1)[None], speech.rate
 
 
 def text_encoder() -> TextEncoder:

@@ -3,8 +3,10 @@
     python workflows/draw.py http://127.0.0.1:8188 [NAME ...] [--run]
 
 Every graph of `graphs.py`, or those named, becomes a .json (UI format) and a .jpg (a screenshot of
-it) in this folder. With --run each one is queued from the browser, too, and must finish with a
-video. Needs playwright and Chromium; the pack does not.
+it) in this folder. Nodes are laid out so that none covers another in the classic and in the modern
+style of nodes. With --run each one is queued from the browser in both styles, too: it must finish
+with a video, and still no node may cover another; the .jpg shows it with its results. Start ComfyUI
+with `--preview-method auto` for that. Needs playwright and Chromium; the pack does not.
 """
 
 import argparse
@@ -13,26 +15,32 @@ import sys
 import time
 from pathlib import Path
 
-from graphs import DOWNLOADS, WORKFLOWS, Workflow
+from graphs import WORKFLOWS
+from layout import columns, overlaps
+from parts import DOWNLOADS
 from playwright.sync_api import Page, sync_playwright
 
 HERE = Path(__file__).parent
 CANVAS = {"x": 60, "y": 40, "width": 1540, "height": 900}
 """The part of the page that shows the graph."""
+CLASSIC, MODERN = False, True
+"""Styles of nodes."""
 
-DRAW = """async ([{nodes: spec, remarks, groups}, downloads]) => {
+DRAW = """async ([spec, downloads]) => {
   const app = window.app, LiteGraph = window.LiteGraph;
   app.graph.clear();
   const nodes = {};
-  for (const [key, [type, pos, widgets]] of Object.entries(spec)) {
+  for (const [key, [type, column, widgets, links, title]] of Object.entries(spec)) {
     const node = LiteGraph.createNode(type);
     if (!node) throw new Error('no node ' + type);
-    node.pos = pos;
+    node.pos = [400 * column, 60 * Object.keys(nodes).length];
+    if (title) node.title = title;
     app.graph.add(node);
     for (const [name, value] of Object.entries(widgets)) {
       const widget = node.widgets.find(widget => widget.name === name);
-      if (!widget) throw new Error(type + ' has no ' + name);
-      widget.value = value;
+      if (name === 'height') node.size = [310, value];
+      else if (!widget) throw new Error(type + ' has no ' + name);
+      else widget.value = value;
     }
     for (const widget of node.widgets || [])
       if (widget.name === 'control_after_generate') widget.value = 'fixed';
@@ -43,7 +51,7 @@ DRAW = """async ([{nodes: spec, remarks, groups}, downloads]) => {
     }
     nodes[key] = node;
   }
-  for (const [key, [type, pos, widgets, links]] of Object.entries(spec))
+  for (const [key, [type, column, widgets, links]] of Object.entries(spec))
     for (const [name, from] of Object.entries(links)) {
       const [source, output] = from.split('.');
       const slot = nodes[key].findInputSlot(name);
@@ -51,78 +59,150 @@ DRAW = """async ([{nodes: spec, remarks, groups}, downloads]) => {
       nodes[source].connect(Number(output || 0), nodes[key], slot);
       await new Promise(done => setTimeout(done, 50));  // a batch grows its next input
     }
-  for (const [pos, size, text] of remarks) {
-    const note = LiteGraph.createNode('MarkdownNote');
-    note.pos = pos;
-    note.size = size;
-    app.graph.add(note);
-    note.widgets[0].value = text;
+  return JSON.stringify(app.graph.serialize());
+}"""
+
+PLACE = """([places, groups]) => {
+  const graph = window.app.graph;
+  for (const [id, [x, y, width]] of Object.entries(places)) {
+    const node = graph.getNodeById(id);
+    node.pos = [x, y];
+    node.size = [width, node.size[1]];
+    node.updateArea();
   }
-  for (const [title, keys] of groups) {
-    const group = new LiteGraph.LGraphGroup(title);
-    const inside = keys.map(key => nodes[key]);
+  for (const [title, ids] of groups) {
+    const group = new window.LiteGraph.LGraphGroup(title);
+    const inside = ids.map(id => graph.getNodeById(id));
     for (const node of inside) node.mode = 4;  // bypassed
     group.resizeTo(inside, 20);
-    app.graph.add(group);
+    graph.add(group);
   }
-  return JSON.stringify(app.graph.serialize(), null, 1);
+  return JSON.stringify(graph.serialize(), null, 1);
 }"""
+
+BOXES = """() => {
+  const canvas = window.app.canvas, {scale, offset} = canvas.ds;
+  const page = canvas.canvas.getBoundingClientRect();
+  const inGraph = element => {
+    const box = element.getBoundingClientRect();
+    return [(box.left - page.left) / scale - offset[0], (box.top - page.top) / scale - offset[1],
+            (box.right - page.left) / scale - offset[0],
+            (box.bottom - page.top) / scale - offset[1]];
+  };
+  return window.app.graph._nodes.map(node => {
+    const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
+    if (drawn) return [node.id, inGraph(drawn)];
+    const [x, y, width, height] = node.getBounding();
+    let box = [x, y, x + width, y + height];
+    for (const {element} of node.widgets || []) {  // a video hangs below its node
+      if (!element?.isConnected || !element.getBoundingClientRect().height) continue;
+      const [left, top, right, bottom] = inGraph(element);
+      box = [Math.min(box[0], left), Math.min(box[1], top),
+             Math.max(box[2], right), Math.max(box[3], bottom)];
+    }
+    return [node.id, box];
+  });
+}"""
+"""Left, top, right and bottom of every node with all that it shows."""
 
 FIT = """() => {
   const canvas = window.app.canvas;
-  if (canvas.ds.fitToBounds) {
-    let box = [1e9, 1e9, -1e9, -1e9];
-    for (const node of window.app.graph._nodes) {
-      box[0] = Math.min(box[0], node.pos[0]); box[1] = Math.min(box[1], node.pos[1] - 30);
-      box[2] = Math.max(box[2], node.pos[0] + node.size[0]);
-      box[3] = Math.max(box[3], node.pos[1] + node.size[1]);
-    }
-    canvas.ds.fitToBounds(
-      [box[0] - 130, box[1] - 170, box[2] - box[0] + 180, box[3] - box[1] + 310], {zoom: 1}
-    );
+  let box = [1e9, 1e9, -1e9, -1e9];
+  for (const node of window.app.graph._nodes) {
+    box[0] = Math.min(box[0], node.pos[0]); box[1] = Math.min(box[1], node.pos[1] - 30);
+    box[2] = Math.max(box[2], node.pos[0] + node.size[0]);
+    box[3] = Math.max(box[3], node.pos[1] + node.size[1]);
   }
+  canvas.ds.fitToBounds(
+    [box[0] - 130, box[1] - 170, box[2] - box[0] + 180, box[3] - box[1] + 310], {zoom: 1}
+  );
   canvas.setDirty(true, true);
 }"""
 
+SET = "([name, value]) => window.app.extensionManager.setting.set(name, value)"
 
-def open_page(browser, address: str) -> Page:
+
+def open_page(browser, address: str, style: bool) -> Page:
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.goto(address)
     page.wait_for_function("window.app && window.app.graph && window.LiteGraph", timeout=60_000)
     time.sleep(3)
-    page.evaluate("() => window.app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
+    page.evaluate(SET, ["Comfy.Minimap.Visible", False])
+    page.evaluate(SET, ["Comfy.RightSidePanel.IsOpen", False])
+    page.evaluate(SET, ["Comfy.VueNodes.Enabled", style])
     return page
 
 
-def as_json(workflow: Workflow) -> dict:
-    note = ((340, 660), (310, 400), workflow.note)
-    remarks = (note, *workflow.remarks)
-    return {"nodes": workflow.nodes, "remarks": remarks, "groups": workflow.groups}
-
-
-def run(page: Page, address: str, graph: str) -> list[str]:
-    """Queue a graph from the browser; the names of the videos it saved."""
+def show(page: Page, graph: str) -> dict[str, list[float]]:
+    """The boxes of its nodes, by their ids."""
     page.evaluate("json => window.app.loadGraphData(JSON.parse(json))", graph)
-    before = set(history(page, address))
+    time.sleep(2)
+    page.evaluate(FIT)
+    time.sleep(1)
+    return boxes(page)
+
+
+def boxes(page: Page) -> dict[str, list[float]]:
+    return {str(id): box for id, box in page.evaluate(BOXES)}
+
+
+def draw(pages: list[Page], name: str) -> str:
+    """The graph, laid out by the larger of the sizes that its nodes have in both styles."""
+    workflow, classic = WORKFLOWS[name], pages[-1]
+    graph = classic.evaluate(DRAW, [workflow.nodes, DOWNLOADS])
+    ids = {key: str(id) for id, key in enumerate(workflow.nodes, 1)}
+    shown = [show(page, graph) for page in pages]
+    sizes = {}
+    for key, id in ids.items():
+        found = [each[id] for each in shown]
+        sizes[key] = tuple(max(box[i + 2] - box[i] for box in found) for i in (0, 1))
+    places = {ids[key]: place for key, place in columns(workflow, sizes).items()}
+    groups = [(group.title, [ids[key] for key in group.nodes]) for group in workflow.groups]
+    return classic.evaluate(PLACE, [places, groups])
+
+
+def run(page: Page, address: str) -> tuple[list[str], dict[str, list[float]]]:
+    """Queue what is shown: the names of the files it saved, and the largest boxes of its nodes."""
+    page.request.post(f"{address}/free", data={"unload_models": True, "free_memory": True})
+    page.request.delete(f"{address}/hallo3/segments")
+    before, most = set(history(page, address)), boxes(page)
     page.evaluate("() => window.app.queuePrompt(0)")
-    for _ in range(300):
-        time.sleep(2)
+    for _ in range(1200):
+        time.sleep(0.5)
+        most = {id: union(most[id], box) for id, box in boxes(page).items()}
         new = {key: value for key, value in history(page, address).items() if key not in before}
         for entry in new.values():
             if entry["status"]["status_str"] != "success":
                 raise SystemExit(json.dumps(entry["status"])[:2000])
-            return [
-                file["filename"]
-                for output in entry["outputs"].values()
-                for kind in output.values()
-                for file in kind
-                if isinstance(file, dict)
-            ]
+            time.sleep(8)  # until the results are there, and what says so is gone
+            most = {id: union(most[id], box) for id, box in boxes(page).items()}
+            return files_of(entry), most
     raise SystemExit("no result after ten minutes")
+
+
+def union(one: list[float], other: list[float]) -> list[float]:
+    return [*map(min, one[:2], other[:2]), *map(max, one[2:], other[2:])]
+
+
+def files_of(entry: dict) -> list[str]:
+    return [
+        file["filename"]
+        for output in entry["outputs"].values()
+        for kind in output.values()
+        for file in kind
+        if isinstance(file, dict) and file["type"] == "output"
+    ]
 
 
 def history(page: Page, address: str) -> dict:
     return page.request.get(f"{address}/history").json()
+
+
+def check(name: str, found: dict[str, list[float]]) -> None:
+    keys = list(WORKFLOWS[name].nodes)
+    if pairs := overlaps(found):
+        said = ", ".join(f"{keys[int(a) - 1]} and {keys[int(b) - 1]}" for a, b in pairs)
+        raise SystemExit(f"{name}: {said} cover each other")
 
 
 def main() -> int:
@@ -136,17 +216,20 @@ def main() -> int:
             executable_path="/usr/bin/chromium",
             args=["--headless", "--no-sandbox", "--disable-gpu"],
         )
-        page = open_page(browser, options.address)
         for name in options.names:
-            graph = page.evaluate(DRAW, [as_json(WORKFLOWS[name]), DOWNLOADS])
+            # new ones: the front end keeps previews by the number of a node, of any workflow
+            pages = [open_page(browser, options.address, style) for style in (MODERN, CLASSIC)]
+            graph = draw(pages, name)
             (HERE / f"{name}.json").write_text(graph + "\n")
-            page.evaluate("json => window.app.loadGraphData(JSON.parse(json))", graph)
-            time.sleep(1)
-            page.evaluate(FIT)
-            time.sleep(1)
+            for page in pages:
+                check(name, show(page, graph))
+                if options.run:
+                    made, largest = run(page, options.address)
+                    check(name, largest)
+                    print(name, made, flush=True)
             page.screenshot(path=HERE / f"{name}.jpg", type="jpeg", quality=80, clip=CANVAS)
-            made = run(page, options.address, graph) if options.run else []
-            print(name, made, flush=True)
+            for page in pages:
+                page.close()
         browser.close()
     return 0
 

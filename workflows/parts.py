@@ -1,0 +1,166 @@
+"""What the shipped workflows are made of, for `graphs.py`.
+
+A node is (type, column, widgets, links), with a title if it has one of its own; a link names the
+node that it comes from, and after a dot which of its outputs. The nodes of a column stand one below
+the other, in this order.
+"""
+
+from typing import NamedTuple
+
+
+class Group(NamedTuple):
+    """Nodes in a coloured frame, bypassed because they need files that ComfyUI does not bring.
+
+    They follow one another in one column.
+    """
+
+    title: str
+    nodes: tuple[str, ...]
+
+
+class Workflow(NamedTuple):
+    nodes: dict[str, tuple]
+    groups: tuple[Group, ...] = ()
+
+
+ROOM = {
+    "Hallo3FindFace": 70,
+    "Hallo3EncodeIdentity": 110,
+    "Hallo3EncodeSpeech": 60,
+    "Hallo3IsolateVocals": 60,
+    "Hallo3SampleSegment": 320,
+    "Hallo3AnimatePortrait": 320,
+    "KSampler": 260,
+    "SamplerCustomAdvanced": 260,
+    "GetImageSize": 70,
+    "PreviewImage": 260,
+    "SaveVideo": 260,
+}
+"""What a node grows by when it runs, downwards: by lines of text, a preview, a result."""
+
+BUILT_IN = "built-in tiny model"
+STEPS, GUIDANCE = 10, 1.5
+"""For the built-in model (docs/built-in-model.md); the nodes begin with what is published."""
+
+LOADED = {
+    "dit": ("Hallo3LoadDiT", 0, {"model_name": BUILT_IN}, {}),
+    "vae": ("Hallo3LoadVAE", 0, {"vae_name": BUILT_IN}, {}),
+    "wav2vec2": ("Hallo3LoadSpeechEncoder", 0, {"encoder_name": BUILT_IN}, {}),
+    "seed": ("PrimitiveInt", 0, {"value": 0}, {}, "Seed"),
+    "portrait": ("LoadImage", 1, {"image": "hallo3_portrait.png"}, {}),
+    "sound": ("LoadAudio", 1, {"audio": "hallo3_speech.wav"}, {}),
+    "face": ("Hallo3FindFace", 2, {"face_index": 0}, {"image": "portrait"}),
+    "identity": (
+        "Hallo3EncodeIdentity",
+        2,
+        {},
+        {
+            "image": "portrait",
+            "vae": "vae",
+            "reference_network": "dit.1",
+            "face": "face",
+            "seed": "seed",
+        },
+    ),
+    "speech": ("Hallo3EncodeSpeech", 2, {}, {"audio": "sound", "speech_encoder": "wav2vec2"}),
+}
+"""What the released model needs as well; one seed is linked to all that draw noise."""
+WHO = {"identity": "identity", "speech": "speech"}
+FILES = """Runs as it is, on the built-in tiny model, which knows only drawn faces.
+
+For the real thing run in the pack's folder, with ComfyUI's Python:
+
+```
+python -m hallo3_core download
+```
+
+and choose in the three loaders what it brings:
+- models/diffusion_models: hallo3/1/mp_rank_00_model_states.pt
+- models/vae: hallo3/3d-vae.pt
+- models/audio_encoders: wav2vec2-base-960h
+
+Then set steps to 50 and guidance to 3.5, which are published and which new nodes have. Here they
+are 10 and 1.5: the built-in model gains nothing by more steps, and more guidance tears its mouths.
+
+Smaller files are made of them (see the README) by
+
+```
+python -m hallo3_core convert
+```
+
+and the example files are brought by
+
+```
+python -m hallo3_core examples
+```"""
+
+DOWNLOADS = {
+    "Hallo3LoadDiT": (
+        "diffusion_models",
+        "fudan-generative-ai/hallo3/resolve/main/hallo3/1/mp_rank_00_model_states.pt",
+    ),
+    "Hallo3LoadVAE": (
+        "vae",
+        "fudan-generative-ai/hallo3/resolve/main/cogvideox-5b-i2v-sat/vae/3d-vae.pt",
+    ),
+    "Hallo3LoadSpeechEncoder": (
+        "audio_encoders",
+        "facebook/wav2vec2-base-960h/resolve/main/model.safetensors",
+    ),
+    "LoadMediaPipeFaceLandmarker": (
+        "detection",
+        "Comfy-Org/mediapipe/resolve/main/detection/mediapipe_face_fp32.safetensors",
+    ),
+    "UpscaleModelLoader": (
+        "upscale_models",
+        "Comfy-Org/Real-ESRGAN_repackaged/resolve/main/RealESRGAN_x4plus.safetensors",
+    ),
+    "FrameInterpolationModelLoader": (
+        "frame_interpolation",
+        "Comfy-Org/frame_interpolation/resolve/main/frame_interpolation/film_net_fp16.safetensors",
+    ),
+}
+"""Folder and place on huggingface.co of the file that a loader asks for."""
+
+
+def note(column: int, height: int, text: str) -> tuple:
+    return ("MarkdownNote", column, {"height": height, "text": text}, {})
+
+
+def sample(index: int, column: int, **links: str) -> tuple:
+    settings = {"segment_index": index, "steps": STEPS, "guidance": GUIDANCE}
+    return (
+        "Hallo3SampleSegment",
+        column,
+        settings,
+        {"model": "dit", **WHO, "seed": "seed", **links},
+    )
+
+
+def animate(column: int, **links: str) -> tuple:
+    settings = {"steps": STEPS, "guidance": GUIDANCE}
+    links = {"model": "dit", "vae": "vae", **WHO, "seed": "seed", **links}
+    return ("Hallo3AnimatePortrait", column, settings, links)
+
+
+def decode(latent: str, column: int, **links: str) -> tuple:
+    links |= {"latent": latent, "vae": "vae", "identity": "identity"}
+    return ("Hallo3DecodeVAE", column, {}, links)
+
+
+def blend(frames: str, column: int) -> tuple:
+    links = {"image1": frames, "image2": "identity.1"}
+    return ("ImageBlend", column, {"blend_factor": 0.1}, links)
+
+
+def extend(index: int, frames: str, column: int) -> tuple:
+    links = {"frames": frames, "identity": "identity", "vae": "vae", "seed": "seed"}
+    return ("Hallo3ExtendWithMotionFrames", column, {"segment_index": index}, links)
+
+
+def create(frames: str, sound: str, column: int) -> tuple:
+    return ("CreateVideo", column, {"fps": 25}, {"images": frames, "audio": sound})
+
+
+def save(video: str, column: int) -> tuple:
+    return ("SaveVideo", column, {"filename_prefix": "hallo3"}, {"video": video})
