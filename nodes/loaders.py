@@ -1,5 +1,6 @@
 """Load Hallo3 DiT, VAE and Speech Encoder."""
 
+from functools import partial
 from pathlib import Path
 
 import folder_paths
@@ -7,7 +8,7 @@ from comfy_api.latest import io
 
 from ..hallo3_core import builtin
 from ..hallo3_core.model import load_speech_encoder, load_vae
-from .host.model import DTYPES, load_dit
+from .host.loading import DTYPES, load_dit
 from .host.speech import SpeechEncoder
 from .host.vae import Hallo3VAE
 from .sockets import CATEGORY, ReferenceNetwork
@@ -83,8 +84,19 @@ class LoadVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name: str) -> io.NodeOutput:
-        file = model_file("vae", vae_name)
-        return io.NodeOutput(Hallo3VAE(load_vae(file) if file else builtin.load().vae))
+        return io.NodeOutput(open_vae(model_file("vae", vae_name)))
+
+
+def open_vae(file: Path | None) -> Hallo3VAE:
+    """The VAE of a file or the built-in one, which ComfyUI can have anew for another card."""
+    vae = Hallo3VAE(load_vae(file) if file else builtin.load().vae)
+    vae.patcher.cached_patcher_init = (vae_patcher, (file,))
+    return vae
+
+
+def vae_patcher(file: Path | None, disable_dynamic: bool = False):
+    """That of a new `Hallo3VAE`, which is never a dynamic one."""
+    return open_vae(file).patcher
 
 
 class LoadSpeechEncoder(io.ComfyNode):
@@ -113,13 +125,13 @@ class LoadSpeechEncoder(io.ComfyNode):
     @classmethod
     def execute(cls, encoder_name: str) -> io.NodeOutput:
         if encoder_name == BUILT_IN:
-            return io.NodeOutput(SpeechEncoder(builtin.load().speech_encoder))
+            return io.NodeOutput(SpeechEncoder(lambda: builtin.load().speech_encoder))
         for folder in folder_paths.get_folder_paths("audio_encoders"):
             path = Path(folder) / encoder_name
             if path.is_dir():
-                return io.NodeOutput(SpeechEncoder(load_speech_encoder(path)))
+                return io.NodeOutput(SpeechEncoder(partial(load_speech_encoder, path)))
         file = model_file("audio_encoders", encoder_name)
-        return io.NodeOutput(SpeechEncoder(load_speech_encoder(file)))
+        return io.NodeOutput(SpeechEncoder(partial(load_speech_encoder, file)))
 
 
 def speech_encoders() -> list[str]:
