@@ -257,7 +257,7 @@ def test_ctrl_c_before_the_first_segment_leaves_nothing(tmp_path):
     while "steps" not in process.stderr.readline():
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    printed, complaints = process.communicate(timeout=60)
+    printed, complaints = process.communicate(timeout=300)
     assert process.returncode == 130
     assert printed == "Stopped before the first segment was done.\n"
     assert "Traceback" not in complaints

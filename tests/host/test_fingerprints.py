@@ -84,7 +84,7 @@ def test_a_patch_of_another_pack_is_unknown(direct, of_model):
         of_model(patched_by_another_pack(direct.model))
 
 
-def test_then_no_segments_are_kept_and_the_node_says_so(host, direct, tmp_path, caplog):
+def test_then_no_segments_are_kept_and_the_node_says_so(host, tmp_path, caplog, monkeypatch):
     class Patch:
         RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "patch", "test"
 
@@ -95,7 +95,7 @@ def test_then_no_segments_are_kept_and_the_node_says_so(host, direct, tmp_path, 
         def patch(self, model):
             return (patched_by_another_pack(model),)
 
-    host.nodes.NODE_CLASS_MAPPINGS["PatchOfAnotherPack"] = Patch
+    monkeypatch.setitem(host.nodes.NODE_CLASS_MAPPINGS, "PatchOfAnotherPack", Patch)
     parts = build(seconds=0.5)
     model = parts.graph("PatchOfAnotherPack", model=parts.model)
     parts.graph.keep(animated(parts._replace(model=model))[3])

@@ -41,7 +41,8 @@ def test_decoding_in_chunks_is_decoding():
 def made(case: Case, folder: Path, clips: int) -> list[Clip]:
     """Who these people are and what they say is unseen and unheard."""
     model = builtin.load()
-    return measure("unseen", partial(animated, model, case), model.config.canvas[0], folder, clips)
+    video, side = partial(animated, model, case), model.config.canvas[0]
+    return measure("unseen", video, side, folder, clips, model.device)
 
 
 @pytest.fixture(scope="module")
