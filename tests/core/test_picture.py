@@ -256,7 +256,7 @@ def with_pixel(value: float) -> Tensor:
         (PIXELS.numpy(), "The portrait is a ndarray and no picture"),
         (PIXELS[0], "The portrait is an array of 20 x 30 x 3 and not of batch x height x width"),
         (PIXELS.movedim(-1, 1), "The portrait is an array of 1 x 3 x 20 x 30 and not"),
-        (PIXELS[:0], "a batch of 0 images of 3 channels: connect one RGB image"),
+        (PIXELS[:0], "an array of 0 x 20 x 30 x 3"),
         (PIXELS.expand(2, -1, -1, -1), "a batch of 2 images of 3 channels"),
         (PIXELS[:, :1, :1], "The portrait has 1 x 1 pixels: use a picture of at least 16 a side"),
         (PIXELS.repeat(1, 1, 70, 1), "The portrait has 2100 x 20 pixels, which is too long"),
