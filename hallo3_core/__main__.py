@@ -223,6 +223,8 @@ def write_video(animator: ModelAnimator, heard: Sound, options: argparse.Namespa
                 progress.segment(segment.index, taken=segment.finished is not None)
                 taken += segment.finished is not None
     except NotDecoded as error:
+        if kept.usable:
+            raise InputError(f"{error} Start again, and it is decoded without sampling.") from error
         file = free_name(options.output.with_suffix(f".segment{error.index}.latent"))
         save_latent(file, error.latents, speech.new_frames(error.index))
         raise InputError(f"{error} Its latents are in {file}.") from error

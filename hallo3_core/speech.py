@@ -85,11 +85,6 @@ class FeatureFile:
         return torch.stack(parts, dim=1)
 
 
-def prepare_waveform(waveform: Tensor, rate: int) -> Tensor:
-    """(channels, samples) at `rate` Hz to (samples,) at 16 kHz, mono, float32."""
-    return Sound(waveform.float(), rate).prepared()
-
-
 @torch.no_grad()
 def encode_speech(encoder: Wav2Vec2Model, waveform: Tensor) -> Speech:
     """Features of a waveform (samples,) at 16 kHz.

@@ -7,7 +7,8 @@ import torch
 from hallo3_core import builtin
 from hallo3_core import speech as speech_module
 from hallo3_core.segments import motion_latents, segment_windows, windows
-from hallo3_core.speech import Speech, encode_speech, prepare_waveform
+from hallo3_core.sound import Sound
+from hallo3_core.speech import Speech, encode_speech
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_loudness_does_not_matter(recorded_model):
 def test_any_rate_and_channel_count_becomes_16_khz_mono(rate, channels):
     seconds = torch.arange(rate // 2) / rate
     tone = torch.sin(2 * torch.pi * 440 * seconds).expand(channels, -1)
-    waveform = prepare_waveform(tone, rate)
+    waveform = Sound(tone.float(), rate).prepared()
     expected = torch.sin(2 * torch.pi * 440 * torch.arange(8000) / 16_000)
     assert waveform.shape == (8000,)
     middle = slice(1000, 7000)

@@ -10,7 +10,8 @@ from hallo3_core.model import Hallo3
 from hallo3_core.noise import SeededNoise
 from hallo3_core.picture import read_image
 from hallo3_core.portrait import encode_portrait
-from hallo3_core.speech import encode_speech, prepare_waveform
+from hallo3_core.sound import Sound
+from hallo3_core.speech import encode_speech
 from training import finetune
 from training.export import save_lora
 
@@ -25,7 +26,7 @@ def core_frames(
     model, noise, sound = model or builtin.load(), SeededNoise(SEED), noise_audio(seconds)
     picture = read_image(host.base / "input" / "portrait.png")
     identity = encode_portrait(model.vae, model.reference_network, picture, None, noise)
-    waveform = prepare_waveform(sound["waveform"][0], sound["sample_rate"])
+    waveform = Sound(sound["waveform"][0], sound["sample_rate"]).prepared()
     speech = encode_speech(model.speech_encoder, waveform)
     segments = animate(model, identity, speech, noise, steps=steps)
     return [segment.frames for segment in segments]
