@@ -1,9 +1,11 @@
-"""The commands of README.md and of the notes in the workflows, in a ComfyUI's folder.
+"""What README.md, the pages of docs/, the help pages and the notes in the workflows tell to do.
 
-Those of `RUN` are run as they stand, one after the other, in the shell that README's reader has;
-only git, pip and huggingface.co are stand-ins. What takes minutes is read by its own parser.
+The commands of `RUN` are run as they stand, one after the other, in the shell that a reader has;
+only git, pip and huggingface.co are stand-ins. What takes minutes is read by its own parser. Links
+lead somewhere, and the errors that README explains are those of the code.
 """
 
+import ast
 import json
 import os
 import re
@@ -13,7 +15,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -25,6 +29,8 @@ from hallo3_core.__main__ import main, parse
 from hallo3_core.comfyui_folder import comfyui_folder
 from hallo3_core.errors import InputError
 from parity import FIXTURES
+from training import __main__ as training_commands
+from training.world import __main__ as world
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,26 +55,43 @@ PARSED = (
     "python -m hallo3_core evaluate VIDEO...",
     "python -m hallo3_core plan",
     "python -m hallo3_core store --empty",
+    "python run.py demo",
     "python run.py demo --portrait me.jpg --speech hello.mp3 --output me.mp4",
-    "python run.py demo\npython run.py test",
+    "python run.py test",
+    "python run.py test -k sampler",
+    "python -m training builtin RUN",
+    "python -m training measure RUN",
+    "python -m training drift RUN",
+    "python -m training finetune RUN --model FOLDER --clips FOLDER",
+    "python -m training finetune RUN --model FOLDER --clips FOLDER --lora 16",
+    "python -m training memory",
+    "python -m training.world sheet people.png",
+    "python -m training.world clip 3 out.mp4",
 )
 """Too long to run here; tests/core/test_command_line.py runs the first and others like it."""
 
 HELP = (
     "python tests/parity.py tests/fixtures",
     "python -m benchmarks",
-    "python -m benchmarks.host_memory COMFYUI",
-    "python -m benchmarks.killed",
+    "python -m benchmarks --size full --save FILE",
+    "python -m benchmarks.card --save FILE",
     "python -m benchmarks.conversion FOLDER",
+    "python -m benchmarks.host_memory COMFYUI",
+    "python -m benchmarks.host_modes",
+    "python -m benchmarks.host_step",
+    "python -m benchmarks.killed",
+    "python -m benchmarks.modes --steps 20",
 )
-"""Of these only the help is asked for."""
+"""Of these only the help is asked for, which has to know the options."""
 
 PIP = (
-    "pip install -r requirements.txt -r requirements-standalone.txt\n"
-    "pip install -r requirements-faces.txt",
+    "pip install -r requirements.txt -r requirements-standalone.txt",
+    "pip install -r requirements.txt -r requirements-standalone.txt -r training/requirements.txt",
     "pip install -r requirements-faces.txt",
     "pip install onnxruntime",
     "pip install insightface",
+    "pip install insightface onnxruntime",
+    "pip install mediapipe",
     "pip install pillow-heif",
 )
 """By the stand-in, which looks whether the files are there."""
@@ -94,12 +117,22 @@ for option, file in zip(rest, rest[1:]):
 }
 
 
+def pages() -> list[Path]:
+    folders = (ROOT, ROOT / "docs", ROOT / "web" / "docs")
+    return [page for folder in folders for page in sorted(folder.glob("*.md"))]
+
+
 def commands(text: str) -> set[str]:
-    """The commands in some Markdown, without comments: whole blocks, and what stands in a line."""
+    """The commands in some Markdown, without comments: lines of blocks, and what is in a line.
+
+    A block that changes the folder is one command.
+    """
     fenced = re.compile(r"^```(\w*)\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
     blocks = [re.sub(r" +#.*", "", block) for kind, block in fenced.findall(text) if not kind]
+    lines = [[block] if block.startswith("cd ") else block.splitlines() for block in blocks]
     inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", fenced.sub("", text))]
-    return {code for code in blocks + inline if re.match(r"(cd|git|pip|python) ", code)}
+    found = {*chain(*lines), *inline}
+    return {code for code in found if re.match(r"(cd|git|pip|python) ", code)}
 
 
 def notes() -> list[str]:
@@ -111,8 +144,39 @@ def notes() -> list[str]:
 
 
 def test_every_command_is_tried_here():
-    text = "\n\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), *notes()])
+    text = "\n\n".join([*(page.read_text(encoding="utf-8") for page in pages()), *notes()])
     assert commands(text) == {*RUN, *PARSED, *HELP, *PIP}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = unquote(link).partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub names the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_errors_of_the_readme_are_those_of_the_code():
+    """README leaves out with … what differs from one time to another."""
+    texts = []
+    for file in chain((ROOT / "hallo3_core").rglob("*.py"), (ROOT / "nodes").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    quoted = re.findall("“(.*?)”", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(quoted) == 10
+    for part in chain(*(quote.split("…") for quote in quoted)):
+        assert any(part.strip() in text for text in texts), part
 
 
 @pytest.fixture
@@ -207,12 +271,13 @@ def test_a_folder_that_is_named_is_taken(monkeypatch, capsys, tmp_path):
         assert first.startswith(str(tmp_path / name / place / "mp_rank_00_model_states.pt: 29.10"))
 
 
-@pytest.mark.parametrize("line", [line for lines in PARSED for line in lines.splitlines()])
+@pytest.mark.parametrize("line", PARSED)
 def test_what_takes_long_is_parsed(line, monkeypatch):
     program, *words = shlex.split(line)[1:]
     if program == "-m":
-        assert words[0] == "hallo3_core"
-        assert callable(parse(words[1:]).run)
+        module, *words = words
+        started = STARTS[module](monkeypatch, words)
+        assert started
         return
     assert program == "run.py"
     started = []
@@ -226,18 +291,43 @@ def test_what_takes_long_is_parsed(line, monkeypatch):
         assert callable(parse(["animate", *words[1:]]).run)
 
 
+def start_training(monkeypatch, words: list[str]) -> str:
+    monkeypatch.setattr(sys, "argv", ["training", *words])
+    return training_commands.parse().command
+
+
+def start_world(monkeypatch, words: list[str]) -> list:
+    started = []
+    for name in ("sheet", "film"):
+        monkeypatch.setattr(world, name, lambda *given: started.append(given))
+    monkeypatch.setattr(sys, "argv", ["training.world", *words])
+    world.main()
+    return started
+
+
+STARTS = {
+    "hallo3_core": lambda _, words: callable(parse(words).run),
+    "training": start_training,
+    "training.world": start_world,
+}
+
+
 @pytest.mark.parametrize("line", HELP)
 def test_programs_for_developers_are_there(line, monkeypatch, capsys):
     first, *others = shlex.split(line)[1:]
-    monkeypatch.setattr(sys, "argv", [first, "--help"])
+    module, words = (others[0], others[1:]) if first == "-m" else (None, others)
+    monkeypatch.setattr(sys, "argv", [first, *words, "--help"])
     monkeypatch.chdir(ROOT)
+    monkeypatch.delitem(sys.modules, str(module), raising=False)
     with pytest.raises(SystemExit) as left:
-        if first == "-m":
-            runpy.run_module(others[0], run_name="__main__")
+        if module:
+            runpy.run_module(module, run_name="__main__")
         else:
             runpy.run_path(first, run_name="__main__")
     assert not left.value.code
-    assert capsys.readouterr().out.startswith("usage: ")
+    said = capsys.readouterr().out
+    assert said.startswith("usage: ")
+    assert all(word in said for word in words if word.startswith("--"))
 
 
 @pytest.mark.parametrize("lines", PIP)
@@ -245,9 +335,9 @@ def test_requirements_are_there(shell, lines):
     shell(f"cd {shlex.quote(str(ROOT))}", lines)
 
 
-def test_the_python_of_the_readme(monkeypatch):
+def test_the_python_of_the_docs():
     """All but sampling, which is what other tests do: the segments are not asked for."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     before, loop = code.split("for segment in ")
     names: dict = {}
