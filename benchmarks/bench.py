@@ -14,7 +14,7 @@ from hallo3_core import vae
 from hallo3_core.animate import decode_images
 from hallo3_core.conditioning import AudioProjector
 from hallo3_core.config import LATENT_FRAMES, MOTION_FRAMES, SEGMENT_FRAMES, Hallo3Config
-from hallo3_core.transformer import Conditions, Denoiser
+from hallo3_core.transformer import Denoiser
 
 from .published import PublishedDenoiser, Savings
 
@@ -74,18 +74,13 @@ class Bench:
         denoiser = self.denoiser
         reference = denoiser.reference_keys_values(self.features)
         face = denoiser.face_keys_values(self.face)
+        rows = [slice(0, 2)] if batched else [slice(0, 1), slice(1, 2)]
         branches = [
-            Conditions(
-                self.text[row],
-                self.motion,
-                reference,
-                face,
-                denoiser.audio_keys_values(self.projector(self.windows[row])),
+            denoiser.conditions(
+                self.text[row], self.motion, reference, face, self.projector(self.windows[row])
             )
-            for row in (slice(0, 1), slice(1, 2))
+            for row in rows
         ]
-        if batched:
-            branches = [branches[0] + branches[1]]
         calls = [(self.latents.expand(len(b.text), -1, -1, -1, -1), b) for b in branches]
         return lambda: torch.cat(
             [denoiser(x, self.timestep.expand(len(x)), given) for x, given in calls]

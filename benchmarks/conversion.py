@@ -16,7 +16,6 @@ import torch
 
 from hallo3_core.config import LATENT_FRAMES, Hallo3Config
 from hallo3_core.model import load_transformers
-from hallo3_core.transformer import Conditions
 
 from .sizes import make_checkpoint
 
@@ -37,12 +36,12 @@ def prediction(file: Path) -> torch.Tensor:
     shape = (1, config.latent_channels, LATENT_FRAMES, *CANVAS)
     tokens = noise(1, config.frame_tokens, config.width)
     audio = noise(1, LATENT_FRAMES, config.audio_tokens, config.audio_width)
-    conditions = Conditions(
+    conditions = denoiser.conditions(
         noise(1, config.text_tokens, config.text_width),
         noise(*shape),
         denoiser.reference_keys_values([tokens] * config.layers),
         denoiser.face_keys_values(noise(1, config.face_channels)),
-        denoiser.audio_keys_values(audio),
+        audio,
     )
     return denoiser(noise(*shape), torch.tensor([500]), conditions).float()
 

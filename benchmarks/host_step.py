@@ -16,7 +16,7 @@ import torch
 from hallo3_core.animate import GUIDANCE
 from hallo3_core.model import load_transformers
 from hallo3_core.sampling import Schedule, ddim, guided_at_once, sample
-from hallo3_core.transformer import Conditions, Denoiser
+from hallo3_core.transformer import Denoiser
 
 from .host import ComfyUI, Inputs
 from .sizes import SIZES, make_checkpoint
@@ -27,13 +27,8 @@ def core_steps(denoiser: Denoiser, inputs: Inputs, steps: int):
     identity = inputs.identity
     reference = denoiser.reference_keys_values(identity.features)
     face = denoiser.face_keys_values(identity.face)
-    without, given = (
-        Conditions(
-            inputs.text, identity.motion, reference, face, denoiser.audio_keys_values(tokens)
-        )
-        for tokens in inputs.tokens
-    )
-    both = without + given
+    text, tokens = torch.cat([inputs.text, inputs.text]), inputs.tokens.flatten(0, 1)
+    both = denoiser.conditions(text, identity.motion, reference, face, tokens)
 
     def predict(x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return denoiser(x, timestep.expand(len(x)), both)

@@ -109,14 +109,19 @@ class CrossAttention(nn.Module):
 
 
 class Rotary(NamedTuple):
-    """One rotation for each pair of a head's numbers, (tokens, head width / 2), complex64."""
+    """A rotation for each pair of a head's numbers, (tokens, 2, head width), float32.
+
+    The first row has the cosine for each number, the second the sine, negative for the first of a
+    pair.
+    """
 
     turns: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rotate the neighbouring pairs of (batch, heads, tokens, head width)."""
-        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * self.turns).flatten(-2).to(x.dtype)
+        cosines, sines = self.turns.unbind(-2)
+        swapped = x.float().unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+        return swapped.mul_(sines).addcmul_(x.float(), cosines).to(x.dtype)
 
     def rows(self, start: int, count: int) -> "Rotary":
         return Rotary(self.turns[start : start + count])
@@ -125,9 +130,9 @@ class Rotary(NamedTuple):
 @cache
 @torch.inference_mode(False)
 def rotary_table(config: Hallo3Config, frames: int, device: torch.device) -> Rotary:
-    """The 3-D rotary table of the text tokens, which do not turn, and of `frames` of image tokens.
+    """The 3-D rotary table of the text tokens, which are not rotated, and of `frames` of images.
 
-    A quarter of the head's width turns with time; rows and columns share the rest.
+    A quarter of the head's width rotates with time; rows and columns share the rest.
     """
     rows, columns = config.grid
     time_width = config.head_width // 4
@@ -139,7 +144,8 @@ def rotary_table(config: Hallo3Config, frames: int, device: torch.device) -> Rot
     ]
     image = torch.cat(angles, dim=-1).flatten(0, 2)
     angles = torch.cat([image.new_zeros(config.text_tokens, image.shape[1]), image])
-    return Rotary(torch.polar(torch.ones_like(angles), angles))
+    cosines, sines = angles.cos().repeat_interleave(2, -1), angles.sin()
+    return Rotary(torch.stack([cosines, torch.stack([-sines, sines], -1).flatten(-2)], dim=1))
 
 
 def _angles(positions: int, width: int, device) -> Tensor:

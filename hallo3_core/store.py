@@ -23,7 +23,7 @@ from .fingerprint import fingerprint
 from .segments import segment_windows
 from .speech import Speech
 
-FORMAT = 1
+FORMAT = 2
 """To be raised when the same settings come to give another video."""
 GB = 10**9
 SIZE = 20 * GB

@@ -261,7 +261,7 @@ def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
 class Conditions:
     """What steers the denoiser and stays the same over all steps of a segment.
 
-    Made by the denoiser's methods of the same names; keys and values are those of every layer.
+    `Denoiser.conditions` makes them; keys and values are those of every layer.
     """
 
     text: Tensor
@@ -269,21 +269,6 @@ class Conditions:
     reference: Iterable[KeyValue]
     face: Iterable[KeyValue]
     audio: Iterable[KeyValue]
-
-    def __add__(self, other: "Conditions") -> "Conditions":
-        """Those of a batch with the rows of the other after these."""
-
-        def join(mine: Iterable[KeyValue], theirs: Iterable[KeyValue]) -> list[KeyValue]:
-            layers = zip(mine, theirs, strict=True)
-            return [tuple(map(join_rows, zip(*layer, strict=True))) for layer in layers]
-
-        return Conditions(
-            torch.cat([self.text, other.text]),
-            torch.cat([self.motion, other.motion]),
-            join(self.reference, other.reference),
-            join(self.face, other.face),
-            join(self.audio, other.audio),
-        )
 
 
 def run_layer(
@@ -335,19 +320,25 @@ class Denoiser(nn.Module):
         face: list[KeyValue],
         audio_tokens: Tensor,
     ) -> Conditions:
-        """Conditions for each row of `text` and `audio_tokens`, which share all the rest."""
-        rows = len(text)
+        """Conditions of a batch: a row for each of `text` and `audio_tokens`.
 
-        def shared(keys_values: list[KeyValue]) -> list[KeyValue]:
-            return [
-                (join_rows((key,) * rows), join_rows((value,) * rows)) for key, value in keys_values
-            ]
+        Motion, reference and face are those of each row, or of one that all rows share. A whole
+        video needs `reference_keys_values` and `face_keys_values` once, so they are handed in.
+        """
+        batch = len(text)
+
+        def for_all(x: Tensor, rows: int = 1) -> Tensor:
+            """`rows` of x belong to each row of the batch."""
+            return x if len(x) == batch * rows else join_rows((x,) * batch)
+
+        def layers(keys_values: list[KeyValue], rows: int = 1) -> list[KeyValue]:
+            return [(for_all(key, rows), for_all(value, rows)) for key, value in keys_values]
 
         return Conditions(
             text,
-            join_rows((motion,) * rows),
-            shared(reference),
-            shared(face),
+            for_all(motion),
+            layers(reference),
+            layers(face, LATENT_FRAMES),
             self.audio_keys_values(audio_tokens),
         )
 

@@ -157,12 +157,12 @@ def recorded_conditions(recorded: Recorded, model: Hallo3, rows: slice) -> Condi
     denoiser = model.denoiser
     text = recorded["in.text"][rows]
     features, _ = model.reference_network(recorded.video("in.reference_latents"))
-    return Conditions(
+    return denoiser.conditions(
         text,
         recorded.video("in.motion_latents")[rows],
-        denoiser.reference_keys_values([tokens.expand(len(text), -1, -1) for tokens in features]),
+        denoiser.reference_keys_values(features),
         denoiser.face_keys_values(recorded["in.face"][rows]),
-        denoiser.audio_keys_values(model.audio_projector(recorded["in.audio"][rows])),
+        model.audio_projector(recorded["in.audio"][rows]),
     )
 
 

@@ -90,12 +90,12 @@ class Networks(nn.Module):
     def conditions(self, batch: "Batch", features: list[Tensor]) -> Conditions:
         """What steers the denoiser, with the reference network's features."""
         denoiser = self.denoiser
-        return Conditions(
+        return denoiser.conditions(
             self.text_of(batch),
             F.pad(batch.motion, (0, 0, 0, 0, 0, LATENT_FRAMES - 1)),
             denoiser.reference_keys_values(features),
             denoiser.face_keys_values(batch.face),
-            denoiser.audio_keys_values(self.audio_projector(batch.speech)),
+            self.audio_projector(batch.speech),
         )
 
 

@@ -24,7 +24,7 @@ SIZE = 4, 6
 
 
 class WindowRotary(Rotary):
-    """Rotations that differ between the examples, (batch, 1, tokens, head width / 2)."""
+    """Rotations that differ between the examples, (batch, 1, tokens, 2, head width)."""
 
     def rows(self, start: int, count: int) -> Rotary:
         """For all frames, one after the other in the batch."""
@@ -65,7 +65,7 @@ class Window:
     @property
     def rotary(self) -> WindowRotary:
         turns = rotary_table(self.config, LATENT_FRAMES, self.corners.device).turns
-        text = turns[self.text].expand(len(self.corners), -1, -1)
+        text = turns[self.text].expand(len(self.corners), -1, -1, -1)
         return WindowRotary(
             torch.cat([text, turns[self.places + self.config.text_tokens]], 1)[:, None]
         )

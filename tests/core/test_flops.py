@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hallo3_core.config import LATENT_FRAMES, PATCH, Hallo3Config
-from hallo3_core.transformer import Conditions, Denoiser
+from hallo3_core.transformer import Denoiser
 
 
 def least(config: Hallo3Config) -> int:
@@ -29,12 +29,12 @@ def test_a_call_computes_the_least_there_is(config):
         denoiser = Denoiser(config)
         tokens = torch.empty(1, config.frame_tokens, config.width)
         audio = torch.empty(1, LATENT_FRAMES, config.audio_tokens, config.audio_width)
-        conditions = Conditions(
+        conditions = denoiser.conditions(
             torch.empty(1, config.text_tokens, config.text_width),
             torch.empty(shape),
             denoiser.reference_keys_values([tokens] * config.layers),
             denoiser.face_keys_values(torch.empty(1, config.face_channels)),
-            denoiser.audio_keys_values(audio),
+            audio,
         )
         with FlopCounterMode(display=False) as counter:
             denoiser(torch.empty(shape), torch.zeros(1), conditions)
