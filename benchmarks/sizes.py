@@ -1,8 +1,10 @@
 """Sizes of models that are measured, and their checkpoints with random weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from hallo3_core import builtin, checkpoint, vae
 from hallo3_core.config import LATENT_FRAMES, Hallo3Config
@@ -13,6 +15,8 @@ SIZES = {
     "mid": Hallo3Config(layers=8, heads=8, latent_height=32, latent_width=48),
     "full": Hallo3Config(),
 }
+SMALL = replace(builtin.CONFIG, layers=2, latent_height=8, latent_width=12)
+"""Where the way through the networks counts and not what they have learnt."""
 VAES = {"built-in": builtin.VAE, "mid": builtin.VAE, "full": vae.RELEASED}
 
 
@@ -27,3 +31,14 @@ def make_checkpoint(path: Path, config: Hallo3Config, dtype: torch.dtype) -> Non
     rows = LATENT_FRAMES * config.frame_tokens
     weights[checkpoint.ROTARY_TABLE] = torch.zeros(rows, config.head_width, dtype=dtype)
     torch.save({"module": weights}, path)
+
+
+def make_small_model(models: Path) -> dict[str, str]:
+    """Files of random weights in ComfyUI's folder `models`, as inputs of the loaders."""
+    names = {"model_name": "small.pt", "vae_name": "small.safetensors"}
+    network = vae.autoencoder(**builtin.VAE | {"block_out_channels": (8, 8, 16, 16)})
+    for folder in ("diffusion_models", "vae"):
+        (models / folder).mkdir(parents=True, exist_ok=True)
+    make_checkpoint(models / "diffusion_models" / names["model_name"], SMALL, torch.bfloat16)
+    save_file(network.state_dict(), models / "vae" / names["vae_name"])
+    return names

@@ -1,7 +1,7 @@
 """What a video takes of a device's memory, known before work starts.
 
-The figures are of tensors that are alive at once, counted without a device
-(`tests/core/test_memory_plan.py`), and 5 % for what allocators lose.
+The figures are of tensors that are alive at once, counted at full size on a card that is not there
+(docs/memory.md), and 5 % for what allocators lose.
 """
 
 from collections.abc import Iterator
@@ -42,6 +42,12 @@ HIDDEN_STATES = 14
 SAMPLER_LATENTS = 12
 """Tensors of the size of a segment's latents that a sampler has beside the denoiser."""
 
+MLP_STATES = 7
+"""The same while a matrix of the MLP is made ready."""
+
+CHUNK_FRAMES = 8
+"""Frames that the autoencoder makes, or looks at, at a time."""
+
 LISTENING_BYTES = 824
 """What wav2vec2-base, which is always float32, takes for each sample of the speech."""
 
@@ -68,14 +74,16 @@ def kept_bytes(config: Hallo3Config, size: int) -> float:
 def sampling_bytes(config: Hallo3Config, rows: int, size: int) -> float:
     """What a denoiser call on `rows` videos takes beside its weights, in numbers of `size` bytes.
 
-    Hidden states of a layer, what the sampler has, and the keys and values that stay the same in
-    all steps: those of a whole video, and of audio tokens for both branches of guidance, even if
-    a call takes one.
+    Hidden states of a layer, what the sampler has, texts (of both branches of guidance, and once
+    more if they are put together), and the keys and values that stay the same in all steps: those
+    of a whole video, and of audio tokens for both branches, even if a call takes one.
     """
     tokens = config.text_tokens + LATENT_FRAMES * config.frame_tokens
     audio = 2 * config.layers * max(rows, 2) * LATENT_FRAMES * config.audio_tokens
-    work = (HIDDEN_STATES * rows * tokens + audio) * config.width * size
-    return kept_bytes(config, size) + SLACK * (work + SAMPLER_LATENTS * rows * latent_bytes(config))
+    texts = 2 * rows * config.text_tokens * config.text_width
+    numbers = (HIDDEN_STATES * rows * tokens + audio) * config.width + texts
+    latents = SAMPLER_LATENTS * rows * latent_bytes(config)
+    return kept_bytes(config, size) + SLACK * (numbers * size + latents)
 
 
 def portrait_bytes(config: Hallo3Config, size: int) -> float:
@@ -106,19 +114,35 @@ def decoding_bytes(
 ) -> float:
     """What the autoencoder takes to decode a segment, of `channels` at full resolution.
 
-    In more than one of `tiles` a side, whose results wait for one another.
+    In more than one of `tiles` a side, there are the video as well, the tile before and what is
+    ready of this one, in float32.
     """
     if tiles > 1:
-        sides = (tile_side(side, tiles) for side in (latent_height, latent_width))
-        video = 3 * SEGMENT_FRAMES * latent_height * latent_width * SPACE_COMPRESSION**2
-        return decoding_bytes(channels, *sides, size) + 4 * video * size
+        height, width = (tile_side(side, tiles) for side in (latent_height, latent_width))
+        pixels = (latent_height * latent_width + 2 * height * width) * SPACE_COMPRESSION**2
+        ready = SLACK * 4 * 3 * SEGMENT_FRAMES * pixels
+        return decoding_bytes(channels, height, width, size) + ready
     frame = channels * latent_height * latent_width * SPACE_COMPRESSION**2
-    return SLACK * (76 * frame + 2 * max(WINDOW, frame)) * size
+    # the largest convolution has twice the channels, and two results of its input's size around it
+    at_once = _frames_at_once(2 * frame, CHUNK_FRAMES)
+    return SLACK * (76 + 3 * at_once) * frame * size
 
 
 def encoding_bytes(channels: int, frames: int, height: int, width: int, size: int) -> float:
-    """What the autoencoder takes to encode pixels, which it does 8 or 9 frames at a time."""
-    return SLACK * (18 + 4 * min(frames, 12)) * channels * height * width * size
+    """What the autoencoder takes to encode pixels, first those frames that make no whole chunk.
+
+    At the peak there are three tensors of these, and a part of one in a convolution or a fourth.
+    """
+    frame = channels * height * width
+    first = min(frames, CHUNK_FRAMES + frames % CHUNK_FRAMES)
+    hidden = 3 * first + max(2 * _frames_at_once(frame, first) + 15, first + 12)
+    later = 9 if frames >= 2 * CHUNK_FRAMES else 0
+    return SLACK * (hidden + later) * frame * size
+
+
+def _frames_at_once(frame: int, most: int) -> int:
+    """How many frames, of so many numbers, a convolution of the autoencoder takes at a time."""
+    return min(max(WINDOW // frame, 1), most)
 
 
 def choose_tiles(
@@ -253,13 +277,25 @@ class Work:
         channels = self.vae.config.block_out_channels[0]
         return channels, self.config.latent_height, self.config.latent_width, self.size
 
+    def _unpacking(self, frames: int, rows: int = 1) -> float:
+        """What fp8 adds to the peak of a layer that `rows` of so many latent frames go through.
+
+        A matrix is made float32, scaled and rounded before it is used. Those of the MLP are as
+        large as it gets, and their turn comes when fewer hidden states are alive than at the peak.
+        """
+        if self.matrix >= self.size:
+            return 0
+        config = self.config
+        tokens = rows * (frames * config.frame_tokens + config.text_tokens)
+        matrix = 4 * config.width**2 * (4 + self.size)
+        hidden = (HIDDEN_STATES - MLP_STATES) * tokens * config.width * self.size
+        return SLACK * max(matrix - hidden, 0)
+
     def _stages(self, rows: int, tiles: int) -> list[Stage]:
         config, weights, size = self.config, self.weights, self.size
-        # a matrix in fp8 is made float32, scaled and rounded before it is used
-        unpacked = 4 * config.width**2 * (4 + size) if self.matrix < size else 0
         kept = kept_bytes(config, size)
-        portrait = portrait_bytes(config, size) + unpacked
-        sampling = sampling_bytes(config, rows, size) + unpacked
+        portrait = portrait_bytes(config, size) + self._unpacking(frames=1)
+        sampling = sampling_bytes(config, rows, size) + self._unpacking(LATENT_FRAMES, rows)
         speech = [Stage("speech", weights.audio_projector, projecting_bytes(config, size), kept)]
         if self.listening:
             speech.append(Stage("speech", weights.speech_encoder, listening_bytes()))

@@ -69,7 +69,10 @@ def _bytes(network: nn.Module, matrix: int, other: int) -> float:
 
 def _layer_bytes(layer: nn.Module, matrix: int, other: int) -> Layer:
     sizes = [
-        sum(value.numel() * (matrix if value.ndim == 2 else other) for value in tensors_of(module))
+        sum(
+            value.numel() * (matrix if value.ndim == 2 else other)
+            for value in tensors_of(module).values()
+        )
         for module in matrices(layer)
     ]
     return Layer(sum(sizes), max(sizes))

@@ -49,8 +49,17 @@ def test_the_autoencoder_takes_what_is_estimated(released_vae, size):
             pass
     with Peak(released_vae) as encoding:
         released_vae.encode(pixels)
-    assert 1 <= memory_plan.decoding_bytes(128, *size, 2) / decoding.bytes < 1.25
-    assert 1 <= memory_plan.encoding_bytes(128, 3, height, width, 2) / encoding.bytes < 1.4
+    assert 1 <= memory_plan.decoding_bytes(128, *size, 2) / decoding.bytes < 1.1
+    assert 1 <= memory_plan.encoding_bytes(128, 3, height, width, 2) / encoding.bytes < 1.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [1, 8, 13, 17])
+@pytest.mark.parametrize("size", [(480, 720), (128, 192)])
+def test_videos_of_any_length_are_encoded_in_what_is_estimated(released_vae, size, frames):
+    with Peak(released_vae) as peak:
+        released_vae.encode(torch.empty(1, 3, frames, *size, dtype=BF16, device="meta"))
+    assert 1 <= memory_plan.encoding_bytes(128, frames, *size, 2) / peak.bytes < 1.2
 
 
 @torch.no_grad()
@@ -60,7 +69,7 @@ def test_tiles_take_what_is_estimated(released_vae, tiles):
     with Peak(released_vae) as peak:
         for _ in vae.decode(released_vae, latents, tiles):
             pass
-    assert 1 <= memory_plan.decoding_bytes(128, 60, 90, 2, tiles) / peak.bytes < 1.5
+    assert 1 <= memory_plan.decoding_bytes(128, 60, 90, 2, tiles) / peak.bytes < 1.1
 
 
 @pytest.mark.parametrize(
@@ -69,7 +78,7 @@ def test_tiles_take_what_is_estimated(released_vae, tiles):
         (4, "bf16", True, 41, 1, 3),
         (6, "bf16", True, 40, 2, 2),
         (8, "bf16", True, 34, 2, 1),
-        (8, "fp8", True, 27, 2, 1),
+        (8, "fp8", True, 26, 2, 1),
         (12, "bf16", True, 22, 2, 1),
         (12, "fp8", True, 0, 1, 1),
         (16, "bf16", True, 10, 2, 1),
@@ -109,7 +118,7 @@ def test_layers_that_come_one_by_one_leave_two_of_their_matrices(released_vae):
         assert stage.layer.matrices == pytest.approx(away, rel=1e-3)
         staying = stage.weights - stage.streamed * stage.layer.matrices
         assert plan.peak(stage) == pytest.approx(staying + stage.work + 2 * largest, rel=1e-3)
-    assert [stage.streamed for stage in plan.stages] == [26, 0, 34, 0, 0]
+    assert [stage.streamed for stage in plan.stages] == [25, 0, 34, 0, 0]
 
 
 def test_weights_in_fp8_compute_in_the_numbers_that_were_asked_for(released_vae):
@@ -247,15 +256,22 @@ def test_decoding_that_runs_out_of_memory_is_done_in_tiles(job, monkeypatch):
     assert frames.shape == (14, 48, 96, 3)
 
 
-def test_latents_that_cannot_be_decoded_are_kept(picture, tmp_path, monkeypatch, capsys):
+def animate_but_decode_nothing(picture, output, monkeypatch, *options):
+    """What the command returns where memory is short in the decoder."""
+
     def full(*args):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(animate, "decode", full)
-    output = tmp_path / "video.mp4"
     arguments = ["hallo3", "animate", "--portrait", str(picture), "--steps", "1", "--quiet"]
-    monkeypatch.setattr("sys.argv", [*arguments, "--output", str(output)])
-    assert command_line.main() == 2
+    monkeypatch.setattr("sys.argv", [*arguments, "--output", str(output), *options])
+    with monkeypatch.context() as patch:
+        patch.setattr(animate, "decode", full)
+        return command_line.main()
+
+
+def test_latents_that_cannot_be_decoded_are_kept(picture, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "video.mp4"
+    assert animate_but_decode_nothing(picture, output, monkeypatch, "--no-store") == 2
     file = tmp_path / "video.segment0.latent"
     assert str(file) in capsys.readouterr().err
     latents = load_file(file)["latent_tensor"]
@@ -263,6 +279,24 @@ def test_latents_that_cannot_be_decoded_are_kept(picture, tmp_path, monkeypatch,
     assert latents.isfinite().all()
     assert read_new_frames(latents) == 47
     assert not output.exists()
+
+
+def test_latents_in_the_store_are_decoded_by_the_next_start(picture, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "video.mp4"
+    assert animate_but_decode_nothing(picture, output, monkeypatch) == 2
+    assert "decoded without sampling" in capsys.readouterr().err
+    assert list(tmp_path.glob("video*")) == []
+
+    sampled = []
+
+    def sample(animator, index, motion):
+        sampled.append(index)
+        raise InputError("enough")
+
+    monkeypatch.setattr(animate.ModelAnimator, "sample", sample)
+    assert command_line.main() == 2
+    assert sampled == [1]
+    assert (tmp_path / "video.unfinished.mp4").exists()
 
 
 def test_both_branches_at_once_compute_the_same(job):
