@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from math import isfinite
@@ -28,9 +29,9 @@ from .check import check, installed_files
 from .checkpoint import read_weights
 from .comfyui_folder import comfyui_folder
 from .convert import CONVERTED, convert, find_sources, plan
-from .device import DTYPES, choose_device, choose_dtype
+from .device import DTYPES, choose_device, choose_dtype, enough_memory
 from .download import FILES, TEXT_ENCODERS, download
-from .errors import InputError
+from .errors import InputError, NotEnoughMemory
 from .evaluation import evaluate
 from .evaluation.fid import features, frechet_distance, load_inception
 from .fingerprint import fingerprint
@@ -45,7 +46,7 @@ from .portrait import FACE_BOX_GROWTH, encode_portrait
 from .progress import Progress
 from .sampling import SAMPLERS, Schedule
 from .sound import Sound
-from .speech import encode_speech
+from .speech import Speech, encode_speech
 from .store import GB as STORE_GB
 from .store import NOTHING_KEPT, ClipStore, SegmentStore
 from .vae import save_latent
@@ -179,16 +180,16 @@ def run_animate(options: argparse.Namespace) -> int:
     region, embedding = find_face(options, portrait)
     heard, sound = find_voice(options)
 
-    model = load_model(options, device, dtype)
+    with enough_memory("load the model", "use fp8 weights"):
+        model = load_model(options, device, dtype)
     noise = SeededNoise(options.seed)
     text = model.text_encoder()(options.prompt) if options.prompt else None
-    with model.working(model.speech_encoder):
+    with enough_memory("encode the speech"), model.working(model.speech_encoder):
         speech = encode_speech(model.speech_encoder, sound.prepared()).on_disk()
     speech = replace(speech, sound=sound, encoder=fingerprint(model.speech_encoder))
-    with model.working(model.vae, model.reference_network):
-        identity = encode_portrait(
-            model.vae, model.reference_network, portrait, region, noise, embedding, options.fit
-        )
+    networks = model.vae, model.reference_network
+    with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
+        identity = encode_portrait(*networks, portrait, region, noise, embedding, options.fit)
     animator = ModelAnimator(
         model,
         identity,
@@ -222,12 +223,9 @@ def write_video(animator: ModelAnimator, heard: Sound, options: argparse.Namespa
                 video.append(segment.piece)
                 progress.segment(segment.index, taken=segment.finished is not None)
                 taken += segment.finished is not None
-    except NotDecoded as error:
-        if kept.usable:
-            raise InputError(f"{error} Start again, and it is decoded without sampling.") from error
-        file = free_name(options.output.with_suffix(f".segment{error.index}.latent"))
-        save_latent(file, error.latents, speech.new_frames(error.index))
-        raise InputError(f"{error} Its latents are in {file}.") from error
+    except NotEnoughMemory as error:
+        done = what_is_done(error, video, kept.usable, speech)
+        raise InputError(" ".join((str(error), *done))) from error
     except KeyboardInterrupt:
         if not video.saved:
             raise
@@ -237,6 +235,25 @@ def write_video(animator: ModelAnimator, heard: Sound, options: argparse.Namespa
     if taken:
         print(f"{taken} of {speech.segments} segments were there from before.")
     return 0
+
+
+def what_is_done(
+    error: NotEnoughMemory, video: VideoWriter, kept: bool, speech: Speech
+) -> Iterator[str]:
+    """Where the work is that was done before memory ran out, and how to go on, in sentences.
+
+    Latents that are not `kept` in the store are saved beside the video.
+    """
+    if isinstance(error, NotDecoded) and kept:
+        yield "Start again, and it is decoded without sampling."
+    elif isinstance(error, NotDecoded):
+        file = free_name(video.path.with_suffix(f".segment{error.index}.latent"))
+        save_latent(file, error.latents, speech.new_frames(error.index))
+        yield f"Its latents are in {file}."
+    elif video.saved and kept:
+        yield "Start again to go on."
+    if video.saved:
+        yield f"What is done is in {video.saved}."
 
 
 def saved(video: VideoWriter) -> str:

@@ -19,7 +19,8 @@ from .config import (
     MOTION_FRAMES,
     SEGMENT_FRAMES,
 )
-from .errors import InputError
+from .device import enough_memory
+from .errors import InputError, NotEnoughMemory
 from .layers import KeyValue
 from .model import Hallo3
 from .noise import Noise
@@ -119,7 +120,11 @@ def make_segments(
         else:
             last = new[-1]
             if index + 1 < speech.segments:
-                motion = animator.extend(index + 1, canvas[-MOTION_FRAMES:])
+                try:
+                    motion = animator.extend(index + 1, canvas[-MOTION_FRAMES:])
+                except NotEnoughMemory:
+                    yield Segment(index, latents, new)  # what is done is not lost
+                    raise
         segment = Segment(index, latents, new, found)
         if not found and kept.usable:
             piece = torch.frombuffer(bytearray(segment.piece), dtype=torch.uint8)
@@ -127,14 +132,11 @@ def make_segments(
         yield segment
 
 
-class NotDecoded(InputError):
+class NotDecoded(NotEnoughMemory):
     """The device has not the memory to decode a segment, whose `latents` are here."""
 
-    def __init__(self, index: int, latents: Tensor):
-        super().__init__(
-            f"There is not enough memory to decode segment {index}: close other programs, or use "
-            "--device cpu."
-        )
+    def __init__(self, reason: NotEnoughMemory, index: int, latents: Tensor):
+        super().__init__(*reason.args)
         self.index, self.latents = index, latents
 
 
@@ -193,22 +195,17 @@ class ModelAnimator:
 
     @torch.no_grad()
     def sample(self, index: int, motion: Tensor) -> Tensor:
-        try:
+        with enough_memory(f"sample segment {index}", "use fp8 weights"):
             return self._sample(index, motion)
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"There is not enough memory to sample segment {index}: close other programs, use "
-                "fp8 weights, or --device cpu."
-            ) from error
 
     def _sample(self, index: int, motion: Tensor) -> Tensor:
         model = self.model
         constants = self.constants  # made before the denoiser works
         motion = F.pad(motion, (0, 0, 0, 0, 0, LATENT_FRAMES - motion.shape[2]))
         motion = motion.to(**self.options)
-        windows = segment_windows(self.speech.features, index).to(**self.options)
         with model.working(model.audio_projector):
-            tokens = model.audio_projector(windows)
+            heard = segment_windows(self.speech.features, index)
+            tokens = model.audio_projector(heard.to(**self.options))
         initial = self.noise.stream("initial", index).normal(*motion.shape).to(model.device)
         draw = partial(self.noise.stream("steps", index).normal, *motion.shape)
         with model.working(model.denoiser):
@@ -238,15 +235,15 @@ class ModelAnimator:
     def decode(self, index: int, latents: Tensor, count: int) -> Tensor:
         model = self.model
         try:
-            with model.working(model.vae):
+            with enough_memory(f"decode segment {index}"), model.working(model.vae):
                 return decode_images(model.vae, latents, count, model.tiles)
-        except torch.OutOfMemoryError as error:
-            raise NotDecoded(index, latents) from error
+        except NotEnoughMemory as error:
+            raise NotDecoded(error, index, latents) from error
 
     @torch.no_grad()
     def extend(self, index: int, frames: Tensor) -> Tensor:
         model, draws = self.model, self.noise.stream("motion", index)
-        with model.working(model.vae):
+        with enough_memory(f"continue with segment {index}"), model.working(model.vae):
             pixels = frames.permute(3, 0, 1, 2)[None] * 2 - 1
             return motion_latents(model.vae, self.identity.portrait, pixels, draws)
 

@@ -1,10 +1,15 @@
 """The device and the dtype that were asked for, or the best there are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from .errors import InputError
+from .errors import InputError, NotEnoughMemory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+IMITATING = ("cuda", "xpu")
+"""Kinds of devices that count a slow imitation of bfloat16, too, unless told not to."""
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -36,10 +41,24 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 by itself; some that have it not imitate it slowly."""
     backend = torch.get_device_module(device)
     if hasattr(backend, "is_bf16_supported"):
+        options = {"including_emulation": False} if device.type in IMITATING else {}
         with backend.device(device):
-            return backend.is_bf16_supported(including_emulation=False)
+            return backend.is_bf16_supported(**options)
     try:
         torch.ones(1, dtype=torch.bfloat16, device=device)
         return True
     except (RuntimeError, TypeError):
         return False
+
+
+@contextmanager
+def enough_memory(task: str, *remedies: str) -> Iterator[None]:
+    """Raise `NotEnoughMemory` if the device's memory runs out in here.
+
+    It says what the `task` was, and what else the user can do.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        ways = ", ".join(("close other programs", *remedies, "or use --device cpu"))
+        raise NotEnoughMemory(f"There is not enough memory to {task}: {ways}.") from error

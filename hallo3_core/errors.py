@@ -9,3 +9,7 @@ class InputError(ValueError):
 
     def __init_subclass__(cls) -> None:
         cls.__module__ = "hallo3_core." + cls.__module__.split("hallo3_core.")[-1]
+
+
+class NotEnoughMemory(InputError):
+    """The device has not the memory that a part of the work takes."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import KeyValue
-from .streaming import Streamer
+from .streaming import Streamer, put, stand_ins, tensors_of
 
 
 class Placement:
@@ -31,22 +31,20 @@ class Placement:
     def working(self, *networks: nn.Module) -> Iterator[None]:
         """Have networks on the device for a while."""
         streamers = [self.streamers[network] for network in networks if network in self.streamers]
-        streamed = {tensor for streamer in streamers for tensor in streamer.streamed}
-        tensors = [
-            tensor
-            for network in networks
-            if self.in_turn
-            for tensor in (*network.parameters(), *network.buffers())
-            if tensor not in streamed
-        ]
-        resting = [tensor.data for tensor in tensors]
+        streamed = {module for streamer in streamers for module in streamer.resting}
+        moving = (module for network in networks if self.in_turn for module in network.modules())
         with ExitStack() as stack:
-            stack.callback(_put, tensors, resting)
-            for tensor, data in zip(tensors, resting, strict=True):
-                tensor.data = data.to(self.device, copy=True)
+            for module in moving:
+                if module not in streamed:
+                    resting = tensors_of(module)
+                    stack.callback(put, module, resting)
+                    put(module, stand_ins(resting, map(self._copied, resting.values())))
             for streamer in streamers:
                 stack.enter_context(streamer.open())
             yield
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        return tensor.data.to(self.device, copy=True)
 
     def rest(self, keys_values: Iterable[KeyValue]) -> list[KeyValue]:
         """Keys and values of all layers as they wait between tasks, in main memory if in turn."""
@@ -59,8 +57,3 @@ class Placement:
 
 def _moved(keys_values: Iterable[KeyValue], device: torch.device) -> list[KeyValue]:
     return [(key.to(device), value.to(device)) for key, value in keys_values]
-
-
-def _put(tensors: list[Tensor], contents: list[Tensor]) -> None:
-    for tensor, data in zip(tensors, contents, strict=True):
-        tensor.data = data

@@ -11,7 +11,7 @@ the device, so that no plan can count it; it pins a copy of all weights beforeha
 every call (`low_cpu_mem_usage`); and it needs accelerate, which is not among our requirements.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 ALIGNMENT = 256
 """Bytes, for kernels that read many at a time."""
 BUFFERS = 2
-WITH_STREAMS = ("cuda", "xpu")
+WITH_STREAMS = ("cuda", "xpu", "npu")
 """Devices that copy from pinned memory while they compute."""
 
 
@@ -30,9 +30,27 @@ def matrices(layer: nn.Module) -> list[nn.Linear]:
     return [module for module in layer.modules() if isinstance(module, nn.Linear)]
 
 
-def tensors_of(module: nn.Module) -> list[Tensor]:
-    """A module's own parameters and buffers."""
-    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's own parameters and buffers by name."""
+    return dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)])
+
+
+def put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Have these as a module's own parameters and buffers."""
+    for name, tensor in tensors.items():
+        setattr(module, name, tensor)
+
+
+def stand_ins(tensors: Mapping[str, Tensor], contents: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Parameters and buffers of the same names with other contents, on any device.
+
+    They take the place of the old ones, whose `data` could be changed instead, but not to that of
+    every kind of device: torch refuses those that come from outside it, such as Ascend's NPUs.
+    """
+    return {
+        name: nn.Parameter(data, requires_grad=False) if isinstance(old, nn.Parameter) else data
+        for (name, old), data in zip(tensors.items(), contents, strict=True)
+    }
 
 
 def room(tensors: Iterable[Tensor]) -> int:
@@ -75,24 +93,19 @@ class Streamer:
         # torch.cpu has streams and events, too, which do nothing: there copies are done at once
         self.overlaps = device.type in WITH_STREAMS
         self.backend = torch.get_device_module(device) if self.overlaps else torch.cpu
-        self.resting: dict[nn.Module, list[Tensor]] = {}
+        self.resting: dict[nn.Module, dict[str, Tensor]] = {}
         self.following: dict[nn.Module, nn.Module] = {}
         self.buffers: list[Buffer] = []
         for module in (module for layer in layers for module in matrices(layer)):
-            self.resting[module] = [tensor.data for tensor in tensors_of(module)]
+            self.resting[module] = tensors_of(module)
             module.register_forward_pre_hook(self._bring)
             module.register_forward_hook(self._leave, always_call=True)
             module.register_forward_hook(self._bring_next)
 
-    @property
-    def streamed(self) -> Iterator[Tensor]:
-        """Parameters and buffers that are on the device only for a call."""
-        return (tensor for module in self.resting for tensor in tensors_of(module))
-
     @contextmanager
     def open(self) -> Iterator[None]:
         """Have the buffers on the device for a while; no layer can be called without them."""
-        size = max(map(room, self.resting.values()), default=0)
+        size = max((room(tensors.values()) for tensors in self.resting.values()), default=0)
         self.side = self.backend.Stream(self.device)
         self.buffers = [Buffer(size, self.device, self.backend) for _ in range(BUFFERS)]
         for buffer in self.buffers:  # what was in its memory before may still be in use
@@ -114,11 +127,12 @@ class Streamer:
         self.now = next(i for i, buffer in enumerate(self.buffers) if buffer.module is module)
         buffer = self.buffers[self.now]
         buffer.arrived.wait(self.backend.current_stream(self.device))
-        self._point(module, views(buffer.there, self.resting[module]))
+        resting = self.resting[module]
+        put(module, stand_ins(resting, views(buffer.there, resting.values())))
 
     def _leave(self, module: nn.Module, inputs: tuple, outputs) -> None:
         self.buffers[self.now].used.record(self.backend.current_stream(self.device))
-        self._point(module, self.resting[module])
+        put(module, self.resting[module])
 
     def _bring_next(self, module: nn.Module, inputs: tuple, outputs) -> None:
         following = self.following.get(module)
@@ -131,7 +145,7 @@ class Streamer:
 
     def _fetch(self, module: nn.Module) -> None:
         """Start to bring a module's weights, into the buffer that is not in use."""
-        buffer, resting = self.buffers[1 - self.now], self.resting[module]
+        buffer, resting = self.buffers[1 - self.now], [*self.resting[module].values()]
         buffer.arrived.synchronize()  # its part in main memory was read
         for part, tensor in zip(views(buffer.host, resting), resting, strict=True):
             part.copy_(tensor)
@@ -141,8 +155,3 @@ class Streamer:
             buffer.there[:size].copy_(buffer.host[:size], non_blocking=self.overlaps)
         buffer.arrived.record(self.side)
         buffer.module = module
-
-    @staticmethod
-    def _point(module: nn.Module, contents: Iterable[Tensor]) -> None:
-        for tensor, data in zip(tensors_of(module), contents, strict=True):
-            tensor.data = data

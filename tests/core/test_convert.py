@@ -14,31 +14,19 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from hallo3_core import builtin, checkpoint, convert, weights_file
 from hallo3_core.check import check
-from hallo3_core.config import LATENT_FRAMES, Hallo3Config
+from hallo3_core.config import LATENT_FRAMES
 from hallo3_core.download import FILES
 from hallo3_core.errors import InputError
-from hallo3_core.model import NETWORKS, Hallo3, load_speech_encoder, load_transformers, load_vae
+from hallo3_core.model import Hallo3, load_speech_encoder, load_transformers, load_vae
 from hallo3_core.transformer import Conditions, Denoiser
 from parity import FIXTURES
+from small_model import published
 
 CONFIG = replace(builtin.CONFIG, layers=3, text_width=64)
 
 
 def ignore(done: int) -> None:
     pass
-
-
-def published(config: Hallo3Config) -> dict[str, torch.Tensor]:
-    """Random weights in bf16 under the published names, with the tensors that nothing reads."""
-    torch.manual_seed(1)
-    weights = {}
-    for network, prefix, table in NETWORKS:
-        state = network(config).state_dict()
-        names = checkpoint.published_names(state, prefix, table)
-        weights |= {names[ours]: value.bfloat16() for ours, value in state.items()}
-    rows = LATENT_FRAMES * config.frame_tokens
-    weights[checkpoint.ROTARY_TABLE] = torch.zeros(rows, config.head_width)
-    return weights
 
 
 @pytest.fixture(scope="module")

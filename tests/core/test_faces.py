@@ -31,7 +31,6 @@ from hallo3_core.framing import crop
 from hallo3_core.inputs import find_face
 from hallo3_core.mesh import oval_box
 from hallo3_core.portrait import box_region, region_box
-from on_card import on_card
 from onnx_files import antelopev2
 from photograph import astronaut
 
@@ -76,18 +75,6 @@ def test_a_picture_without_a_face():
 @pytest.mark.parametrize("size", [(16, 700), (1000, 20), (16, 16), (16, 1600)])
 def test_pictures_too_small_or_thin_for_a_face(size):
     assert find_frontal_faces(torch.zeros(3, *size)) == []
-
-
-def test_pictures_of_any_dtype_and_device(tmp_path):
-    """In half precision on a card, faces are where they are in float32 on the CPU."""
-    picture, other = astronaut(), on_card(astronaut().half())
-    (face,) = find_frontal_faces(picture)
-    assert overlap(find_frontal_faces(other)[0].box, face.box) > 0.99
-    assert torch.equal(draw(other, [face], 0), draw(picture, [face], 0))
-    insightface = InsightFace(antelopev2(tmp_path, [(14, 12, 4, 0.8)]))
-    (exact,), (found,) = insightface(picture), insightface(other)
-    assert found.box == exact.box
-    assert torch.allclose(found.embedding, exact.embedding, atol=1e-3)
 
 
 def test_insightface_finds_aligns_and_embeds(tmp_path):

@@ -12,7 +12,6 @@ from hallo3_core.portrait import (
     framing_of,
     region_box,
 )
-from on_card import on_card
 
 
 def fit(image, canvas):
@@ -187,18 +186,6 @@ def test_the_region_as_the_video_has_it(fit, box, size):
     assert shown.shape == size
     assert region_box(shown) == box
     assert shown.sum() == (box[2] - box[0]) * (box[3] - box[1])
-
-
-def test_pictures_in_half_precision_on_a_card(recorded_model):
-    """They are encoded as the same numbers on the CPU are."""
-    image = torch.rand(3, 60, 90, generator=torch.Generator().manual_seed(1)).half()
-    region = box_region((20, 10, 50, 40), (60, 90))
-    networks = recorded_model.vae, recorded_model.reference_network
-    identity = encode_portrait(*networks, image.float(), region, SeededNoise(0))
-    for picture, face in ((on_card(image), region), (image, on_card(region))):
-        other = encode_portrait(*networks, picture, face, SeededNoise(0))
-        assert torch.equal(other.portrait, identity.portrait)
-        assert torch.equal(other.features[-1], identity.features[-1])
 
 
 def test_a_picture_of_no_numbers_is_not_encoded(recorded_model):

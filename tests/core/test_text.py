@@ -5,40 +5,15 @@ import logging
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import Unigram
-from tokenizers.pre_tokenizers import Metaspace
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from hallo3_core.errors import InputError
 from hallo3_core.text import TextEncoder
-
-WORDS = ["a", "woman", "speaks", "to", "the", "camera"]
+from small_model import save_t5
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A small T5 v1.1 and its tokenizer, as transformers saves them."""
-    torch.manual_seed(1)
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    vocabulary += [(f"▁{word}", -1.0 - i) for i, word in enumerate(WORDS)]
-    tokenizer = Tokenizer(Unigram(vocabulary, unk_id=2))
-    tokenizer.pre_tokenizer = Metaspace()
-    path = tmp_path / "t5-v1_1-xxl"
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(path)
-    config = T5Config(
-        vocab_size=16,
-        d_model=64,
-        d_kv=8,
-        d_ff=96,
-        num_layers=3,
-        num_heads=4,
-        feed_forward_proj="gated-gelu",
-    )
-    T5EncoderModel(config).save_pretrained(path)
-    return path
+    return save_t5(tmp_path / "t5-v1_1-xxl")
 
 
 def single_file(folder, dtype=torch.float32, **others):

@@ -1,0 +1,249 @@
+"""`animate` on a card, by the command line: the numbers of the CPU, in every way there is.
+
+The model is small and lies in files. Latents, motion and last frames are read from the store.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import npu
+import pytest
+import torch
+from npu import CARD
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import hallo3_core.__main__ as command_line
+from hallo3_core import builtin, convert
+from hallo3_core.animate import ModelAnimator, decode_images
+from hallo3_core.checkpoint import read_weights
+from hallo3_core.device import choose_dtype
+from hallo3_core.errors import InputError
+from hallo3_core.memory_plan import GB
+from hallo3_core.model import TRANSFORMER_FILE
+from hallo3_core.store import SegmentStore
+from hallo3_core.video import save_sound
+from small_model import changed, save_model
+
+SHORT, LONG = 0.3, 2.1
+"""Seconds of speech, of one segment and of two."""
+MIB = 2**20
+Made = dict[str, Tensor]
+"""What a segment left in the store."""
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory) -> dict[float, Path]:
+    folder, numbers = tmp_path_factory.mktemp("speech"), torch.Generator().manual_seed(0)
+    files = {seconds: folder / f"{seconds}.wav" for seconds in (SHORT, LONG)}
+    for seconds, file in files.items():
+        save_sound(0.1 * torch.randn(1, int(16_000 * seconds), generator=numbers), 16_000, file)
+    return files
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_model(tmp_path_factory.mktemp("small model"))
+
+
+Animate = Callable[..., list[Made]]
+
+
+@pytest.fixture(scope="module")
+def animate(model, speech, tmp_path_factory) -> Animate:
+    """Segments by the command line, as they are in a store that is new unless one is given.
+
+    The plan is changed as `change` says.
+    """
+
+    def run(
+        *words: str,
+        change: dict | None = None,
+        device: str = "npu",
+        file: Path = model,
+        store: Path | None = None,
+        seconds: float = SHORT,
+    ) -> list[Made]:
+        folder = tmp_path_factory.mktemp("job")
+        store = store or folder / "store"
+        given = ["animate", "--model", file, "--speech", speech[seconds], "--steps", 2]
+        given += ["--device", device, "--output", folder / "video.mp4", "--quiet", *words]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HALLO3_STORE", str(store))
+            if change is not None:
+                plan_for = command_line.plan_for
+                patch.setattr(command_line, "plan_for", lambda *a: changed(plan_for(*a), **change))
+            options = command_line.parse([str(word) for word in given])
+            assert options.run(options) == 0
+        return [load_file(path) for path in SegmentStore(store).files()]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def expected(animate) -> list[Made]:
+    """On the CPU in float32."""
+    return animate("--dtype", "float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def expected_of_two(animate) -> list[Made]:
+    return animate("--dtype", "float32", device="cpu", seconds=LONG)
+
+
+def farthest(found: list[Made], expected: list[Made]) -> float:
+    """The largest error of all numbers that a segment leaves, by their standard deviation."""
+    assert len(found) == len(expected)
+    errors = []
+    for one, other in zip(found, expected, strict=True):
+        for name in ("latents", "motion", "last"):
+            assert one[name].shape == other[name].shape
+            if one[name].numel():
+                errors.append((one[name] - other[name]).abs().max() / other[name].std())
+    return max(errors).item()
+
+
+WAYS = {
+    "all networks stay": {"in_turn": False, "rows": 1},
+    "both branches at once": {"in_turn": False, "rows": 2},
+    "in turn": {"in_turn": True, "rows": 1},
+    "layers one by one": {"in_turn": True, "rows": 1, "streamed": 2},
+    "a layer for both branches": {"in_turn": True, "rows": 2, "streamed": 1},
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_the_numbers_of_the_cpu(animate, expected_of_two, way):
+    """In two segments, the second of which continues the first."""
+    found = animate("--dtype", "float32", change=way, seconds=LONG)
+    assert len(found) == 2
+    assert farthest(found, expected_of_two) < 1e-4
+
+
+@torch.no_grad()
+def test_decoded_in_tiles():
+    """As they are where the memory of the card does not do for the whole."""
+    autoencoder = builtin.load().vae
+    latents = torch.randn(1, 16, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+    whole, tiled = (decode_images(autoencoder, latents, 9, tiles) for tiles in (1, 2))
+    nn.Module.to(autoencoder, CARD)
+    with npu.peak() as peak:
+        found = decode_images(autoencoder, latents, 9)
+    assert (found - whole).abs().max() < 1e-4
+    with npu.limited(torch.npu.memory_allocated() + peak.bytes - MIB):
+        found = decode_images(autoencoder, latents, 9)
+    assert (found - tiled).abs().max() < 1e-4
+    assert (tiled - whole).abs().max() > 1e-2
+
+
+def test_guidance_over_a_part_of_the_steps_and_none(animate):
+    for words in (("--guidance-interval", "0", "0.5"), ("--guidance", "1")):
+        on_cpu = animate("--dtype", "float32", *words, device="cpu")
+        assert farthest(animate("--dtype", "float32", *words), on_cpu) < 1e-4
+
+
+@pytest.mark.parametrize(("dtype", "within"), [("bfloat16", 0.3), ("float16", 0.05)])
+def test_half_precision(animate, expected, dtype, within):
+    found = animate("--dtype", dtype, change={"in_turn": True, "rows": 2, "streamed": 2})
+    assert 1e-4 < farthest(found, expected) < within
+
+
+def test_bfloat16_is_chosen():
+    assert choose_dtype(None, CARD) == torch.bfloat16
+
+
+@pytest.fixture(scope="module")
+def scaled(model, tmp_path_factory) -> Path:
+    """The denoiser in fp8, its companions beside it and the other networks around it."""
+    source, folder = model / TRANSFORMER_FILE, tmp_path_factory.mktemp("scaled")
+    for file in (source, model / "cogvideox-5b-i2v-sat/vae/3d-vae.pt"):
+        kind = "fp8_e4m3fn" if file == source else "bf16"
+        convert.convert(convert.plan(file, read_weights(file), kind), folder, lambda done: None)
+    (folder / "audio_encoders").mkdir()
+    (folder / "audio_encoders" / "wav2vec2-base-960h").symlink_to(
+        model / "wav2vec/wav2vec2-base-960h"
+    )
+    return folder
+
+
+def test_matrices_in_fp8(animate, scaled):
+    """Whether they stay or come with their scales."""
+    on_cpu = animate("--dtype", "float32", device="cpu", file=scaled)
+    for change in ({"in_turn": False}, {"in_turn": True, "streamed": 2}):
+        assert farthest(animate("--dtype", "float32", file=scaled, change=change), on_cpu) < 1e-4
+
+
+def test_a_prompt(animate, expected):
+    words = ("--dtype", "float32", "--prompt", "a woman speaks")
+    on_cpu = animate(*words, device="cpu")
+    assert farthest(on_cpu, expected) > 1e-3
+    assert farthest(animate(*words), on_cpu) < 1e-4
+
+
+def test_a_card_with_room_for_one_network_at_a_time(animate, expected, model):
+    """The plan says so from what is free, and the work keeps to it."""
+    together = command_line.plan_for(model, "fp32", 8 * GB)
+    apart = changed(together, in_turn=True)
+    assert not together.in_turn
+    room = int((together.most + apart.most) / 2)
+    assert command_line.plan_for(model, "fp32", room).in_turn
+    with npu.limited(torch.npu.memory_allocated() + room), npu.peak() as peak:
+        found = animate("--dtype", "float32")
+    assert farthest(found, expected) < 1e-4
+    assert peak.bytes < apart.most
+
+
+def test_a_second_start_takes_segments_from_disk(animate, tmp_path, monkeypatch, capsys):
+    made = animate(store=tmp_path, seconds=LONG)
+
+    def sample(*_):
+        raise AssertionError("a segment was sampled again")
+
+    monkeypatch.setattr(ModelAnimator, "sample", sample)
+    again = animate(store=tmp_path, seconds=LONG)
+    assert "2 of 2 segments were there from before" in capsys.readouterr().out
+    assert farthest(again, made) == 0
+
+
+def test_without_a_store(animate, tmp_path, capsys):
+    """The video is the same."""
+    videos = []
+    for words in ((), ("--no-store",)):
+        store = tmp_path / "store" / str(len(words))
+        made = animate(*words, store=store)
+        assert len(made) == (0 if words else 1)
+        videos.append(Path(capsys.readouterr().out.split(": ")[0]))
+    assert videos[0].read_bytes() == videos[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("work", "says"),
+    [
+        ("_sample", "to sample segment 0: close other programs, use fp8 weights, or --device cpu."),
+        ("decode", "to decode segment 0: .* Start again, and it is decoded without sampling."),
+    ],
+)
+def test_out_of_memory_is_one_sentence(animate, monkeypatch, work, says):
+    """Where another program takes what the plan found free."""
+    do = getattr(ModelAnimator, work)
+
+    def in_little_memory(*arguments):
+        with npu.limited(torch.npu.memory_allocated() + MIB // 8):
+            return do(*arguments)
+
+    monkeypatch.setattr(ModelAnimator, work, in_little_memory)
+    with pytest.raises(InputError, match=f"There is not enough memory {says}") as error:
+        animate("--dtype", "float32")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "says"), [("npu:2", "There is no card 2"), ("cuda", "")])
+def test_a_card_that_is_not_there(animate, name, says):
+    with pytest.raises(InputError, match=f"The device {name} cannot be used .*{says}.*: try cpu"):
+        animate(device=name)
+
+
+def test_the_second_card(animate, expected):
+    with npu.limited(0), npu.peak(1) as peak:
+        assert farthest(animate("--dtype", "float32", device="npu:1"), expected) < 1e-4
+    assert peak.bytes > MIB
