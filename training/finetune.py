@@ -122,7 +122,7 @@ def finetune(options: Namespace) -> list[Path]:
         )
     settings = Settings(options.steps, options.rate, betas=(0.9, 0.95), weight_decay=1e-4, clip=0.1)
     stage = replace(STAGES[options.stage], settings=settings, batch=options.batch)
-    if DEVICE.type == "cuda":
+    if DEVICE.type != "cpu":
         needed = bytes_needed(model.config, stage, options.lora, is_scaled(networks))
         require_room(needed, free_memory(DEVICE), options.lora)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .optimizer import Optimizer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-HALF = DEVICE.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+HALF = DEVICE.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
 """Whether bf16 is the faster: a CPU without AVX-512 multiplies in it forty times slower."""
 COMPUTE = torch.bfloat16 if HALF else torch.float32
 CHECKPOINT_SECONDS = 120

@@ -2,18 +2,14 @@
 
 from dataclasses import replace
 from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from hallo3_core import builtin
-from hallo3_core.config import FPS, NEW_FRAMES
+from hallo3_core.config import FPS
 from hallo3_core.evaluation.tracks import Tracks
-from pretended_card import CARD, PretendedCard
-from training import drift, measure
+from training import drift
 from training.measure import CASES, FRAMES, Clip, clip_file, reconstruction, row, swapped, talks
 from training.sheet import sheets
 
@@ -57,32 +53,6 @@ def test_what_the_autoencoder_loses(tmp_path):
             frames = np.full((2, 4, 4, 3), value, np.uint8)
             np.savez(clip_file(tmp_path, name, index), frames=frames)
     assert reconstruction(tmp_path, 3) == pytest.approx(20 * np.log10(5))
-
-
-def test_videos_are_made_on_a_card(monkeypatch):
-    """An identity and latents are encoded there, and bytes come from there."""
-    model, (index, speech) = builtin.load(), next(talks(frames=NEW_FRAMES))
-    with PretendedCard():
-        grey = torch.full((NEW_FRAMES, 2, 2, 3), 0.5, device=CARD)
-
-        def decoded(vae, latents, count: int) -> torch.Tensor:
-            assert latents.device == CARD
-            return grey
-
-        def segments(model, identity, *_, **options):
-            assert {tokens.device.type for tokens in identity.features} == {"cpu"}  # where it rests
-            yield SimpleNamespace(frames=grey)
-
-        monkeypatch.setattr(measure, "FRAMES", NEW_FRAMES)
-        monkeypatch.setattr(measure, "decode_images", decoded)
-        monkeypatch.setattr(measure, "animate", segments)
-        model = model.placed(CARD)
-        case = CASES["no reference"]
-        for video in (
-            measure.animated(model, case, index, speech),
-            measure.reconstructed(model, index, speech),
-        ):
-            assert np.array_equal(next(iter(video)), np.full((2, 2, 3), 128, np.uint8))
 
 
 def test_silent_clips_are_left_out():
