@@ -10,7 +10,6 @@ from ..hallo3_core.portrait import Identity
 from ..hallo3_core.sampling import Interval
 from ..hallo3_core.speech import Speech
 from .host.fingerprint import model_parts, vae_parts
-from .host.memory import enough_memory
 from .host.sampling import sample_segment
 from .host.time_left import ClipTime
 from .host.vae import decode_latent
@@ -60,8 +59,7 @@ class NodeAnimator:
 
     def decode(self, index: int, latents: Tensor, count: int) -> Tensor:
         self.clip.decode()
-        with enough_memory(f"decode segment {index}"):
-            return decode_latent(self.vae, latents, count)
+        return decode_latent(self.vae, latents, count)
 
     def extend(self, index: int, frames: Tensor) -> Tensor:
         return extend(frames, self.vae, self.identity, self.seed, index)

@@ -19,6 +19,7 @@ from ..hallo3_core.portrait import (
 )
 from .host.images import kept
 from .host.model import RunOnce
+from .host.out_of_memory import VAE_ON_CPU, enough_memory
 from .host.say import say
 from .host.vae import open_encoder
 from .sockets import CATEGORY, FaceSocket, IdentitySocket, ReferenceNetwork, seed_input, vae_input
@@ -105,9 +106,10 @@ class EncodeIdentity(io.ComfyNode):
             region = face_region(painted, growth)
         network = RunOnce(reference_network)
         canvas = network.config.canvas
-        encoder = open_encoder(vae, *canvas)
         draws = SeededNoise(seed)
-        identity = encode_portrait(encoder, network, picture, region, draws, embedding, fit)
+        with enough_memory("encode the portrait", f"use fp8 weights {VAE_ON_CPU}"):
+            encoder = open_encoder(vae, *canvas)
+            identity = encode_portrait(encoder, network, picture, region, draws, embedding, fit)
         height, width = identity.size
         known = [builtin.DRAWN_ONLY] if reference_network.model.built_in else []
         say(f"the video has {width} x {height} pixels", *known)

@@ -20,6 +20,7 @@ from ..hallo3_core.segments import segment_windows
 from ..hallo3_core.speech import Speech
 from .host.memory import plan
 from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, RunOnce
+from .host.out_of_memory import enough_memory
 from .host.sampling import published_sampler, published_sigmas, sample_segment
 from .host.time_left import ClipTime
 from .sockets import (
@@ -76,7 +77,9 @@ def condition(
     companions = host_model.model_config.companions
     project = RunOnce(companions.audio_projector, model.load_device)
     windows = segment_windows(speech.features, index)
-    tokens, no_tokens = project(torch.cat([windows, torch.zeros_like(windows)])).cpu().chunk(2)
+    with enough_memory("prepare the speech of a segment"):
+        tokens = project(torch.cat([windows, torch.zeros_like(windows)])).cpu()
+    tokens, no_tokens = tokens.chunk(2)
     no_text = torch.zeros(1, config.text_tokens, config.text_width)
     if motion is None:
         motion = identity.motion

@@ -14,6 +14,7 @@ from ..hallo3_core.noise import SeededNoise
 from ..hallo3_core.picture import rgb_images
 from ..hallo3_core.portrait import Identity
 from ..hallo3_core.segments import fade_in, motion_latents
+from .host.out_of_memory import VAE_ON_CPU, enough_memory
 from .host.vae import decode_latent, open_encoder
 from .sampling import FRAMES
 from .sockets import (
@@ -116,7 +117,7 @@ def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Te
         raise wrong_size("The frames have", frames, identity)
     pixels = frames.permute(3, 0, 1, 2)[None] * 2 - 1
     draws = SeededNoise(seed).stream("motion", index)
-    with torch.no_grad():
+    with torch.no_grad(), enough_memory("encode the motion frames", VAE_ON_CPU):
         encoder = open_encoder(vae, height, width)
         motion = motion_latents(encoder, identity.portrait.to(pixels), pixels, draws)
     return motion[:, :, :1].to(vae.output_device, copy=True)

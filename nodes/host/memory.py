@@ -1,13 +1,9 @@
 """The memory plan of a loaded model, on the device that ComfyUI has."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 
-from ...hallo3_core.errors import InputError
 from ...hallo3_core.memory_plan import WEIGHTS, MemoryPlan, plan_memory
 from .vae import Autoencoder
 
@@ -32,21 +28,3 @@ def plan(
     size = management.dtype_size(host_model.get_dtype_inference())
     config = host_model.diffusion_model.config
     return plan_memory(config, network, kind, total, size=size, listening=False)
-
-
-@contextmanager
-def enough_memory(to: str) -> Iterator[None]:
-    """Say in one sentence that there is not enough memory `to` do something.
-
-    All models leave the device then, as they do after any node that runs out of memory.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not comfy.model_management.is_oom(error):
-            raise
-        comfy.model_management.unload_all_models()
-        raise InputError(
-            f"There is not enough memory to {to}: close other programs, use fp8 weights or start "
-            "ComfyUI with --lowvram. Queue again to go on."
-        ) from error

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...hallo3_core import checkpoint
 from ...hallo3_core.config import LATENT_FRAMES, Hallo3Config
 from ...hallo3_core.errors import InputError
-from ...hallo3_core.layers import KeyValue
+from ...hallo3_core.layers import KeyValue, rotary_table
 from ...hallo3_core.memory import return_freed_memory
 from ...hallo3_core.memory_plan import sampling_bytes
 from ...hallo3_core.model import NETWORKS
@@ -113,6 +113,7 @@ class HostDenoiser(Denoiser):
 
     def forget(self) -> None:
         self.kept.clear()
+        rotary_table.cache_clear()
         return_freed_memory()
 
 
@@ -234,6 +235,7 @@ class RunOnce:
         with torch.no_grad():
             result = self.patcher.model(x.to(**self.placement))
         comfy.model_management.unload_model_and_clones(self.patcher)
+        rotary_table.cache_clear()
         return result
 
 

@@ -24,7 +24,8 @@ class Hallo3Latents(comfy.latent_formats.CogVideoX1_5):
 
     def learn_colours(self, identity: Identity) -> None:
         rows, columns = map(latent_pixels, identity.place)
-        self.latent_rgb_factors_reshape = lambda latents: latents[..., rows, columns]
+        # ComfyUI copies the picture from a card and does not wait for it, so it is made without one
+        self.latent_rgb_factors_reshape = lambda latents: latents[:1, :, :1, rows, columns].cpu()
         latents = identity.motion[0, :, 0].flatten(1).T.float().cpu()
         small = F.avg_pool2d(identity.portrait, SPACE_COMPRESSION)
         colours = small[0].flatten(1).T.float().cpu()

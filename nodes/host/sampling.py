@@ -14,7 +14,6 @@ from ...hallo3_core.animate import require_numbers
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.noise import SeededNoise
 from ...hallo3_core.sampling import ALWAYS, SAMPLERS, Interval, Schedule, inside, sample
-from .memory import enough_memory
 from .time_left import ClipTime
 
 
@@ -110,17 +109,16 @@ def sample_segment(
         clip.step()
         clip.bar.update_absolute(clip.steps_done, preview=picture)
 
-    with enough_memory(f"sample segment {index}"):
-        samples = comfy.sample.sample_custom(
-            model,
-            comfy.sample.prepare_noise(empty, seed),
-            guidance,
-            published_sampler(sampler, interval),
-            published_sigmas(model, steps),
-            positive,
-            negative,
-            empty,
-            callback=callback,
-            seed=seed,
-        )
+    samples = comfy.sample.sample_custom(
+        model,
+        comfy.sample.prepare_noise(empty, seed),
+        guidance,
+        published_sampler(sampler, interval),
+        published_sigmas(model, steps),
+        positive,
+        negative,
+        empty,
+        callback=callback,
+        seed=seed,
+    )
     return latent | {"samples": samples}

@@ -11,6 +11,8 @@ from transformers import Wav2Vec2Model
 from ...hallo3_core.fingerprint import fingerprint
 from ...hallo3_core.memory import steady_memory
 from ...hallo3_core.speech import Speech, encode_speech
+from .out_of_memory import enough_memory
+from .whole import WholePatcher
 
 
 def load_patcher(
@@ -19,7 +21,7 @@ def load_patcher(
     """The encoder in a patcher, which is never a dynamic one and can be made anew."""
     module = nn.Module()
     module.wav2vec2 = load()
-    patcher = comfy.model_patcher.ModelPatcher(
+    patcher = WholePatcher(
         module,
         load_device=comfy.model_management.text_encoder_device(),
         offload_device=comfy.model_management.text_encoder_offload_device(),
@@ -37,6 +39,7 @@ class SpeechEncoder:
 
     def encode(self, waveform: Tensor) -> Speech:
         """Features of a waveform (samples,) at 16 kHz."""
-        comfy.model_management.load_models_gpu([self.patcher])
-        with steady_memory():
-            return encode_speech(self.patcher.model.wav2vec2, waveform).on_disk()
+        with enough_memory("encode the speech"):
+            comfy.model_management.load_models_gpu([self.patcher])
+            with steady_memory():
+                return encode_speech(self.patcher.model.wav2vec2, waveform).on_disk()

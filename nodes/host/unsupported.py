@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...hallo3_core.config import LATENT_FRAMES
 from ...hallo3_core.errors import InputError
+from .out_of_memory import enough_memory
 from .patches import BLOCK, MIDDLE, OUTPUT, PASS_THROUGH
 
 PATCHES = {
@@ -49,7 +50,7 @@ CONDITIONING = {
 
 
 def check_run(executor: WrapperExecutor, noise: Tensor, *args, **kwargs) -> Tensor:
-    """A run of the sampler, if MODEL and latent are fit for it."""
+    """A run of the sampler, if MODEL and latent are fit for it and there is the memory."""
     guider = executor.class_obj
     require_known_model(guider.model_patcher, guider.model_options)
     config = guider.model_patcher.model.diffusion_model.config
@@ -60,7 +61,8 @@ def check_run(executor: WrapperExecutor, noise: Tensor, *args, **kwargs) -> Tens
             f"The latent is {found}, and a segment of this model {right}: connect the latent of "
             "Hallo3 Segment Conditioning."
         )
-    return executor(noise, *args, **kwargs)
+    with enough_memory("sample a segment"):
+        return executor(noise, *args, **kwargs)
 
 
 def require_known_model(patcher: ModelPatcher, options: dict) -> None:

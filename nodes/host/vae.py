@@ -6,7 +6,6 @@ from functools import partial
 from types import SimpleNamespace
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.sd
 import torch
 from comfy.ldm.cogvideo import vae as cogvideo
@@ -24,8 +23,13 @@ from ...hallo3_core.vae import (
     decode_in_tiles,
     encode_in_tiles,
 )
+from .out_of_memory import VAE_ON_CPU, enough_memory
+from .whole import WholePatcher
 
 logger = logging.getLogger(__name__)
+
+TO_ENCODE = enough_memory("encode pictures", VAE_ON_CPU)
+TO_DECODE = enough_memory("decode a segment", VAE_ON_CPU)
 
 TILE = 64
 """Side in latents of a tile whose size nobody gave."""
@@ -98,14 +102,18 @@ class Hallo3VAE(comfy.sd.VAE):
         self.memory_used_encode = partial(memory_to_encode, vae)
         self.memory_used_decode = partial(memory_to_decode, vae)
         self.handles_tiling = True
-        self.disable_offload = True  # its layers are not ComfyUI's, which compute while offloaded
-        self.patcher = comfy.model_patcher.ModelPatcher(
+        self.patcher = WholePatcher(
             self.first_stage_model,
             load_device=self.device,
             offload_device=comfy.model_management.vae_offload_device(),
         )
         self.size = None
         self.model_size()
+
+    encode = TO_ENCODE(comfy.sd.VAE.encode)
+    encode_tiled = TO_ENCODE(comfy.sd.VAE.encode_tiled)
+    decode = TO_DECODE(comfy.sd.VAE.decode)
+    decode_tiled = TO_DECODE(comfy.sd.VAE.decode_tiled)
 
     def get_sd(self) -> dict[str, Tensor]:
         """The weights in diffusers' names, which Load VAE and Load Hallo3 VAE read."""
@@ -162,9 +170,7 @@ def _open(
     module = vae.first_stage_model
     if isinstance(module, Autoencoder):
         needed = memory(module.vae, shape, vae.vae_dtype)
-        comfy.model_management.load_models_gpu(
-            [vae.patcher], memory_required=needed, force_full_load=vae.disable_offload
-        )
+        comfy.model_management.load_models_gpu([vae.patcher], memory_required=needed)
         return module.vae
     if isinstance(module, cogvideo.AutoencoderKLCogVideoX):
         return StockAutoencoder(vae)
@@ -173,6 +179,7 @@ def _open(
     )
 
 
+@TO_DECODE
 @torch.no_grad()
 def decode_latent(vae: comfy.sd.VAE, samples: Tensor, frames: int) -> Tensor:
     """The first `frames` images (frames, height, width, 3) of a LATENT's samples, on the CPU.

@@ -14,31 +14,32 @@ import torch
 from PIL import Image
 
 PACK = Path(__file__).resolve().parents[2]
+BUILT_IN = "built-in tiny model"
 
 
 class Host:
     """Runs graphs in API form and keeps what reaches the node `Keep`."""
 
-    def __init__(self, comfyui: Path, base: Path):
+    def __init__(self, comfyui: Path, base: Path, *, extra_nodes: bool = True, **flags):
         for folder in ("input", "output", "temp", "user", "models", "custom_nodes"):
             (base / folder).mkdir(parents=True)
         picture = np.random.default_rng(1).integers(0, 255, (60, 90, 3), np.uint8)
         Image.fromarray(picture).save(base / "input" / "portrait.png")
         sys.path.insert(0, str(comfyui))
         cli_args = importlib.import_module("comfy.cli_args")
-        cli_args.args.cpu = True
-        cli_args.args.base_directory = str(base)
+        vars(cli_args.args).update({"cpu": True, "base_directory": str(base)} | flags)
         self.base = base
         self.nodes = importlib.import_module("nodes")
         self.execution = importlib.import_module("execution")
-        asyncio.run(self.load())
+        asyncio.run(self.load(extra_nodes))
         self.events: list[tuple[str, dict]] = []
         self.kept: dict[str, object] = {}
         self.server = SimpleNamespace(client_id="test", last_node_id=None, send_sync=self.send)
         self.use_cache("RAM_PRESSURE")
 
-    async def load(self) -> None:
-        await self.nodes.init_builtin_extra_nodes()
+    async def load(self, extra_nodes: bool) -> None:
+        if extra_nodes:
+            await self.nodes.init_builtin_extra_nodes()
         assert await self.nodes.load_custom_node(str(PACK))
         host = self
 
@@ -169,12 +170,14 @@ class Parts(NamedTuple):
     speech: Out
 
 
-def build(seconds: float, seed: int = 5, model_name: str = "built-in tiny model") -> Parts:
+def build(
+    seconds: float, seed: int = 5, model_name: str = BUILT_IN, vae_name: str = BUILT_IN
+) -> Parts:
     """A graph of a landscape portrait and `seconds` of noise, loaded and encoded."""
     graph = Graph()
     loaded = graph("Hallo3LoadDiT", model_name=model_name, weight_dtype="default")
-    vae = graph("Hallo3LoadVAE", vae_name="built-in tiny model")
-    encoder = graph("Hallo3LoadSpeechEncoder", encoder_name="built-in tiny model")
+    vae = graph("Hallo3LoadVAE", vae_name=vae_name)
+    encoder = graph("Hallo3LoadSpeechEncoder", encoder_name=BUILT_IN)
     image = graph("LoadImage", image="portrait.png")
     identity = graph(
         "Hallo3EncodeIdentity",

@@ -1,9 +1,12 @@
 """ComfyUI's nodes and its guider on the built-in model, called without a graph."""
 
 import importlib
+import sys
+from types import ModuleType
 
 import torch
 from comfyui import Host, build
+from safetensors.torch import save_file
 from torch import Tensor
 
 SEED = 3
@@ -100,3 +103,58 @@ def widget(kind, options: dict | None = None):
 def change(found: Tensor, expected: Tensor) -> float:
     """How far latents are off, relative to what they should be."""
     return ((found - expected).norm() / expected.norm()).item()
+
+
+def strong_lora(host: Host) -> str:
+    """The file of a LoRA on the keys and values of reference, face and speech in every layer."""
+    folder = host.base / "models" / "loras"
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {}
+    names = {"query_key_value": (384, 128)}
+    names |= {f"{kind}_attention.key_value": (256, 32) for kind in ("face", "audio")}
+    for layer in range(4):
+        for name, (outputs, inputs) in names.items():
+            key = f"diffusion_model.layers.{layer}.{name}"
+            weights[f"{key}.lora_up.weight"] = torch.full((outputs, 1), 0.3)
+            weights[f"{key}.lora_down.weight"] = torch.full((1, inputs), 0.3)
+    save_file(weights, folder / "strong.safetensors")
+    return "strong.safetensors"
+
+
+def hooked(direct: Direct, conditioning: list, lora: str, *strengths: tuple[float, float]) -> list:
+    """Conditioning with a LoRA whose strength changes at shares of the sampling."""
+    hooks = direct.node("CreateHookLoraModelOnly", lora_name=lora, strength_model=1.0)
+    frames = None
+    for start, strength in strengths:
+        frames = direct.node(
+            "CreateHookKeyframe", start_percent=start, strength_mult=strength, prev_hook_kf=frames
+        )
+    hooks = direct.node("SetHookKeyframes", hooks=hooks, hook_kf=frames)
+    return direct.node(
+        "ConditioningSetProperties",
+        cond_NEW=conditioning,
+        hooks=hooks,
+        strength=1.0,
+        set_cond_area="default",
+    )
+
+
+def loading(host: Host) -> ModuleType:
+    """The module of the pack that makes patchers."""
+    node = host.nodes.NODE_CLASS_MAPPINGS["Hallo3LoadDiT"]
+    return sys.modules[sys.modules[node.__module__].load_dit.__module__]
+
+
+def dynamic_model(host: Host, monkeypatch):
+    """The MODEL in the patcher that ComfyUI uses on NVIDIA cards."""
+    patchers = importlib.import_module("comfy.model_patcher")
+
+    class Buffer:
+        def __init__(self, *sizes):
+            self.size = 0
+
+    monkeypatch.setattr(patchers.comfy_aimdo.host_buffer, "HostBuffer", Buffer)
+    monkeypatch.setattr(patchers, "CoreModelPatcher", patchers.ModelPatcherDynamic)
+    patcher, _ = loading(host).load_dit(None, torch.float32)
+    assert type(patcher) is patchers.ModelPatcherDynamic
+    return patcher

@@ -69,12 +69,21 @@ def quick_decoding(host, calls, monkeypatch):
 
     def decode(vae, samples: torch.Tensor, frames: int) -> torch.Tensor:
         calls["decoded"] += frames > 9
-        small = samples[0, :3].movedim(0, -1).sigmoid()
-        large = small.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
-        return large.repeat_interleave(4, dim=0)[:frames]
+        return quick_pictures(samples, frames)
 
+    monkeypatch.setattr(inspect.getmodule(animator_of(host)), "decode_latent", decode)
+
+
+def quick_pictures(samples: torch.Tensor, frames: int) -> torch.Tensor:
+    small = samples[0, :3].movedim(0, -1).sigmoid()
+    large = small.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
+    return large.repeat_interleave(4, dim=0)[:frames]
+
+
+def animator_of(host) -> type:
+    """`NodeAnimator` of the pack that the host has loaded."""
     animate = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS["Hallo3AnimatePortrait"])
-    monkeypatch.setattr(inspect.getmodule(animate.NodeAnimator), "decode_latent", decode)
+    return animate.NodeAnimator
 
 
 class Server:
@@ -181,8 +190,8 @@ def test_a_stopped_job_goes_on_where_it_was(host, quick_decoding, calls, monkeyp
 
 def interrupt_in(host, monkeypatch, index: int) -> None:
     """As if the user pressed Cancel when a segment begins, the first time."""
-    animator = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS["Hallo3AnimatePortrait"])
-    sample = animator.NodeAnimator.sample
+    animator = animator_of(host)
+    sample = animator.sample
     pressed = []
 
     def press_and_sample(self, at: int, motion: torch.Tensor):
@@ -191,4 +200,4 @@ def interrupt_in(host, monkeypatch, index: int) -> None:
             host.nodes.interrupt_processing()
         return sample(self, at, motion)
 
-    monkeypatch.setattr(animator.NodeAnimator, "sample", press_and_sample)
+    monkeypatch.setattr(animator, "sample", press_and_sample)

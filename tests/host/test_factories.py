@@ -6,8 +6,7 @@ import sys
 
 import pytest
 import torch
-from direct import Direct, change
-from safetensors.torch import save_file
+from direct import Direct, change, dynamic_model, hooked, loading, strong_lora
 
 CPU, OTHER_CPU = torch.device("cpu"), torch.device("cpu", 0)
 """ComfyUI tells them apart, and torch does not: they stand for two cards."""
@@ -110,37 +109,7 @@ def test_the_device_of_a_model_is_selected(direct, plain, monkeypatch, device):
 
 @pytest.fixture
 def lora(host) -> str:
-    """Changes the keys and values of reference, face and speech in every layer."""
-    folder = host.base / "models" / "loras"
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {}
-    names = {"query_key_value": (384, 128)}
-    names |= {f"{kind}_attention.key_value": (256, 32) for kind in ("face", "audio")}
-    for layer in range(4):
-        for name, (outputs, inputs) in names.items():
-            key = f"diffusion_model.layers.{layer}.{name}"
-            weights[f"{key}.lora_up.weight"] = torch.full((outputs, 1), 0.3)
-            weights[f"{key}.lora_down.weight"] = torch.full((1, inputs), 0.3)
-    save_file(weights, folder / "strong.safetensors")
-    return "strong.safetensors"
-
-
-def hooked(direct: Direct, conditioning: list, lora: str, *strengths: tuple[float, float]) -> list:
-    """Conditioning with a LoRA whose strength changes at shares of the sampling."""
-    hooks = direct.node("CreateHookLoraModelOnly", lora_name=lora, strength_model=1.0)
-    frames = None
-    for start, strength in strengths:
-        frames = direct.node(
-            "CreateHookKeyframe", start_percent=start, strength_mult=strength, prev_hook_kf=frames
-        )
-    hooks = direct.node("SetHookKeyframes", hooks=hooks, hook_kf=frames)
-    return direct.node(
-        "ConditioningSetProperties",
-        cond_NEW=conditioning,
-        hooks=hooks,
-        strength=1.0,
-        set_cond_area="default",
-    )
+    return strong_lora(host)
 
 
 def test_a_lora_over_a_range_of_the_steps(direct, lora):
@@ -216,21 +185,9 @@ def test_the_speech_encoder_is_made_anew(direct):
 
 @pytest.fixture
 def dynamic(host, monkeypatch):
-    """The MODEL in the patcher that ComfyUI uses on NVIDIA cards."""
-    patchers = importlib.import_module("comfy.model_patcher")
-    loading = sys.modules[host.nodes.NODE_CLASS_MAPPINGS["Hallo3LoadDiT"].__module__]
-    loading = sys.modules[loading.load_dit.__module__]
-
-    class Buffer:
-        def __init__(self, *sizes):
-            self.size = 0
-
-    monkeypatch.setattr(patchers.comfy_aimdo.host_buffer, "HostBuffer", Buffer)
-    monkeypatch.setattr(patchers, "CoreModelPatcher", patchers.ModelPatcherDynamic)
-    monkeypatch.setattr(loading, "get_torch_device", lambda: torch.device("cuda", 0))
-    patcher, _ = loading.load_dit(None, torch.float32)
-    assert type(patcher) is patchers.ModelPatcherDynamic
-    return patcher
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(loading(host), "get_torch_device", lambda: device)
+    return dynamic_model(host, monkeypatch)
 
 
 def test_a_dynamic_model_is_made_anew_without_that(direct, plain, dynamic):
@@ -248,10 +205,10 @@ def test_a_dynamic_model_is_made_anew_without_that(direct, plain, dynamic):
     assert change(direct.sample(delegate), plain) < 1e-3
 
 
-def test_the_fingerprint_knows_every_network(direct, monkeypatch):
+def test_the_fingerprint_knows_every_network(host, direct, monkeypatch):
     """Finished segments of a model are not taken for those of another."""
-    loading = sys.modules[direct.model.cached_patcher_init[0].__module__]
-    read, found = loading.read_networks, [direct.model.model.model_config.weights_fingerprint()]
+    module = loading(host)
+    read, found = module.read_networks, [direct.model.model.model_config.weights_fingerprint()]
     for index in range(3):
 
         def changed(file, index=index):
@@ -259,7 +216,7 @@ def test_the_fingerprint_knows_every_network(direct, monkeypatch):
             next(iter(states[index].values())).flatten()[0] += 1
             return config, states
 
-        monkeypatch.setattr(loading, "read_networks", changed)
-        patcher, _ = loading.load_dit(None, None)
+        monkeypatch.setattr(module, "read_networks", changed)
+        patcher, _ = module.load_dit(None, None)
         found.append(patcher.model.model_config.weights_fingerprint())
     assert len(set(found)) == 4

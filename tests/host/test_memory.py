@@ -49,7 +49,7 @@ def test_decoding_goes_in_tiles_where_memory_is_short(host, parts, monkeypatch):
     (whole,) = host.run(parts.graph, fresh=True)
 
     def free(device=None, torch_free_too=False):
-        return (640 * MIB, 0) if torch_free_too else 640 * MIB
+        return (140 * MIB, 0) if torch_free_too else 140 * MIB
 
     monkeypatch.setattr(management, "get_free_memory", free)
     (tiled,) = host.run(parts.graph, fresh=True)

@@ -170,7 +170,7 @@ def test_patches_see_what_they_see_in_the_hosts_own_transformers(direct, plain):
 
 def test_every_patch_node_is_in_the_docs(direct):
     """Those that take nothing but a MODEL and widgets."""
-    written = (PACK / "docs" / "speed.md").read_text("utf-8")
+    written = (PACK / "docs" / "nodes.md").read_text("utf-8")
     missing = []
     for name, kind in direct.nodes.items():
         if not hasattr(kind, "INPUT_TYPES") or name.startswith("Hallo3"):

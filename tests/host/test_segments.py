@@ -5,7 +5,7 @@ import torch
 from comfyui import Host, Parts, noise_audio
 
 from hallo3_core import builtin
-from hallo3_core.animate import animate
+from hallo3_core.animate import Segment, animate
 from hallo3_core.model import Hallo3
 from hallo3_core.noise import SeededNoise
 from hallo3_core.picture import read_image
@@ -19,17 +19,20 @@ SEED = 5
 STEPS = 3
 
 
-def core_frames(
-    host: Host, seconds: float, steps: int, model: Hallo3 | None = None
-) -> list[torch.Tensor]:
+def core_frames(*job) -> list[torch.Tensor]:
     """What the core makes of the same job, segment by segment."""
+    return [segment.frames for segment in core_segments(*job)]
+
+
+def core_segments(
+    host: Host, seconds: float, steps: int, model: Hallo3 | None = None
+) -> list[Segment]:
     model, noise, sound = model or builtin.load(), SeededNoise(SEED), noise_audio(seconds)
     picture = read_image(host.base / "input" / "portrait.png")
     identity = encode_portrait(model.vae, model.reference_network, picture, None, noise)
     waveform = Sound(sound["waveform"][0], sound["sample_rate"]).prepared()
     speech = encode_speech(model.speech_encoder, waveform)
-    segments = animate(model, identity, speech, noise, steps=steps)
-    return [segment.frames for segment in segments]
+    return list(animate(model, identity, speech, noise, steps=steps))
 
 
 def sample(parts: Parts, index: int, **inputs):

@@ -20,7 +20,7 @@ def conditioned(parts: Parts, index: int = 0) -> Out:
     )
 
 
-def custom_sampling(parts: Parts, model: Out, seed: int = SEED) -> Out:
+def custom_sampling(parts: Parts, model: Out, seed: int = SEED, steps: int = STEPS) -> Out:
     graph, segment = parts.graph, conditioned(parts)
     guider = graph("CFGGuider", model=model, positive=segment, negative=segment[1], cfg=3.5)
     return graph(
@@ -28,7 +28,7 @@ def custom_sampling(parts: Parts, model: Out, seed: int = SEED) -> Out:
         noise=graph("RandomNoise", noise_seed=seed),
         guider=guider,
         sampler=graph("Hallo3Sampler", sampler="sde-dpm++2m"),
-        sigmas=graph("Hallo3Scheduler", model=model, steps=STEPS),
+        sigmas=graph("Hallo3Scheduler", model=model, steps=steps),
         latent_image=segment[2],
     )
 

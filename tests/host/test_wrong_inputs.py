@@ -413,7 +413,9 @@ def test_every_error_of_ours_is_shown_without_a_path(host):
         for name, module in sys.modules.items()
         if name.endswith(f"{PACK.name}.hallo3_core.errors")
     )
-    kinds = [errors.InputError, *errors.InputError.__subclasses__()]
+    kinds = [errors.InputError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
     shown = [host.execution.full_type_name(kind) for kind in kinds]
     assert all(re.fullmatch(r"hallo3_core(\.\w+)+", name) for name in shown), shown
     assert "hallo3_core.animate.NotDecoded" in shown

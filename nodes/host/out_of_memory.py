@@ -1,0 +1,30 @@
+"""What a node says when the memory of the device is not enough."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import comfy.model_management
+
+from ...hallo3_core.errors import InputError
+
+SMALLER = "use fp8 weights or start ComfyUI with --lowvram"
+VAE_ON_CPU = "or start ComfyUI with --cpu-vae"
+"""What to do besides closing other programs."""
+
+
+@contextmanager
+def enough_memory(to: str, remedy: str = SMALLER) -> Iterator[None]:
+    """Say in one sentence that there is not enough memory `to` do something.
+
+    All models leave the device then, as they do after any node that runs out of memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not comfy.model_management.is_oom(error):
+            raise
+        comfy.model_management.unload_all_models()
+        raise InputError(
+            f"There is not enough memory to {to}: close other programs, {remedy}. Queue again to "
+            "go on."
+        ) from error
