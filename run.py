@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 import venv
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -26,6 +28,15 @@ REQUIREMENTS = {
         "training/requirements.txt",
     ),
 }
+
+ON_A_CARD = [
+    f"tests/card/test_card{part}.py" for part in ("", "_core", "_core_faults", "_core_inputs")
+]
+"""The rest of the folder, ComfyUI and training on a card, is run by hand (CONTRIBUTING.md)."""
+GROUPS = ("tests/core",), ("tests/host", "tests/training"), ON_A_CARD
+"""Tests that share a process; those on a card make a kind of device, and are alone."""
+NO_TESTS = 5
+"""How pytest ends where the options leave no test of a group."""
 
 COMFYUI = "https://github.com/Comfy-Org/ComfyUI"
 COMFYUI_VERSION = "v0.33.0"
@@ -84,13 +95,29 @@ def test(options: list[str]) -> int:
     if find_comfyui() is None:
         clone_comfyui()
     python = environment("test")
-    checks = (
-        [python, "-m", "ruff", "check", "."],
-        [python, "-m", "ruff", "format", "--check", "."],
-        [python, "-m", "pytest", "tests", "--ignore", "tests/card", *options],
-        [python, "-m", "pytest", "tests/card", *options],
+    style = (["check", "."], ["format", "--check", "."])
+    status = [subprocess.run([python, "-m", "ruff", *what], cwd=ROOT).returncode for what in style]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        status += pool.map(partial(test_group, python, options), GROUPS)
+    return max(status)
+
+
+def test_group(python: Path, options: list[str], places: tuple[str, ...]) -> int:
+    """Run the tests in some places; what they print is shown when they are done.
+
+    Groups run side by side, one for each core, so each computes in one thread.
+    """
+    command = [python, "-m", "pytest", *places, *options]
+    ran = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    return max(subprocess.run(check, cwd=ROOT).returncode for check in checks)
+    print(ran.stdout, flush=True)
+    return 0 if ran.returncode == NO_TESTS else ran.returncode
 
 
 def main() -> int:

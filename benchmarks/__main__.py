@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hallo3_core.animate import STEPS
+from hallo3_core.settings import Settings
 from tests.peak import Peak
 
 from .bench import Bench, flops, interleaved, matmul_peak
@@ -77,13 +77,13 @@ def measure(name: str, device: torch.device, dtype: torch.dtype, rounds: int) ->
     lines += ["", "| once a segment | seconds |", "|---|---|"]
     lines += [f"| {label} | {timing} |" for label, timing in rest.items()]
     encode = rest["VAE encodes motion"].median
-    before = STEPS * published + rest["VAE decodes, diffusers"].median + encode
+    before = Settings.steps * published + rest["VAE decodes, diffusers"].median + encode
     ours = min(times["ours, two calls"].median, times["ours, one batch"].median)
-    after = STEPS * ours + rest["VAE decodes, ours"].median + encode
+    after = Settings.steps * ours + rest["VAE decodes, ours"].median + encode
     after += rest["audio keys and values"].median
     lines += [
         "",
-        f"Segment of {STEPS} steps: {before:.1f} s published, {after:.1f} s ours, "
+        f"Segment of {Settings.steps} steps: {before:.1f} s published, {after:.1f} s ours, "
         f"{before / after:.2f} times as fast.",
         "",
     ]

@@ -6,33 +6,36 @@ tensors large enough to rule over what is small and constant. The card is a pret
 (tests/pretended), or the one that `--device` names. Prints a table in Markdown.
 """
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from hallo3_core import vae
-from hallo3_core.conditioning import AudioProjector
-from hallo3_core.config import SAMPLE_RATE, Hallo3Config
-from hallo3_core.memory_plan import GB, RESERVED, MemoryPlan
-from hallo3_core.model import Hallo3
-from hallo3_core.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.autoencoder import vae
+from hallo3_core.memory.plan import GB, RESERVED, MemoryPlan
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.network.config import SAMPLE_RATE, Hallo3Config
+from tests.pretended import npu
 
 from .full_size import (
+    DTYPES,
+    LONGEST_SPEECH,
     Way,
-    keep_in_fp8,
+    all_networks,
+    in_words,
+    make_model,
     make_segment,
     plan_of,
     stages_noted,
+    without_weights,
 )
 
 CONFIG = Hallo3Config(
-    layers=6, heads=8, latent_height=16, latent_width=24, audio_tokens=8, audio_width=256
+    layers=4, heads=8, latent_height=16, latent_width=24, audio_tokens=8, audio_width=256
 )
 VAE = vae.RELEASED | {"block_out_channels": (32, 64, 64, 128)}
-DTYPES = {"bf16": torch.bfloat16, "fp8": torch.bfloat16, "fp32": torch.float32}
 MB = 2**20
 SHORT_SPEECH = 2 * SAMPLE_RATE
 
@@ -53,21 +56,16 @@ class MeasuredCard:
         self.stages[name] = max(peak, self.stages.get(name, 0))
 
 
-def make_model(config: Hallo3Config, kind: str) -> Hallo3:
-    """Networks of random weights of a kind."""
-    torch.manual_seed(0)
-    networks = (
-        *(network(config) for network in (Denoiser, ReferenceNetwork, AudioProjector)),
-        vae.autoencoder(**VAE),
-    )
-    speech_encoder = Wav2Vec2Model(Wav2Vec2Config())
+def fill(*networks: nn.Module) -> None:
+    """Give networks without weights random ones, for inference."""
+    generator = torch.Generator().manual_seed(0)
     for network in networks:
-        nn.Module.to(network, DTYPES[kind])
-        if kind == "fp8":
-            keep_in_fp8(network)
-    for network in (*networks, speech_encoder):
+        weights = {
+            name: torch.randn(value.shape, generator=generator).mul_(0.02).to(value.dtype)
+            for name, value in network.state_dict().items()
+        }
+        network.load_state_dict(weights, assign=True)
         network.eval().requires_grad_(False)
-    return Hallo3(*networks, speech_encoder, lambda: None)
 
 
 @torch.no_grad()
@@ -75,6 +73,7 @@ def measure(
     model: Hallo3, plan: MemoryPlan, device: torch.device, samples: int = SHORT_SPEECH
 ) -> dict[str, int]:
     """The most bytes on the card in each stage of a segment and of what comes before it."""
+    fill(*all_networks(model))
     card = MeasuredCard(device)
     with stages_noted(card, model):
         make_segment(card, model.placed(device, plan), samples)
@@ -86,3 +85,53 @@ def small_card(model: Hallo3, kind: str, rows: int) -> float:
     plan = plan_of(model, kind, Way(in_turn=True, rows=rows))
     stage = next(stage for stage in plan.stages if stage.name == "sampling")
     return (stage.alone - model.config.layers / 2 * stage.layer.matrices + RESERVED) / GB
+
+
+def ways(model: Hallo3, kind: str) -> Iterator[tuple[Way, int]]:
+    """How the networks share the card, and how many samples of speech are encoded.
+
+    The longest speech, which takes a minute, is encoded once.
+    """
+    if kind == "bf16":
+        yield Way(in_turn=False, rows=1), SHORT_SPEECH
+        yield Way(in_turn=False, rows=2), SHORT_SPEECH
+        yield Way(in_turn=True, rows=2), SHORT_SPEECH
+        yield Way(in_turn=True, rows=2, card=small_card(model, kind, 2)), SHORT_SPEECH
+    yield Way(in_turn=True, rows=1), LONGEST_SPEECH if kind == "fp32" else SHORT_SPEECH
+    yield Way(in_turn=True, rows=1, card=small_card(model, kind, 1)), SHORT_SPEECH
+
+
+def table_lines(kind: str, device: torch.device) -> Iterator[str]:
+    """Lines of the table, for each way of a stage that differs from those before."""
+    told = set()
+    model = make_model(CONFIG, kind, VAE)
+    for way, samples in ways(model, kind):
+        plan = plan_of(model, kind, way)
+        found = measure(make_model(CONFIG, kind, VAE), plan, device, samples)
+        for stage in plan.stages:
+            key = stage.name, in_words(plan, stage)
+            if key in told or (stage.name == "speech" and samples < LONGEST_SPEECH):
+                continue
+            told.add(key)
+            planned, measured = plan.peak(stage), found[stage.name]
+            sizes = f"{planned / MB:.0f} | {measured / MB:.0f}"
+            ratios = f"{planned / measured:.3f} | {without_weights(plan, stage, measured):.3f}"
+            yield f"| {stage.name} | {key[1]} | {kind} | {sizes} | {ratios} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default=npu.NAME, help="(default: a pretended card)")
+    parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=DTYPES, help="of weights")
+    options = parser.parse_args()
+    if options.device == npu.NAME:
+        npu.install()
+    print("| stage | way | weights | plan, MB | measured, MB | ratio | without weights |")
+    print("|---|---|---|---|---|---|---|")
+    for kind in options.dtype:
+        for line in table_lines(kind, torch.device(options.device, 0)):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
 """ComfyUI's flags for memory, numbers, attention and caches: `python -m benchmarks.comfyui_flags`.
 
-Each starts a ComfyUI on a pretended graphics card (tests/card) in a process of its own, which makes
-a clip of two segments with the built-in model. The table says whether that runs, and how far
-latents and frames are from those of a ComfyUI without flags.
+Each starts a ComfyUI on a pretended graphics card (tests/pretended) in a process of its own, which
+makes a clip of two segments with the built-in model. The table says whether that runs, and how far
+latents and frames are from those in float32.
 """
 
 import argparse
@@ -20,16 +20,19 @@ import numpy as np
 import torch
 
 from run import find_comfyui
-from tests.host.comfyui import PACK, Graph, Host, build
+from tests.host.comfyui import Graph, Host, build
+from tests.pretended import npu
 
-from .sizes import make_small_model
+from .sizes import make_small_vae
 
 HEAVY = ["torch.utils.cpp_extension", "diffusers", "transformers", "av"]
 """What takes longest to import: one process does it, and the others are forked from it."""
 AT_ONCE = 2
 
-PLACE = "where things are"
-PLACES = (
+EXACT = "--fp32-unet --fp32-vae"
+"""With these, nothing but the order of sums can make a difference."""
+
+SAME_NUMBERS = (
     "--gpu-only",
     "--highvram",
     "--lowvram",
@@ -55,42 +58,34 @@ PLACES = (
     "--cache-classic",
     "--cache-ram 4",
     "--high-ram",
-)
-"""Flags that change where weights and results are, and when they move: not a number changes."""
-
-ATTENTION = (
     "--use-split-cross-attention",
     "--use-quad-cross-attention",
     "--use-pytorch-cross-attention",
     "--force-upcast-attention",
     "--dont-upcast-attention",
     "--disable-xformers",
+    "--fp16-text-enc",
 )
-"""Other ways to the same attention."""
+"""Flags for where things are, when they move, and in which order they are added: with `EXACT`."""
 
-HALF = (
+OTHER_NUMBERS = (
+    "",
     "--force-fp32",
     "--force-fp16",
-    "--fp32-unet",
     "--fp64-unet",
     "--bf16-unet",
     "--fp16-unet",
-    "--fp32-vae",
-    "--fp16-vae",
-    "--bf16-vae",
-    "--fp16-text-enc",
-    "--fp16-intermediates",
-    "--fast",
-)
-"""Flags that choose numbers of at least the precision of bf16, in which the plain run computes."""
-
-EIGHT_BITS = (
     "--fp8_e4m3fn-unet",
     "--fp8_e4m3fn-unet --supports-fp8-compute --fast fp8_matrix_mult",
     "--fp8_e5m2-unet",
+    "--fp16-vae",
+    "--bf16-vae",
+    "--fp16-intermediates",
+    "--fast",
 )
+"""Flags for the numbers that are computed with. Without any, ComfyUI takes bf16 on this card."""
 
-FLAGS = PLACES + ATTENTION + HALF + EIGHT_BITS
+FLAGS = *(f"{EXACT} {flag}" for flag in SAME_NUMBERS), *OTHER_NUMBERS
 
 
 @dataclass(frozen=True)
@@ -101,39 +96,40 @@ class Clip:
     frames: np.ndarray
 
     def change(self, plain: "Clip") -> tuple[float, float]:
-        """How far latents and frames are off, relative to what they are without flags."""
+        """How far latents and frames are off, relative to those of the clip `plain`."""
         pairs = (self.latents, plain.latents), (self.frames, plain.frames)
         return tuple(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs)
 
 
-def clips(flags: Iterable[str], seconds: float, steps: int, small: bool) -> Iterator[Clip | str]:
+def clips(
+    flags: Iterable[str], seconds: float, steps: int, small_vae: bool
+) -> Iterator[Clip | str]:
     """What each of `flags` makes of a clip, or the sentence that says why it makes nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     with ProcessPoolExecutor(AT_ONCE, context, max_tasks_per_child=1) as pool:
-        made = [pool.submit(make_clip, flag, seconds, steps, small) for flag in flags]
+        made = [pool.submit(make_clip, flag, seconds, steps, small_vae) for flag in flags]
         for clip in made:
             error = clip.exception()
             yield f"{type(error).__name__}: {error}" if error else clip.result()
 
 
-def make_clip(flags: str, seconds: float, steps: int, small: bool) -> Clip:
+def make_clip(flags: str, seconds: float, steps: int, small_vae: bool) -> Clip:
     """The clip of a ComfyUI with these flags; only once in a process."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HALLO3_STORE"] = f"{folder}/segments"
         host = start(flags, Path(folder) / "base")
         torch.manual_seed(0)
-        names = make_small_model(host.base / "models") if small else {}
+        names = make_small_vae(host.base / "models") if small_vae else {}
         frames, latent = host.run(graph(seconds, steps, names))
     return Clip(*(x.float().cpu().numpy() for x in (latent["samples"], frames)))
 
 
 def start(flags: str, base: Path) -> Host:
     """A ComfyUI on a pretended card, with flags that it reads as its main.py does."""
-    comfyui = find_comfyui()
-    sys.path[:0] = [str(comfyui), str(PACK / "tests" / "card")]
-    npu = importlib.import_module("npu")
     npu.install()
+    comfyui = find_comfyui()
+    sys.path.insert(0, str(comfyui))
     sys.argv = ["main.py", *flags.split()]
     importlib.import_module("comfy.options").enable_args_parsing()
     with npu.found_by_comfyui():
@@ -160,10 +156,10 @@ def main() -> None:
     parser.add_argument("flags", nargs="*", help="after --, each with its values in quotes; all")
     parser.add_argument("--seconds", type=float, default=2.5, help="of speech (%(default)s)")
     parser.add_argument("--steps", type=int, default=2, help="of sampling (%(default)s)")
-    parser.add_argument("--small", action="store_true", help="a smaller model of random weights")
+    parser.add_argument("--small-vae", action="store_true", help="random weights, and quicker")
     options = parser.parse_args()
     flags = options.flags or FLAGS
-    made = clips(["", *flags], options.seconds, options.steps, options.small)
+    made = clips([EXACT, *flags], options.seconds, options.steps, options.small_vae)
     plain = next(made)
     print("| flag | latents off by | frames off by |\n|---|---|---|")
     for flag, clip in zip(flags, made, strict=True):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from hallo3_core.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.model import load_transformers
+from hallo3_core.model.loading import load_transformers
+from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
 
 from .sizes import make_checkpoint
 

@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hallo3_core.layers import rotary_table
-from hallo3_core.sampling import denoiser_alphas
+from hallo3_core.network.layers import rotary_table
+from hallo3_core.sampling.schedule import denoiser_alphas
 
 CARD = torch.device("cuda", 0)
 STREAMS = ("Event", "Stream", "current_stream", "stream")

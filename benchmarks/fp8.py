@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from hallo3_core.convert import LARGEST_FP8
-from hallo3_core.layers import ScaledLinear
+from hallo3_core.model.convert import LARGEST_FP8
+from hallo3_core.network.layers import ScaledLinear
 
 
 def keep_in_fp8(network: nn.Module) -> None:

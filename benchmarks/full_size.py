@@ -4,6 +4,7 @@ The whole job of the released model goes through the core on a card that is not 
 (`fake_card`), in each way that the plan knows. Prints a table in Markdown.
 """
 
+import argparse
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,22 +17,24 @@ import torch
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from hallo3_core import vae
 from hallo3_core.animate import ModelAnimator
-from hallo3_core.conditioning import AudioProjector
-from hallo3_core.config import FPS, MOTION_FRAMES, SAMPLE_RATE, SEGMENT_FRAMES, Hallo3Config
-from hallo3_core.layers import ScaledLinear
-from hallo3_core.memory_plan import GB, RESERVED, MemoryPlan, Stage, Work
-from hallo3_core.model import Hallo3
-from hallo3_core.model_size import WEIGHTS, Weights
+from hallo3_core.autoencoder import vae
+from hallo3_core.memory.model_size import WEIGHTS, Weights
+from hallo3_core.memory.placement import Placement
+from hallo3_core.memory.plan import GB, RESERVED, MemoryPlan, Stage, Work
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.network.conditioning import AudioProjector
+from hallo3_core.network.config import FPS, MOTION_FRAMES, SAMPLE_RATE, SEGMENT_FRAMES, Hallo3Config
+from hallo3_core.network.layers import ScaledLinear
+from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
 from hallo3_core.noise import SeededNoise
-from hallo3_core.placement import Placement
-from hallo3_core.portrait import Identity, encode_identity
-from hallo3_core.speech import LONGEST_PASS, Speech, encode_speech
-from hallo3_core.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.portrait.encode import Identity, encode_identity
+from hallo3_core.speech.encode import LONGEST_PASS, Speech, encode_speech
 
 from .fake_card import CARD, FakeCard, fill
 
+DTYPES = {"bf16": torch.bfloat16, "fp8": torch.bfloat16, "fp32": torch.float32}
+"""Of the work that is done with weights of a kind."""
 STEPS = 3
 """After which a sampler has all that it ever keeps."""
 LONGEST_SPEECH = LONGEST_PASS // SEGMENT_FRAMES * SEGMENT_FRAMES * SAMPLE_RATE // FPS
@@ -63,18 +66,23 @@ WAYS = (
 )
 
 
-def make_model(config: Hallo3Config, kind: str) -> Hallo3:
-    """The released networks with weights of a kind, which are not there yet."""
+def make_model(config: Hallo3Config, kind: str, sizes: dict = vae.RELEASED) -> Hallo3:
+    """Networks with weights of a kind, which are not there yet; `sizes` are the autoencoder's."""
     with torch.device("meta"):
         networks = (
             *(network(config) for network in (Denoiser, ReferenceNetwork, AudioProjector)),
-            vae.autoencoder(**vae.RELEASED),
+            vae.autoencoder(**sizes),
         )
         for network in networks:
-            nn.Module.to(network, torch.bfloat16)
+            nn.Module.to(network, DTYPES[kind])
             if kind == "fp8":
                 keep_in_fp8(network)
         return Hallo3(*networks, Wav2Vec2Model(Wav2Vec2Config()), lambda: None)
+
+
+def all_networks(model: Hallo3) -> tuple[nn.Module, ...]:
+    transformers = model.denoiser, model.reference_network, model.audio_projector
+    return *transformers, model.vae, model.speech_encoder
 
 
 def keep_in_fp8(network: nn.Module) -> None:
@@ -118,8 +126,7 @@ def stages_noted(card: Card, model: Hallo3) -> Iterator[None]:
 def on_card(model: Hallo3, plan: MemoryPlan) -> Iterator[tuple[FakeCard, Hallo3]]:
     """A card, and a model placed as planned on it; the stages of its networks are noted."""
     with FakeCard() as card, torch.no_grad(), stages_noted(card, model):
-        networks = model.denoiser, model.reference_network, model.audio_projector
-        for network in (*networks, model.vae, model.speech_encoder):
+        for network in all_networks(model):
             fill(network)
         yield card, model.placed(CARD, plan)
 
@@ -199,6 +206,7 @@ def rows_of(config: Hallo3Config, kind: str) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     rows = [row for kind in ("bf16", "fp8") for row in rows_of(Hallo3Config(), kind)]
     print("| stage | way | weights | plan, GB | counted, GB | ratio | without weights |")
     print("|---|---|---|---|---|---|---|")

@@ -7,9 +7,9 @@ from types import ModuleType
 
 import torch
 
-from hallo3_core.animate import GUIDANCE
-from hallo3_core.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.portrait import Identity
+from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
+from hallo3_core.portrait.encode import Identity
+from hallo3_core.settings import Settings
 from run import find_comfyui
 from tests.host.comfyui import Host
 
@@ -57,7 +57,7 @@ class ComfyUI:
 
         guider = self.guider(patcher)
         guider.set_conds(steer(inputs.tokens[1]), steer(inputs.tokens[0]))
-        guider.set_cfg(GUIDANCE)
+        guider.set_cfg(Settings.guidance)
         return guider.sample(
             inputs.latents,
             torch.zeros_like(inputs.latents),

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import torch
 
-from hallo3_core.animate import GUIDANCE
-from hallo3_core.model import load_transformers
-from hallo3_core.sampling import Schedule, ddim, guided_at_once, sample
-from hallo3_core.transformer import Denoiser
+from hallo3_core.model.loading import load_transformers
+from hallo3_core.network.transformer import Denoiser
+from hallo3_core.sampling.guidance import guided_at_once
+from hallo3_core.sampling.samplers import ddim, sample
+from hallo3_core.sampling.schedule import Schedule
+from hallo3_core.settings import Settings
 
 from .host import ComfyUI, Inputs
 from .sizes import SIZES, make_checkpoint
@@ -34,7 +36,7 @@ def core_steps(denoiser: Denoiser, inputs: Inputs, steps: int):
         return denoiser(x, timestep.expand(len(x)), both)
 
     schedule = Schedule.published(steps)
-    return sample(guided_at_once(predict, GUIDANCE), inputs.latents, schedule, ddim, None)
+    return sample(guided_at_once(predict, Settings.guidance), inputs.latents, schedule, ddim, None)
 
 
 def spread(seconds: list[float]) -> str:

@@ -12,13 +12,13 @@ import torch
 
 from hallo3_core import builtin
 from hallo3_core.animate import animate
-from hallo3_core.conditioning import AudioProjector
-from hallo3_core.config import Hallo3Config
-from hallo3_core.model import Hallo3
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.network.conditioning import AudioProjector
+from hallo3_core.network.config import Hallo3Config
+from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
 from hallo3_core.noise import SeededNoise
-from hallo3_core.portrait import encode_portrait
-from hallo3_core.speech import Speech, encode_speech
-from hallo3_core.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.portrait.encode import encode_portrait
+from hallo3_core.speech.encode import Speech, encode_speech
 
 from .fp8 import keep_in_fp8
 

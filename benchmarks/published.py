@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hallo3_core.conditioning import AudioProjector
-from hallo3_core.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.layers import attention, merge_heads
-from hallo3_core.transformer import Denoiser, DenoiserLayer
+from hallo3_core.network.blocks import DenoiserLayer
+from hallo3_core.network.conditioning import AudioProjector
+from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
+from hallo3_core.network.layers import attention, merge_heads
+from hallo3_core.network.transformer import Denoiser
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from hallo3_core import builtin, checkpoint, vae
-from hallo3_core.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.model import NETWORKS
+from hallo3_core import builtin
+from hallo3_core.autoencoder import vae
+from hallo3_core.checkpoints.names import ROTARY_TABLE, published_names
+from hallo3_core.model.layout import NETWORKS
+from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
 
 SIZES = {
     "built-in": builtin.CONFIG,
@@ -25,20 +27,26 @@ def make_checkpoint(path: Path, config: Hallo3Config, dtype: torch.dtype) -> Non
     weights = {}
     for network, prefix, table in NETWORKS:
         state = network(config, device="meta").state_dict()
-        names = checkpoint.published_names(state, prefix, table)
+        names = published_names(state, prefix, table)
         for ours, value in state.items():
             weights[names[ours]] = torch.empty(value.shape, dtype=dtype).normal_(std=0.02)
     rows = LATENT_FRAMES * config.frame_tokens
-    weights[checkpoint.ROTARY_TABLE] = torch.zeros(rows, config.head_width, dtype=dtype)
+    weights[ROTARY_TABLE] = torch.zeros(rows, config.head_width, dtype=dtype)
     torch.save({"module": weights}, path)
 
 
 def make_small_model(models: Path) -> dict[str, str]:
     """Files of random weights in ComfyUI's folder `models`, as inputs of the loaders."""
-    names = {"model_name": "small.pt", "vae_name": "small.safetensors"}
+    file = models / "diffusion_models" / "small.pt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    make_checkpoint(file, SMALL, torch.bfloat16)
+    return {"model_name": file.name} | make_small_vae(models)
+
+
+def make_small_vae(models: Path) -> dict[str, str]:
+    """A file with the autoencoder alone, as narrow as it can be."""
+    file = models / "vae" / "small.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
     network = vae.autoencoder(**builtin.VAE | {"block_out_channels": (8, 8, 16, 16)})
-    for folder in ("diffusion_models", "vae"):
-        (models / folder).mkdir(parents=True, exist_ok=True)
-    make_checkpoint(models / "diffusion_models" / names["model_name"], SMALL, torch.bfloat16)
-    save_file(network.state_dict(), models / "vae" / names["vae_name"])
-    return names
+    save_file(network.state_dict(), file)
+    return {"vae_name": file.name}

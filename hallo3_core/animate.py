@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property, partial
 from typing import Protocol
 
@@ -12,44 +12,30 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
-from .config import (
-    AUDIO_LAYERS,
-    AUDIO_WINDOW,
-    LATENT_FRAMES,
-    MOTION_FRAMES,
-    SEGMENT_FRAMES,
-)
-from .device import enough_memory
+from .autoencoder.motion import motion_latents
+from .autoencoder.vae import MOST_TILES, TILE_UNITS, decode
 from .errors import InputError, NotEnoughMemory
-from .layers import KeyValue
-from .model import Hallo3
+from .media.video import encode_pictures
+from .memory.device import enough_memory
+from .model.hallo3 import Hallo3
+from .network.config import AUDIO_LAYERS, AUDIO_WINDOW, LATENT_FRAMES, MOTION_FRAMES, SEGMENT_FRAMES
+from .network.layers import KeyValue
+from .network.transformer import Conditions
 from .noise import Noise
-from .portrait import Identity
-from .sampling import (
-    ALWAYS,
-    SAMPLERS,
-    Interval,
-    Predict,
-    Schedule,
-    guided,
-    guided_at_once,
-    sample,
-)
-from .segments import fade_in, motion_latents, segment_windows
-from .speech import Speech
-from .store import NOTHING_KEPT, ClipStore, FinishedSegment
-from .transformer import Conditions
-from .vae import MOST_TILES, TILE_UNITS, decode
-from .video import encode_pictures
+from .portrait.encode import Identity
+from .sampling.fade import fade_in
+from .sampling.guidance import ALWAYS, Predict, guided, guided_at_once
+from .sampling.samplers import SAMPLERS, sample
+from .sampling.schedule import Schedule
+from .settings import Settings
+from .speech.encode import Speech
+from .speech.windows import segment_windows
+from .store.segment_store import NOTHING_KEPT, ClipStore, FinishedSegment
 
 FIRST_CHUNK = (3, 9)
 """Latent frames that are decoded first, and the frames that they become."""
 
 logger = logging.getLogger(__name__)
-
-STEPS = 50
-GUIDANCE = 3.5
-SAMPLER = "sde-dpm++2m"
 
 
 @dataclass(frozen=True)
@@ -144,8 +130,8 @@ class ModelAnimator:
     """Makes segments with the networks of a `Hallo3`.
 
     `text` (1, tokens, width) is the encoded prompt, or none; `on_step` is called after every
-    sampling step; `interval` is the part of the steps that is guided. What is constant over the
-    video or over a segment is computed once for it.
+    sampling step; `settings` are those of `Settings`. What is constant over the video or over a
+    segment is computed once for it.
     Segment i draws from the streams `initial` i, `steps` i and, but for the first, `motion` i.
     """
 
@@ -157,24 +143,20 @@ class ModelAnimator:
         noise: Noise,
         *,
         text: Tensor | None = None,
-        steps: int = STEPS,
-        guidance: float = GUIDANCE,
-        interval: Interval = ALWAYS,
-        sampler: str = SAMPLER,
         on_step: Callable[[], None] = lambda: None,
+        **settings,
     ):
         self.model, self.identity, self.speech, self.noise = model, identity, speech, noise
-        self.text, self.steps, self.guidance = text, steps, guidance
-        self.interval, self.sampler, self.on_step = interval, sampler, on_step
-        self.schedule = Schedule.published(steps)
+        self.text, self.settings, self.on_step = text, Settings(**settings), on_step
+        self.schedule = Schedule.published(self.settings.steps)
         self.options = {"device": model.device, "dtype": model.dtype}
 
     def decides(self) -> tuple:
         """All that decides the segments of the clip, but the speech."""
         model = self.model
         networks = (model.denoiser, model.audio_projector, model.vae)
-        settings = (self.text, self.steps, self.guidance, self.interval, self.sampler)
         where = (torch.__version__, model.device.type, model.dtype)
+        settings = self.text, astuple(self.settings)
         return "hallo3_core", where, networks, self.identity, self.noise, settings
 
     @cached_property
@@ -210,7 +192,9 @@ class ModelAnimator:
         draw = partial(self.noise.stream("steps", index).normal, *motion.shape)
         with model.working(model.denoiser):
             predict = self._guided(constants, motion, tokens)
-            for estimate in sample(predict, initial, self.schedule, SAMPLERS[self.sampler], draw):
+            for estimate in sample(
+                predict, initial, self.schedule, SAMPLERS[self.settings.sampler], draw
+            ):
                 require_numbers(estimate, index, model.dtype)
                 self.on_step()
         return estimate
@@ -225,11 +209,12 @@ class ModelAnimator:
         def branch(text: Tensor, tokens: Tensor) -> Predict:
             return partial(predict_v, model, model.denoiser.conditions(text, *shared, tokens))
 
-        if model.rows == 2 and self.guidance != 1 and self.interval == ALWAYS:
+        guidance, interval = self.settings.guidance, self.settings.interval
+        if model.rows == 2 and guidance != 1 and interval == ALWAYS:
             both = branch(torch.cat([no_text, text]), torch.cat([no_tokens, tokens]))
-            return guided_at_once(both, self.guidance)
+            return guided_at_once(both, guidance)
         branches = branch(no_text, no_tokens), branch(text, tokens)
-        return guided(*branches, self.guidance, self.interval)
+        return guided(*branches, guidance, interval)
 
     @torch.no_grad()
     def decode(self, index: int, latents: Tensor, count: int) -> Tensor:

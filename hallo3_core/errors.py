@@ -1,5 +1,8 @@
 """The one kind of error that is the user's to mend."""
 
+BAD_INPUT, INTERRUPTED = 2, 130
+"""Exit statuses of the command line."""
+
 
 class InputError(ValueError):
     """Bad input. The message is one sentence: what is wrong, what was found, what to do."""
@@ -13,3 +16,7 @@ class InputError(ValueError):
 
 class NotEnoughMemory(InputError):
     """The device has not the memory that a part of the work takes."""
+
+
+def some(items: list[str]) -> str:
+    return ", ".join(items[:3]) + (", ..." if len(items) > 3 else "")

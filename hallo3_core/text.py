@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
-from . import checkpoint
-from .config import Hallo3Config
+from .checkpoints.filling import fill
+from .checkpoints.pretrained import load_pretrained
+from .checkpoints.reading import read_weights
+from .checkpoints.recognise import TEXT_ENCODER, describe
 from .errors import InputError
+from .network.config import Hallo3Config
 
 NAME = "google/t5-v1_1-xxl"
 TOKENIZERS = ("t5-v1_1-xxl", "t5_tokenizer", "../../comfy/text_encoders/t5_tokenizer")
@@ -39,12 +42,12 @@ class TextEncoder:
                 "hallo3_core download --text-encoder fp16`, or leave the prompt out."
             )
         if path.is_dir():
-            encoder = checkpoint.load_pretrained(T5EncoderModel, path, NAME).to(dtype)
+            encoder = load_pretrained(T5EncoderModel, path, NAME).to(dtype)
             folders = [path]
         else:
-            weights = unscaled(checkpoint.read_weights(path))
+            weights = unscaled(read_weights(path))
             encoder, names = t5_layout(weights, path)
-            checkpoint.load(encoder, weights, names, dtype, path)
+            fill(encoder, weights, names, dtype, path)
             folder = path.resolve().parent
             folders = [folder, *(folder / name for name in TOKENIZERS)]
         found = encoder.config.d_model
@@ -99,8 +102,8 @@ def load_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:
 
 def t5_layout(weights: dict[str, Tensor], file: Path) -> tuple[T5EncoderModel, dict[str, str]]:
     """A T5 v1.1 encoder without weights of the sizes in `file`, and its names there."""
-    looks_like = checkpoint.describe(weights)
-    if looks_like != checkpoint.TEXT_ENCODER:
+    looks_like = describe(weights)
+    if looks_like != TEXT_ENCODER:
         raise InputError(
             f"{file} is not a T5 v1.1 encoder but {looks_like}: choose t5xxl_fp16 or "
             "t5xxl_fp8_e4m3fn."

@@ -13,12 +13,12 @@ from comfy_execution.graph import DynamicPrompt
 from server import PromptServer
 
 from ..hallo3_core.animate import Segment, make_segments
-from ..hallo3_core.audio import sound_of_audio
-from ..hallo3_core.config import FPS
-from ..hallo3_core.fingerprint import Unknown, fingerprint
-from ..hallo3_core.sound import Sound
-from ..hallo3_core.store import NOTHING_KEPT, ClipStore
-from ..hallo3_core.video import VideoWriter
+from ..hallo3_core.media.video import VideoWriter
+from ..hallo3_core.network.config import FPS
+from ..hallo3_core.sound.audio import sound_of_audio
+from ..hallo3_core.sound.sound import Sound
+from ..hallo3_core.store.fingerprint import Unknown, fingerprint
+from ..hallo3_core.store.segment_store import NOTHING_KEPT, ClipStore
 from .animator import NodeAnimator
 from .host.fingerprint import parts_of
 from .host.images import kept as as_kept

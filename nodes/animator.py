@@ -6,9 +6,9 @@ from functools import partial
 from torch import Tensor
 
 from ..hallo3_core.animate import seconds_to_decode
-from ..hallo3_core.portrait import Identity
-from ..hallo3_core.sampling import Interval
-from ..hallo3_core.speech import Speech
+from ..hallo3_core.portrait.encode import Identity
+from ..hallo3_core.sampling.guidance import Interval
+from ..hallo3_core.speech.encode import Speech
 from .host.fingerprint import model_parts, vae_parts
 from .host.sampling import sample_segment
 from .host.time_left import ClipTime

@@ -5,9 +5,9 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from ..hallo3_core.faces import choose, draw, no_face
-from ..hallo3_core.picture import one_picture
-from ..hallo3_core.portrait import box_region
+from ..hallo3_core.media.picture import one_picture
+from ..hallo3_core.portrait.encode import box_region
+from ..hallo3_core.portrait.faces import choose, draw, no_face
 from .host.images import kept
 from .host.onnx import face_finder, face_folders
 from .host.say import say

@@ -4,10 +4,9 @@ import torch
 from comfy_api.latest import io
 
 from ..hallo3_core import builtin
-from ..hallo3_core.framing import FIT, FITS
+from ..hallo3_core.media.picture import one_mask, one_picture
 from ..hallo3_core.noise import SeededNoise
-from ..hallo3_core.picture import one_mask, one_picture
-from ..hallo3_core.portrait import (
+from ..hallo3_core.portrait.encode import (
     FACE_BOX_GROWTH,
     LEAST_GROWTH,
     MOST_GROWTH,
@@ -17,6 +16,7 @@ from ..hallo3_core.portrait import (
     framed_region,
     framing_of,
 )
+from ..hallo3_core.portrait.framing import FIT, FITS
 from .host.images import kept
 from .host.model import RunOnce
 from .host.out_of_memory import VAE_ON_CPU, enough_memory

@@ -7,7 +7,8 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..hallo3_core import builtin
-from ..hallo3_core.model import load_speech_encoder, load_vae
+from ..hallo3_core.model.loading import load_vae
+from ..hallo3_core.speech.wav2vec2 import load_speech_encoder
 from .host.loading import DTYPES, load_dit
 from .host.speech import SpeechEncoder
 from .host.vae import Hallo3VAE

@@ -7,17 +7,12 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..hallo3_core.config import (
-    FPS,
-    LATENT_FRAMES,
-    NEW_FRAMES,
-    Hallo3Config,
-)
+from ..hallo3_core.autoencoder.new_frames import write_new_frames
 from ..hallo3_core.errors import InputError
-from ..hallo3_core.new_frames import write_new_frames
-from ..hallo3_core.portrait import Identity
-from ..hallo3_core.segments import segment_windows
-from ..hallo3_core.speech import Speech
+from ..hallo3_core.network.config import FPS, LATENT_FRAMES, NEW_FRAMES, Hallo3Config
+from ..hallo3_core.portrait.encode import Identity
+from ..hallo3_core.speech.encode import Speech
+from ..hallo3_core.speech.windows import segment_windows
 from .host.memory import plan
 from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, RunOnce
 from .host.out_of_memory import enough_memory

@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..hallo3_core.animate import GUIDANCE, SAMPLER, STEPS
-from ..hallo3_core.sampling import SAMPLERS, TRAINING_STEPS
+from ..hallo3_core.sampling.samplers import SAMPLERS
+from ..hallo3_core.sampling.schedule import TRAINING_STEPS
+from ..hallo3_core.settings import Settings
 
 CATEGORY = "Hallo3"
 
@@ -60,7 +61,7 @@ def seed_input() -> io.Int.Input:
 def steps_input() -> io.Int.Input:
     return io.Int.Input(
         "steps",
-        default=STEPS,
+        default=Settings.steps,
         min=1,
         max=TRAINING_STEPS - 1,
         tooltip="Sampling steps of a segment; published is 50.",
@@ -70,7 +71,7 @@ def steps_input() -> io.Int.Input:
 def guidance_input() -> io.Float.Input:
     return io.Float.Input(
         "guidance",
-        default=GUIDANCE,
+        default=Settings.guidance,
         min=0.0,
         max=30.0,
         step=0.1,
@@ -103,7 +104,7 @@ def sampler_input() -> io.Combo.Input:
     return io.Combo.Input(
         "sampler",
         options=list(SAMPLERS),
-        default=SAMPLER,
+        default=Settings.sampler,
         tooltip="sde-dpm++2m is the published one; the other two draw no noise on the way and "
         "need fewer steps.",
     )

@@ -6,7 +6,7 @@ import comfy.sd
 from comfy_api.latest import io
 
 from ..hallo3_core import builtin
-from ..hallo3_core.audio import sound_of_audio
+from ..hallo3_core.sound.audio import sound_of_audio
 from .host.say import say
 from .sockets import CATEGORY, SpeechEncoder, SpeechSocket
 

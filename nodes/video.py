@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..hallo3_core.config import MOTION_FRAMES, NEW_FRAMES
+from ..hallo3_core.autoencoder.motion import motion_latents
+from ..hallo3_core.autoencoder.new_frames import read_new_frames
 from ..hallo3_core.errors import InputError
-from ..hallo3_core.new_frames import read_new_frames
+from ..hallo3_core.media.picture import rgb_images
+from ..hallo3_core.network.config import MOTION_FRAMES, NEW_FRAMES
 from ..hallo3_core.noise import SeededNoise
-from ..hallo3_core.picture import rgb_images
-from ..hallo3_core.portrait import Identity
-from ..hallo3_core.segments import fade_in, motion_latents
+from ..hallo3_core.portrait.encode import Identity
+from ..hallo3_core.sampling.fade import fade_in
 from .host.out_of_memory import VAE_ON_CPU, enough_memory
 from .host.vae import decode_latent, open_encoder
 from .sampling import FRAMES

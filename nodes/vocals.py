@@ -4,7 +4,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..hallo3_core.audio import read_audio
+from ..hallo3_core.sound.audio import read_audio
 from .host.onnx import AUDIO_SEPARATION, vocal_isolator
 from .sockets import CATEGORY
 

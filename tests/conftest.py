@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import parity
-from hallo3_core.model import Hallo3
+from hallo3_core.model.hallo3 import Hallo3
 
 
 @pytest.fixture(autouse=True)

@@ -21,18 +21,22 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hallo3_core import checkpoint, vae
 from hallo3_core.animate import Segment, animate, predict_v
-from hallo3_core.device import choose_device
-from hallo3_core.framing import published
-from hallo3_core.model import Hallo3, load_transformers, load_vae
+from hallo3_core.autoencoder import vae
+from hallo3_core.checkpoints.reading import read_weights
+from hallo3_core.memory.device import choose_device
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.model.loading import load_transformers, load_vae
+from hallo3_core.network.transformer import Conditions
 from hallo3_core.noise import Purpose
-from hallo3_core.portrait import Identity, encode_identity
-from hallo3_core.sampling import SAMPLERS, Schedule, denoiser_alphas, guided, sample
-from hallo3_core.segments import segment_windows, windows
-from hallo3_core.speech import Speech, encode_speech
+from hallo3_core.portrait.encode import Identity, encode_identity
+from hallo3_core.portrait.framing import published
+from hallo3_core.sampling.guidance import guided
+from hallo3_core.sampling.samplers import SAMPLERS, sample
+from hallo3_core.sampling.schedule import Schedule, denoiser_alphas
+from hallo3_core.speech.encode import Speech, encode_speech
+from hallo3_core.speech.windows import segment_windows, windows
 from hallo3_core.text import TextEncoder
-from hallo3_core.transformer import Conditions
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CPU = torch.device("cpu")
@@ -115,7 +119,7 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device = CPU) -> 
     audio = json.loads((folder / "audio_config.json").read_text())
     latent_size = sizes["lat_h"], sizes["lat_w"]
     speech_encoder = Wav2Vec2Model(Wav2Vec2Config(**audio["wav2vec2"]))
-    weights = checkpoint.read_weights(folder / "wav2vec2_weights.safetensors")
+    weights = read_weights(folder / "wav2vec2_weights.safetensors")
     speech_encoder.load_state_dict({name: value.float() for name, value in weights.items()})
     model = Hallo3(
         *load_transformers(weights_file(folder, "transformer"), dtype, latent_size),
@@ -206,7 +210,7 @@ def check_vae(folder: Path, model: Hallo3) -> Iterator[Check]:
         pixels, noise = recorded[name], recorded[f"posterior_noise_{frames}"]
         moments = model.vae.encode(pixels).latent_dist.parameters
         yield "vae", f"moments_{frames}", moments, recorded[f"out.moments_{frames}"]
-        latents = vae.encode(model.vae, pixels, RecordedStream([noise])) / vae.LATENT_SCALE
+        latents = vae.encode(model.vae, pixels, RecordedStream([noise.cpu()])) / vae.LATENT_SCALE
         yield "vae", f"sample_{frames}", latents, recorded[f"out.sample_{frames}"]
     for name in recorded.names("in.latents_"):
         frames = torch.cat(list(vae.decode(model.vae, recorded[name] * vae.LATENT_SCALE)), dim=2)

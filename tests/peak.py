@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hallo3_core.config import Hallo3Config
-from hallo3_core.transformer import Denoiser, run_layer
+from hallo3_core.network.config import Hallo3Config
+from hallo3_core.network.transformer import Denoiser, run_layer
 
 MIB = 2**20
 

@@ -18,10 +18,12 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-from hallo3_core import builtin, checkpoint
-from hallo3_core.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.memory_plan import MemoryPlan
-from hallo3_core.model import NETWORKS, SPEECH_FOLDER, TEXT_FOLDER, TRANSFORMER_FILE, VAE_FILE
+from hallo3_core import builtin
+from hallo3_core.checkpoints.names import ROTARY_TABLE, published_names
+from hallo3_core.memory.plan import MemoryPlan
+from hallo3_core.model.finding import SPEECH_FOLDER, TEXT_FOLDER, TRANSFORMER_FILE, VAE_FILE
+from hallo3_core.model.layout import NETWORKS
+from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
 from parity import FIXTURES
 
 CONFIG = Hallo3Config(
@@ -46,10 +48,10 @@ def published(config: Hallo3Config) -> dict[str, Tensor]:
     weights = {}
     for network, prefix, table in NETWORKS:
         state = network(config).state_dict()
-        names = checkpoint.published_names(state, prefix, table)
+        names = published_names(state, prefix, table)
         weights |= {names[ours]: value.bfloat16() for ours, value in state.items()}
     rows = LATENT_FRAMES * config.frame_tokens
-    weights[checkpoint.ROTARY_TABLE] = torch.zeros(rows, config.head_width)
+    weights[ROTARY_TABLE] = torch.zeros(rows, config.head_width)
     return weights
 
 

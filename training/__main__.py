@@ -16,9 +16,9 @@ from itertools import chain
 from pathlib import Path
 
 from hallo3_core import builtin
-from hallo3_core.device import choose_device
 from hallo3_core.errors import InputError
-from hallo3_core.model import Hallo3
+from hallo3_core.memory.device import choose_device
+from hallo3_core.model.hallo3 import Hallo3
 
 from . import drift
 from .builtin_model import train_builtin

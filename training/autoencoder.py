@@ -13,7 +13,7 @@ from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXSpat
 from torch import Tensor, nn
 
 from hallo3_core import builtin
-from hallo3_core.vae import LATENT_SCALE
+from hallo3_core.autoencoder.vae import LATENT_SCALE
 
 from .loop import DEVICE, Loop, Settings, mixed_precision
 from .pool import pictures, to_pixels

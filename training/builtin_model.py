@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from hallo3_core import builtin
+from hallo3_core.autoencoder.lean import make_lean
 from hallo3_core.evaluation import reader
-from hallo3_core.lean_vae import make_lean
 
 from . import autoencoder, denoiser, face_reader, speech_encoder
 from .curves import plot

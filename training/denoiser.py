@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hallo3_core.config import MOTION_FRAMES
-from hallo3_core.sampling import TRAINING_STEPS, denoiser_alphas
+from hallo3_core.network.config import MOTION_FRAMES
+from hallo3_core.sampling.schedule import TRAINING_STEPS, denoiser_alphas
 
 from .examples import Example, Examples
 from .loop import DEVICE, Loop, Settings, mixed_precision

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hallo3_core.config import FPS, SEGMENT_FRAMES, Hallo3Config
-from hallo3_core.portrait import box_region
+from hallo3_core.network.config import FPS, SEGMENT_FRAMES, Hallo3Config
+from hallo3_core.portrait.encode import box_region
 
 from .examples import VARIANTS, Shot
 from .pool import to_pixels

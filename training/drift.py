@@ -6,10 +6,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from hallo3_core.config import FPS
 from hallo3_core.evaluation.reader import drawn_reader
 from hallo3_core.evaluation.tracks import Tracks, track
-from hallo3_core.model import Hallo3
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.network.config import FPS
 
 from .measure import Case, animated, portrait, talks
 

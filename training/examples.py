@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from transformers import Wav2Vec2Model
 
-from hallo3_core.config import (
+from hallo3_core.autoencoder.motion import DROPPED_PIXELS
+from hallo3_core.autoencoder.vae import LATENT_SCALE
+from hallo3_core.network.config import (
     AUDIO_WINDOW,
     MOTION_FRAMES,
     SEGMENT_FRAMES,
     SPACE_COMPRESSION,
 )
-from hallo3_core.segments import DROPPED_PIXELS, windows
-from hallo3_core.speech import encode_speech
-from hallo3_core.vae import LATENT_SCALE
+from hallo3_core.speech.encode import encode_speech
+from hallo3_core.speech.windows import windows
 
 from .loop import DEVICE
 

@@ -6,8 +6,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hallo3_core import checkpoint, convert
-from hallo3_core.model import NETWORKS, TRANSFORMER_FILE
+from hallo3_core.checkpoints.names import published_names
+from hallo3_core.checkpoints.reading import read_weights
+from hallo3_core.model import convert
+from hallo3_core.model.finding import TRANSFORMER_FILE
+from hallo3_core.model.layout import NETWORKS
 
 from .networks import Networks
 
@@ -18,12 +21,12 @@ def save_networks(networks: Networks, run: Path, folder: Path) -> list[Path]:
     parts = (networks.denoiser, networks.reference_network, networks.audio_projector)
     for network, (_, prefix, table) in zip(parts, NETWORKS, strict=True):
         state = network.state_dict()
-        names = checkpoint.published_names(state, prefix, table)
+        names = published_names(state, prefix, table)
         weights |= {names[ours]: value for ours, value in state.items()}
     source = run / TRANSFORMER_FILE
     source.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"module": weights}, source)
-    plan = convert.plan(source, checkpoint.read_weights(source), "bf16")
+    plan = convert.plan(source, read_weights(source), "bf16")
     return convert.convert(plan, folder, lambda done: None)
 
 

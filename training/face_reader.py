@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from hallo3_core.animate import decode_images
+from hallo3_core.autoencoder.vae import LATENT_SCALE
 from hallo3_core.evaluation.reader import SIDE, FaceReader
-from hallo3_core.vae import LATENT_SCALE
 
 from .loop import DEVICE, Loop, Settings
 from .pool import to_pixels

@@ -10,14 +10,14 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from hallo3_core import builtin
-from hallo3_core.config import Hallo3Config
+from hallo3_core.cli.animate import face_folders
 from hallo3_core.errors import InputError
-from hallo3_core.faces import open_finder
-from hallo3_core.inputs import face_folders
-from hallo3_core.layers import ScaledLinear
-from hallo3_core.memory_plan import GB, free_memory
-from hallo3_core.model import Hallo3
-from hallo3_core.transformer import Denoiser
+from hallo3_core.memory.plan import GB, free_memory
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.network.config import Hallo3Config
+from hallo3_core.network.layers import ScaledLinear
+from hallo3_core.network.transformer import Denoiser
+from hallo3_core.portrait.faces import open_finder
 
 from .curves import plot
 from .denoiser import IDENTITY, PUBLISHED, SPEECH, Stage, freeze, is_audio, train

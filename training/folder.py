@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hallo3_core.config import NEW_FRAMES, SEGMENT_FRAMES, Hallo3Config, frame_count
 from hallo3_core.errors import InputError
-from hallo3_core.faces import Finder, choose
-from hallo3_core.framing import FITS, Framing
-from hallo3_core.portrait import box_region
-from hallo3_core.sound_file import read_sound
+from hallo3_core.media.video import read_frames
+from hallo3_core.network.config import NEW_FRAMES, SEGMENT_FRAMES, Hallo3Config, frame_count
+from hallo3_core.portrait.encode import box_region
+from hallo3_core.portrait.faces import Finder, choose
+from hallo3_core.portrait.framing import FITS, Framing
+from hallo3_core.sound.sound_file import read_sound
 from hallo3_core.text import TextEncoder
-from hallo3_core.video import read_frames
 
 from .examples import VARIANTS, Shot
 

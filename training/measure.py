@@ -14,17 +14,18 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
-from hallo3_core.animate import GUIDANCE, SAMPLER, STEPS, animate, decode_images
-from hallo3_core.config import FPS, MOTION_FRAMES, NEW_FRAMES, SEGMENT_FRAMES
+from hallo3_core.animate import animate, decode_images
+from hallo3_core.autoencoder.vae import LATENT_SCALE
 from hallo3_core.evaluation.reader import drawn_reader
 from hallo3_core.evaluation.report import median, seams
 from hallo3_core.evaluation.sync import best_lag, correlation
 from hallo3_core.evaluation.tracks import Tracks, track
-from hallo3_core.model import Hallo3
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.network.config import FPS, MOTION_FRAMES, NEW_FRAMES, SEGMENT_FRAMES
 from hallo3_core.noise import SeededNoise
-from hallo3_core.portrait import Identity, box_region, encode_portrait
-from hallo3_core.speech import encode_speech
-from hallo3_core.vae import LATENT_SCALE
+from hallo3_core.portrait.encode import Identity, box_region, encode_portrait
+from hallo3_core.settings import Settings
+from hallo3_core.speech.encode import encode_speech
 
 from .examples import digest
 from .pool import to_pixels
@@ -48,9 +49,9 @@ Video = Callable[[int, Speech], Iterable[np.ndarray]]
 class Case:
     """One way to animate a clip: what differs from the published settings."""
 
-    steps: int = STEPS
-    sampler: str = SAMPLER
-    guidance: float = GUIDANCE
+    steps: int = Settings.steps
+    sampler: str = Settings.sampler
+    guidance: float = Settings.guidance
     speaks: bool = True
     referenced: bool = True
     person: int = 0

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from hallo3_core.config import AUDIO_LAYERS, AUDIO_WINDOW, LATENT_FRAMES, SEGMENT_FRAMES
-from hallo3_core.layers import ScaledLinear, attention, rotary_table
-from hallo3_core.memory_plan import SLACK
+from hallo3_core.memory.need import SLACK
+from hallo3_core.network.config import AUDIO_LAYERS, AUDIO_WINDOW, LATENT_FRAMES, SEGMENT_FRAMES
+from hallo3_core.network.layers import ScaledLinear, attention, rotary_table
 from tests.peak import Peak
 
 from .networks import Batch, Networks

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hallo3_core.conditioning import AudioProjector
-from hallo3_core.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.layers import Attention, attention
-from hallo3_core.transformer import Conditions, Denoiser, ReferenceNetwork, run_layer
+from hallo3_core.network.conditioning import AudioProjector
+from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
+from hallo3_core.network.layers import Attention, attention
+from hallo3_core.network.transformer import Conditions, Denoiser, ReferenceNetwork, run_layer
 
 from .loop import HALF
 

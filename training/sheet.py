@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from hallo3_core.config import FPS
+from hallo3_core.network.config import FPS
 
 from .measure import CASES, FRAMES, clip_file, frames_of, talks
 from .world.speech import Speech

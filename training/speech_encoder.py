@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hallo3_core.builtin import SmallSpeechEncoder
-from hallo3_core.config import AUDIO_LAYERS
-from hallo3_core.long_speech import FRAME_SAMPLES
-from hallo3_core.speech import hidden_states, padded
+from hallo3_core.network.config import AUDIO_LAYERS
+from hallo3_core.speech.encode import hidden_states, padded
+from hallo3_core.speech.long_speech import FRAME_SAMPLES
 
 from .loop import Loop, Settings
 from .pool import sounds

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hallo3_core.config import LATENT_FRAMES, PATCH, Hallo3Config
-from hallo3_core.layers import Rotary, attention, rotary_table
+from hallo3_core.network.config import LATENT_FRAMES, PATCH, Hallo3Config
+from hallo3_core.network.layers import Rotary, attention, rotary_table
 
 from .networks import Batch, Networks
 

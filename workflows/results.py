@@ -23,7 +23,7 @@ from parts import Workflow
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = ROOT / "hallo3_core" / "example"
+EXAMPLES = ROOT / "hallo3_core" / "builtin" / "example"
 PICTURES = ROOT / "docs" / "pictures"
 FPS = 25
 SIDE = 256

@@ -25,8 +25,8 @@ from torchvision.models.inception import (
     InceptionE,
 )
 
-from ..video import read_frames
-from .user_file import fill
+from ..checkpoints.user_file import fill
+from ..media.video import read_frames
 
 SIDE = 299
 CLASSES = 1008

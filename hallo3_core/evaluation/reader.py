@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..mesh import OVAL, Mesh, box_around
+from ..portrait.mesh import OVAL, Mesh, box_around
 
 SIDE = 128
 INNER_LIPS = 13, 14
 LIPS = [61, 291, 0, 17, 37, 267, 84, 314, 146, 375]
 """Landmarks of the mesh: middles of both lips inside; corners and rims."""
-FILE = Path(__file__).parents[1] / "weights" / "face_reader.safetensors"
+FILE = Path(__file__).parents[1] / "builtin" / "weights" / "face_reader.safetensors"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..config import FPS, NEW_FRAMES
-from ..faces import has_insightface, open_finder
-from ..mesh import find_landmarker, open_mesh
-from ..picture import read_image
-from ..sound_file import read_sound
-from ..video import read_frames
+from ..media.picture import read_image
+from ..media.video import read_frames
+from ..network.config import FPS, NEW_FRAMES
+from ..portrait.faces import has_insightface, open_finder
+from ..portrait.mesh import find_landmarker, open_mesh
+from ..sound.sound_file import read_sound
 from .reader import MeshReader, drawn_reader
 from .sync import best_lag, correlation, envelope
 from .syncnet import Sync, face_squares, load_syncnet, sync

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..config import FPS
+from ..network.config import FPS
 
 MOST_LAG = 10
 """Frames, either way."""

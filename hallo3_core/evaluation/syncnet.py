@@ -16,10 +16,10 @@ from scipy.fft import dct
 from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
-from ..config import SAMPLE_RATE
+from ..checkpoints.user_file import fill
 from ..errors import InputError
+from ..network.config import SAMPLE_RATE
 from .likeness import cut_face
-from .user_file import fill
 
 SIDE = 224
 FRAMES = 5

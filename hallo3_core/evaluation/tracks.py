@@ -11,7 +11,7 @@ from skimage.color import rgb2lab
 from torch import Tensor
 
 from ..errors import InputError
-from ..faces import Finder, choose
+from ..portrait.faces import Finder, choose
 from .likeness import cut_face, distance, outside_mouth
 from .reader import Faces, Reader
 from .sharpness import cpbd

@@ -14,7 +14,7 @@ import comfy_extras
 import torch
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
-from ...hallo3_core.fingerprint import Unknown, fingerprint, weights_fingerprint
+from ...hallo3_core.store.fingerprint import Unknown, fingerprint, weights_fingerprint
 
 PACK = __name__.removesuffix(".nodes.host.fingerprint")
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "nodes"}

@@ -18,9 +18,10 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor, nn
 
 from ...hallo3_core import builtin
-from ...hallo3_core.config import Hallo3Config
-from ...hallo3_core.fingerprint import fingerprint, weights_fingerprint
-from ...hallo3_core.model import NETWORKS, open_transformers, scale_names
+from ...hallo3_core.model.layout import NETWORKS, scale_names
+from ...hallo3_core.model.loading import open_transformers
+from ...hallo3_core.network.config import Hallo3Config
+from ...hallo3_core.store.fingerprint import fingerprint, weights_fingerprint
 from .model import Companions, HostConfig
 from .unsupported import check_run
 

@@ -4,7 +4,8 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 
-from ...hallo3_core.memory_plan import WEIGHTS, MemoryPlan, plan_memory
+from ...hallo3_core.memory.model_size import WEIGHTS
+from ...hallo3_core.memory.plan import MemoryPlan, plan_memory
 from .vae import Autoencoder
 
 
@@ -23,7 +24,8 @@ def plan(
     kind = "fp8"
     if host_model.model_config.quant_config is None:
         kept = management.dtype_size(host_model.get_dtype())
-        kind = next(kind for kind, (matrix, _) in WEIGHTS.items() if matrix == kept)
+        kinds = {matrix: kind for kind, (matrix, _) in reversed(WEIGHTS.items())}
+        kind = kinds.get(kept, "fp32")  # with --fp64-unet nothing is planned for
     total = management.get_total_memory(model.load_device) - management.extra_reserved_memory()
     size = management.dtype_size(host_model.get_dtype_inference())
     config = host_model.diffusion_model.config

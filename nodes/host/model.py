@@ -13,14 +13,14 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor
 
-from ...hallo3_core import checkpoint
-from ...hallo3_core.config import LATENT_FRAMES, Hallo3Config
+from ...hallo3_core.allocator import return_freed_memory
+from ...hallo3_core.checkpoints.names import published_names
 from ...hallo3_core.errors import InputError
-from ...hallo3_core.layers import KeyValue, rotary_table
-from ...hallo3_core.memory import return_freed_memory
-from ...hallo3_core.memory_plan import sampling_bytes
-from ...hallo3_core.model import NETWORKS
-from ...hallo3_core.transformer import Conditions, Denoiser, join_rows
+from ...hallo3_core.memory.need import sampling_bytes
+from ...hallo3_core.model.layout import NETWORKS
+from ...hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
+from ...hallo3_core.network.layers import KeyValue, rotary_table
+from ...hallo3_core.network.transformer import Conditions, Denoiser, join_rows
 from .patches import run_patched
 from .previews import Hallo3Latents
 from .unsupported import require_known_conditioning, require_known_patches
@@ -215,7 +215,7 @@ class HostConfig(comfy.supported_models_base.BASE):
         )
         saved = {}
         for state, (_, prefix, table) in zip(states, NETWORKS, strict=True):
-            names = checkpoint.published_names(state, prefix, table)
+            names = published_names(state, prefix, table)
             saved |= {names[ours]: value for ours, value in state.items()}
         return saved
 

@@ -12,8 +12,8 @@ from functools import partial
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
-from ...hallo3_core.layers import KeyValue, Rotary, merge_heads, split_heads
-from ...hallo3_core.transformer import DenoiserLayer
+from ...hallo3_core.network.blocks import DenoiserLayer
+from ...hallo3_core.network.layers import KeyValue, Rotary, merge_heads, split_heads
 
 BLOCK = "double_block"
 MIDDLE = ("middle", 0)

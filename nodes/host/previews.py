@@ -4,8 +4,8 @@ import comfy.latent_formats
 import torch
 import torch.nn.functional as F
 
-from ...hallo3_core.config import SPACE_COMPRESSION
-from ...hallo3_core.portrait import Identity
+from ...hallo3_core.network.config import SPACE_COMPRESSION
+from ...hallo3_core.portrait.encode import Identity
 
 CAUTION = 0.01
 """Weight of the ridge that keeps colours tame which the portrait does not have."""

@@ -13,7 +13,9 @@ from torch import Tensor
 from ...hallo3_core.animate import require_numbers
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.noise import SeededNoise
-from ...hallo3_core.sampling import ALWAYS, SAMPLERS, Interval, Schedule, inside, sample
+from ...hallo3_core.sampling.guidance import ALWAYS, Interval, inside
+from ...hallo3_core.sampling.samplers import SAMPLERS, sample
+from ...hallo3_core.sampling.schedule import Schedule
 from .time_left import ClipTime
 
 

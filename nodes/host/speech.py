@@ -8,9 +8,9 @@ import comfy.model_patcher
 from torch import Tensor, nn
 from transformers import Wav2Vec2Model
 
-from ...hallo3_core.fingerprint import fingerprint
-from ...hallo3_core.memory import steady_memory
-from ...hallo3_core.speech import Speech, encode_speech
+from ...hallo3_core.allocator import steady_memory
+from ...hallo3_core.speech.encode import Speech, encode_speech
+from ...hallo3_core.store.fingerprint import fingerprint
 from .out_of_memory import enough_memory
 from .whole import WholePatcher
 

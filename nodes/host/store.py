@@ -8,7 +8,7 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
-from ...hallo3_core.store import GB, SIZE, SegmentStore
+from ...hallo3_core.store.segment_store import GB, SIZE, SegmentStore
 
 SETTING = "Hallo3.SegmentStore.Size"
 """In GB; `web/hallo3.js` shows it."""

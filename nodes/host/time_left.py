@@ -4,7 +4,7 @@ import logging
 
 import comfy.utils
 
-from ...hallo3_core.progress import TimeLeft, in_words
+from ...hallo3_core.media.progress import TimeLeft, in_words
 from .say import say, show
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_wrappers_with_key
 from torch import Tensor
 
-from ...hallo3_core.config import LATENT_FRAMES
 from ...hallo3_core.errors import InputError
+from ...hallo3_core.network.config import LATENT_FRAMES
 from .out_of_memory import enough_memory
 from .patches import BLOCK, MIDDLE, OUTPUT, PASS_THROUGH
 

@@ -13,16 +13,17 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from ...hallo3_core.animate import decode_images
-from ...hallo3_core.config import MOTION_FRAMES, SPACE_COMPRESSION, TIME_COMPRESSION
-from ...hallo3_core.errors import InputError
-from ...hallo3_core.memory_plan import GB, choose_tiles, decoding_bytes, encoding_bytes
-from ...hallo3_core.vae import (
+from ...hallo3_core.autoencoder.vae import (
     LATENT_SCALE,
     TILE_UNITS,
     decode,
     decode_in_tiles,
     encode_in_tiles,
 )
+from ...hallo3_core.errors import InputError
+from ...hallo3_core.memory.need import decoding_bytes, encoding_bytes
+from ...hallo3_core.memory.plan import GB, choose_tiles
+from ...hallo3_core.network.config import MOTION_FRAMES, SPACE_COMPRESSION, TIME_COMPRESSION
 from .out_of_memory import VAE_ON_CPU, enough_memory
 from .whole import WholePatcher
 

@@ -11,6 +11,7 @@ import pytest
 from comfyui import Host
 from direct import Direct
 
+from hallo3_core.network.layers import rotary_table
 from run import find_comfyui
 
 ALONE = "these tests make a kind of device: run them by themselves, with `pytest tests/card`"
@@ -71,8 +72,9 @@ def npu_host(comfyui: Path, base: Path, **flags) -> Host:
 
 
 @pytest.fixture(autouse=True)
-def no_limit():
-    """A test may set a limit and leave it."""
+def clean_cards():
+    """A test may leave a limit, and a rotary table that is kept for the next call."""
     yield
+    rotary_table.cache_clear()
     for card in range(npu.accelerator().CARDS):
         npu.accelerator().set_limit(card, npu.UNLIMITED)

@@ -13,16 +13,18 @@ from npu import CARD
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-import hallo3_core.__main__ as command_line
-from hallo3_core import builtin, convert
+from hallo3_core import builtin
+from hallo3_core import cli as command_line
 from hallo3_core.animate import ModelAnimator, decode_images
-from hallo3_core.checkpoint import read_weights
-from hallo3_core.device import choose_dtype
+from hallo3_core.checkpoints.reading import read_weights
+from hallo3_core.cli import animate as animate_command
 from hallo3_core.errors import InputError
-from hallo3_core.memory_plan import GB
-from hallo3_core.model import TRANSFORMER_FILE
-from hallo3_core.store import SegmentStore
-from hallo3_core.video import save_sound
+from hallo3_core.media.video import save_sound
+from hallo3_core.memory.device import choose_dtype
+from hallo3_core.memory.plan import GB
+from hallo3_core.model import convert
+from hallo3_core.model.finding import TRANSFORMER_FILE
+from hallo3_core.store.segment_store import SegmentStore
 from small_model import changed, save_model
 
 SHORT, LONG = 0.3, 2.1
@@ -53,26 +55,29 @@ Animate = Callable[..., list[Made]]
 def animate(model, speech, tmp_path_factory) -> Animate:
     """Segments by the command line, as they are in a store that is new unless one is given.
 
-    The plan is changed as `change` says.
+    Without a file by the built-in model. The plan is changed as `change` says.
     """
 
     def run(
         *words: str,
         change: dict | None = None,
         device: str = "npu",
-        file: Path = model,
+        file: Path | None = model,
         store: Path | None = None,
         seconds: float = SHORT,
     ) -> list[Made]:
         folder = tmp_path_factory.mktemp("job")
         store = store or folder / "store"
-        given = ["animate", "--model", file, "--speech", speech[seconds], "--steps", 2]
+        given = ["animate", "--speech", speech[seconds], "--steps", 2]
+        given += ["--model", file] if file else []
         given += ["--device", device, "--output", folder / "video.mp4", "--quiet", *words]
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HALLO3_STORE", str(store))
             if change is not None:
-                plan_for = command_line.plan_for
-                patch.setattr(command_line, "plan_for", lambda *a: changed(plan_for(*a), **change))
+                plan_for = animate_command.plan_for
+                patch.setattr(
+                    animate_command, "plan_for", lambda *a: changed(plan_for(*a), **change)
+                )
             options = command_line.parse([str(word) for word in given])
             assert options.run(options) == 0
         return [load_file(path) for path in SegmentStore(store).files()]
@@ -84,11 +89,6 @@ def animate(model, speech, tmp_path_factory) -> Animate:
 def expected(animate) -> list[Made]:
     """On the CPU in float32."""
     return animate("--dtype", "float32", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def expected_of_two(animate) -> list[Made]:
-    return animate("--dtype", "float32", device="cpu", seconds=LONG)
 
 
 def farthest(found: list[Made], expected: list[Made]) -> float:
@@ -113,11 +113,21 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_the_numbers_of_the_cpu(animate, expected_of_two, way):
-    """In two segments, the second of which continues the first."""
-    found = animate("--dtype", "float32", change=way, seconds=LONG)
+def test_the_numbers_of_the_cpu(animate, expected, way):
+    assert farthest(animate("--dtype", "float32", change=way), expected) < 1e-4
+
+
+def test_a_segment_that_continues_another(animate):
+    words = ("--dtype", "float32")
+    found = animate(*words, change=WAYS["layers one by one"], seconds=LONG)
     assert len(found) == 2
-    assert farthest(found, expected_of_two) < 1e-4
+    assert farthest(found, animate(*words, device="cpu", seconds=LONG)) < 1e-4
+
+
+def test_the_built_in_model(animate):
+    words = ("--dtype", "float32", "--steps", "1", "--guidance", "1")
+    on_cpu = animate(*words, device="cpu", file=None)
+    assert farthest(animate(*words, file=None), on_cpu) < 1e-4
 
 
 @torch.no_grad()
@@ -136,10 +146,9 @@ def test_decoded_in_tiles():
     assert (tiled - whole).abs().max() > 1e-2
 
 
-def test_guidance_over_a_part_of_the_steps_and_none(animate):
-    for words in (("--guidance-interval", "0", "0.5"), ("--guidance", "1")):
-        on_cpu = animate("--dtype", "float32", *words, device="cpu")
-        assert farthest(animate("--dtype", "float32", *words), on_cpu) < 1e-4
+def test_guidance_over_a_part_of_the_steps(animate):
+    words = ("--dtype", "float32", "--guidance-interval", "0", "0.5")
+    assert farthest(animate(*words), animate(*words, device="cpu")) < 1e-4
 
 
 @pytest.mark.parametrize(("dtype", "within"), [("bfloat16", 0.3), ("float16", 0.05)])
@@ -167,10 +176,10 @@ def scaled(model, tmp_path_factory) -> Path:
 
 
 def test_matrices_in_fp8(animate, scaled):
-    """Whether they stay or come with their scales."""
-    on_cpu = animate("--dtype", "float32", device="cpu", file=scaled)
-    for change in ({"in_turn": False}, {"in_turn": True, "streamed": 2}):
-        assert farthest(animate("--dtype", "float32", file=scaled, change=change), on_cpu) < 1e-4
+    """One of two layers stays, the other comes with its scales."""
+    words, change = ("--dtype", "float32"), {"in_turn": True, "streamed": 1}
+    found = animate(*words, file=scaled, change=change)
+    assert farthest(found, animate(*words, device="cpu", file=scaled)) < 1e-4
 
 
 def test_a_prompt(animate, expected):
@@ -182,11 +191,11 @@ def test_a_prompt(animate, expected):
 
 def test_a_card_with_room_for_one_network_at_a_time(animate, expected, model):
     """The plan says so from what is free, and the work keeps to it."""
-    together = command_line.plan_for(model, "fp32", 8 * GB)
+    together = animate_command.plan_for(model, "fp32", 8 * GB)
     apart = changed(together, in_turn=True)
     assert not together.in_turn
     room = int((together.most + apart.most) / 2)
-    assert command_line.plan_for(model, "fp32", room).in_turn
+    assert animate_command.plan_for(model, "fp32", room).in_turn
     with npu.limited(torch.npu.memory_allocated() + room), npu.peak() as peak:
         found = animate("--dtype", "float32")
     assert farthest(found, expected) < 1e-4
@@ -219,7 +228,10 @@ def test_without_a_store(animate, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("work", "says"),
     [
-        ("_sample", "to sample segment 0: close other programs, use fp8 weights, or --device cpu."),
+        (
+            "_sample",
+            "to sample segment 0: close other programs, use fp8 weights, or use --device cpu.",
+        ),
         ("decode", "to decode segment 0: .* Start again, and it is decoded without sampling."),
     ],
 )

@@ -1,5 +1,6 @@
 """What is forgotten for a card is found on the pretended one: a device, a move, a wait."""
 
+from contextlib import suppress
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -8,15 +9,16 @@ import pytest
 import torch
 from npu import CARD
 
-from hallo3_core import streaming
 from hallo3_core.animate import ModelAnimator
-from hallo3_core.memory_plan import GB, plan_memory
+from hallo3_core.errors import InputError
+from hallo3_core.media.video import encode_pictures
+from hallo3_core.memory import streaming
+from hallo3_core.memory.placement import Placement
+from hallo3_core.memory.plan import GB, plan_memory
+from hallo3_core.memory.streaming import Buffer
 from hallo3_core.noise import SeededNoise
-from hallo3_core.placement import Placement
-from hallo3_core.portrait import Identity, encode_portrait
-from hallo3_core.speech import Speech
-from hallo3_core.streaming import Buffer
-from hallo3_core.video import encode_pictures
+from hallo3_core.portrait.encode import Identity, encode_portrait
+from hallo3_core.speech.encode import Speech
 from small_model import changed
 
 TWO_DEVICES = "on the same device"
@@ -105,5 +107,6 @@ def test_a_wait_that_is_forgotten(animator, monkeypatch):
     """A matrix is used before it has arrived."""
     expected = sampled(animator(**LAYERS_ONE_BY_ONE))
     monkeypatch.setattr(streaming, "Buffer", Careless)
-    found = sampled(animator(**LAYERS_ONE_BY_ONE))
-    assert not (found - expected).abs().max() < 0.1
+    with suppress(InputError):  # what was in that memory before may be no number at all
+        found = sampled(animator(**LAYERS_ONE_BY_ONE))
+        assert not (found - expected).abs().max() < 0.1

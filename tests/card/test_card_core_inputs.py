@@ -13,18 +13,18 @@ from npu import CARD
 from torch import Tensor, nn
 
 import parity
-from hallo3_core import __main__ as command_line
-from hallo3_core.audio import read_audio
+from hallo3_core import cli as command_line
 from hallo3_core.evaluation import fid, report, syncnet
 from hallo3_core.evaluation.reader import MeshReader, drawn_reader
 from hallo3_core.evaluation.tracks import track
-from hallo3_core.faces import InsightFace, draw, find_frontal_faces, overlap
+from hallo3_core.media.picture import one_mask, one_picture
+from hallo3_core.media.video import VideoWriter
 from hallo3_core.noise import SeededNoise
-from hallo3_core.picture import one_mask, one_picture
-from hallo3_core.portrait import box_region, encode_portrait
-from hallo3_core.sound import Sound
-from hallo3_core.video import VideoWriter
-from hallo3_core.vocals import VocalIsolator
+from hallo3_core.portrait.encode import box_region, encode_portrait
+from hallo3_core.portrait.faces import InsightFace, draw, find_frontal_faces, overlap
+from hallo3_core.sound.audio import read_audio
+from hallo3_core.sound.sound import Sound
+from hallo3_core.speech.vocals import VocalIsolator
 from onnx_files import antelopev2, mdx_net
 from photograph import astronaut
 from training.world.clips import clip

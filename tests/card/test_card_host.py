@@ -19,9 +19,9 @@ from test_stock_nodes import custom_sampling
 
 from hallo3_core import animate, builtin
 from hallo3_core.animate import Segment
-from hallo3_core.checkpoint import read_weights
-from hallo3_core.convert import convert, plan
-from hallo3_core.vae import LATENT_SCALE
+from hallo3_core.autoencoder.vae import LATENT_SCALE
+from hallo3_core.checkpoints.reading import read_weights
+from hallo3_core.model.convert import convert, plan
 
 pytestmark = pytest.mark.usefixtures("float32")
 

@@ -103,7 +103,7 @@ def graph_to(node: str, seed: int, names: dict[str, str]) -> Graph:
 def layers_of(host: Host) -> ModuleType:
     """The core's module as the pack in this ComfyUI has it."""
     pack = host.nodes.NODE_CLASS_MAPPINGS["Hallo3LoadDiT"].__module__.removesuffix("nodes.loaders")
-    return sys.modules[f"{pack}hallo3_core.layers"]
+    return sys.modules[f"{pack}hallo3_core.network.layers"]
 
 
 @contextmanager

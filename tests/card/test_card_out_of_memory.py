@@ -19,17 +19,18 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import nn
 from transformers import Wav2Vec2Model
 
-from hallo3_core import __main__ as command_line
+from hallo3_core import cli as command_line
 from hallo3_core.animate import ModelAnimator
-from hallo3_core.conditioning import AudioProjector
-from hallo3_core.config import NEW_FRAMES, SAMPLE_RATE
-from hallo3_core.memory_plan import MemoryPlan, Work
-from hallo3_core.model import Hallo3
-from hallo3_core.model_size import Weights
-from hallo3_core.picture import save_picture
-from hallo3_core.placement import Placement
-from hallo3_core.transformer import Denoiser, ReferenceNetwork
-from hallo3_core.video import read_frames, save_sound
+from hallo3_core.cli import animate as animate_command
+from hallo3_core.media.picture import save_picture
+from hallo3_core.media.video import read_frames, save_sound
+from hallo3_core.memory.model_size import Weights
+from hallo3_core.memory.placement import Placement
+from hallo3_core.memory.plan import MemoryPlan, Work
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.network.conditioning import AudioProjector
+from hallo3_core.network.config import NEW_FRAMES, SAMPLE_RATE
+from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
 
 SECONDS = 2
 """Of speech: two segments."""
@@ -103,7 +104,7 @@ class Starts:
         with ExitStack() as stack:
             for place, name, value in (
                 (sys, "argv", arguments),
-                (command_line, "load_model", self.load_model),
+                (animate_command, "load_model", self.load_model),
                 (Placement, "working", watched),
                 (ModelAnimator, "sample", noted),
             ):

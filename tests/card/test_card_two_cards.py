@@ -171,16 +171,12 @@ def test_a_lora_over_a_range_of_the_steps(host, direct):
         assert change(found.cpu(), expected) < 1e-3
 
 
-@pytest.fixture
-def dynamic(host, monkeypatch):
-    yield dynamic_model(host, monkeypatch)
-    torch.compiler.reset()  # what it keeps of a compiled network
-
-
-def test_a_dynamic_model_is_made_anew_without_that(host, direct, plain, dynamic):
+def test_a_dynamic_model_is_made_anew_without_that(host, direct, plain, monkeypatch):
     """torch.compile and hooks ask for it."""
+    dynamic = dynamic_model(host, monkeypatch)
     compiled = direct.node("TorchCompileModel", model=dynamic, backend="eager")
     assert not compiled.is_dynamic()
     assert off(direct.sample(compiled, steps=1), plain) < 1e-3
     hooks = hooked(direct, direct.positive, strong_lora(host), (0.0, 0.0))
     assert off(direct.sample(dynamic, positive=hooks, steps=1), plain) < 1e-3
+    torch.compiler.reset()  # it keeps what it has compiled

@@ -10,9 +10,9 @@ from torch import Tensor
 from hallo3_core import animate as job
 from hallo3_core.animate import animate, seconds_to_decode
 from hallo3_core.noise import SeededNoise
-from hallo3_core.portrait import encode_portrait
-from hallo3_core.segments import FADED_FRAMES, fade_in
-from hallo3_core.speech import Speech, encode_speech
+from hallo3_core.portrait.encode import encode_portrait
+from hallo3_core.sampling.fade import FADED_FRAMES, fade_in
+from hallo3_core.speech.encode import Speech, encode_speech
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hallo3_core.audio import read_audio, sound_of_audio
 from hallo3_core.errors import InputError
+from hallo3_core.sound.audio import read_audio, sound_of_audio
 
 TONE = 0.5 * torch.sin(torch.arange(16_000.0) / 10)[None, None]
 

@@ -7,12 +7,13 @@ import torch
 from diffusers.models.autoencoders import autoencoder_kl_cogvideox as cogvideox
 from safetensors.torch import load_file, save_file
 
-from hallo3_core import builtin, lean_vae
-from hallo3_core.check import check
+from hallo3_core import builtin
+from hallo3_core.autoencoder import lean as lean_vae
+from hallo3_core.autoencoder.new_frames import read_new_frames, write_new_frames
+from hallo3_core.autoencoder.vae import LATENT_SCALE, autoencoder, decode, encode_in_tiles
 from hallo3_core.errors import InputError
-from hallo3_core.model import load_vae
-from hallo3_core.new_frames import read_new_frames, write_new_frames
-from hallo3_core.vae import LATENT_SCALE, autoencoder, decode, encode_in_tiles
+from hallo3_core.model.check import check
+from hallo3_core.model.loading import load_vae
 from parity import FIXTURES
 
 

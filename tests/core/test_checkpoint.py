@@ -8,19 +8,18 @@ from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from hallo3_core import checkpoint
-from hallo3_core.config import Hallo3Config
+from hallo3_core.checkpoints.names import ROTARY_TABLE, published_names
+from hallo3_core.checkpoints.reading import read_weights
 from hallo3_core.errors import InputError
-from hallo3_core.model import (
-    NETWORKS,
-    load_speech_encoder,
-    load_transformers,
-    load_vae,
-    published_layout,
-)
+from hallo3_core.model.layout import NETWORKS, published_layout
+from hallo3_core.model.loading import load_transformers, load_vae
+from hallo3_core.network.config import Hallo3Config
+from hallo3_core.speech.wav2vec2 import load_speech_encoder
 from parity import FIXTURES
 
 WEIGHTS = FIXTURES / "transformer_weights.safetensors"
+UNNEEDED = ("mixins.pos_embed.freqs_", "transformer.position_embeddings.")
+"""Parts of published names that nothing reads: computed tables, and one of the library below."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_full_size_networks_have_the_published_names_and_shapes(manifest):
     left = manifest.keys() - used.keys()
     assert used == {name: manifest[name] for name in used}
     assert len(used) == 2232
-    assert all(any(part in name for part in checkpoint.UNNEEDED) for name in left)
+    assert all(any(part in name for part in UNNEEDED) for name in left)
 
 
 def test_full_size_networks_have_the_published_number_of_parameters(manifest):
@@ -104,11 +103,11 @@ def test_any_sizes_are_read_off_the_shapes(tmp_path, config, latent_size):
     weights = {}
     for network, prefix, table in NETWORKS:
         state = network(config).state_dict()
-        names = checkpoint.published_names(state, prefix, table)
+        names = published_names(state, prefix, table)
         weights |= {names[ours]: value for ours, value in state.items()}
     rotary_rows = 13 * config.frame_tokens
     if config.text_tokens != 226:
-        weights[checkpoint.ROTARY_TABLE] = torch.zeros(rotary_rows, 64)
+        weights[ROTARY_TABLE] = torch.zeros(rotary_rows, 64)
     torch.save(weights, file := tmp_path / "weights.pt")
     denoiser, reference_network, audio_projector = load_transformers(file, latent_size=latent_size)
     assert denoiser.config == config
@@ -148,7 +147,7 @@ def test_files_that_are_no_weights(tmp_path, content, says, suffix):
     file = tmp_path / f"weights{suffix}"
     file.write_bytes(content)
     with pytest.raises(InputError, match=says):
-        checkpoint.read_weights(file)
+        read_weights(file)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.7, 0.999])
@@ -172,14 +171,14 @@ def test_a_pickle_that_would_run_a_program(tmp_path):
 
     torch.save({"module": Malicious()}, file := tmp_path / "weights.pt")
     with pytest.raises(InputError, match="holds other things than weights"):
-        checkpoint.read_weights(file)
+        read_weights(file)
     assert not (tmp_path / "executed").exists()
 
 
 def test_old_pytorch_files(tmp_path):
     weights = load_file(WEIGHTS)
     torch.save(weights, file := tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    loaded = checkpoint.read_weights(file)
+    loaded = read_weights(file)
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import wave
+from dataclasses import astuple
 from pathlib import Path
 
 import av
@@ -13,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from hallo3_core import __main__ as command_line
 from hallo3_core import builtin
+from hallo3_core import cli as command_line
 from hallo3_core.animate import ModelAnimator, Segment
-from hallo3_core.sound_file import read_sound
+from hallo3_core.cli import animate as animate_command
+from hallo3_core.sound.sound_file import read_sound
 from parity import FIXTURES
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +113,7 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
         jobs.append(animator)
         yield Segment(0, torch.empty(0), torch.zeros(8, *identity.size, 3))
 
-    monkeypatch.setattr(command_line, "make_segments", make_segments)
+    monkeypatch.setattr(animate_command, "make_segments", make_segments)
     mask = Image.new("L", (90, 60))
     mask.paste(255, (30, 20, 60, 40))
     mask.save(tmp_path / "mask.png")
@@ -130,10 +132,10 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
     job, changed = jobs
     assert (job.model.dtype, job.noise.seed, job.speech.frames) == (torch.float32, 0, 8)
     assert job.text is None
-    assert (job.steps, job.guidance, job.sampler) == (1, 3.5, "sde-dpm++2m")
+    assert astuple(job.settings)[:3] == (1, 3.5, "sde-dpm++2m")
     assert (changed.model.dtype, changed.noise.seed) == (torch.bfloat16, 9)
     assert changed.text.shape == (1, 226, 4096)
-    assert (changed.steps, changed.guidance, changed.sampler) == (7, 2.5, "ddim")
+    assert astuple(changed.settings)[:3] == (7, 2.5, "ddim")
     assert torch.equal(job.identity.portrait, changed.identity.portrait)
     difference = job.identity.features[0] - changed.identity.features[0].float()
     assert difference.abs().max() > 0.1

@@ -12,13 +12,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
-from hallo3_core import builtin, checkpoint, convert, weights_file
-from hallo3_core.check import check
-from hallo3_core.config import LATENT_FRAMES
-from hallo3_core.download import FILES
+from hallo3_core import builtin
+from hallo3_core.checkpoints import weights_file
+from hallo3_core.checkpoints.names import DENOISER, ROTARY_TABLE
+from hallo3_core.checkpoints.reading import read_weights
 from hallo3_core.errors import InputError
-from hallo3_core.model import Hallo3, load_speech_encoder, load_transformers, load_vae
-from hallo3_core.transformer import Conditions, Denoiser
+from hallo3_core.model import convert
+from hallo3_core.model.check import check
+from hallo3_core.model.download import FILES
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.model.loading import load_transformers, load_vae
+from hallo3_core.network.config import LATENT_FRAMES
+from hallo3_core.network.transformer import Conditions, Denoiser
+from hallo3_core.speech.wav2vec2 import load_speech_encoder
 from parity import FIXTURES
 from small_model import published
 
@@ -37,7 +43,7 @@ def source(tmp_path_factory) -> Path:
 
 
 def run(source: Path, folder: Path, dtype: str = "bf16") -> list[Path]:
-    plan = convert.plan(source, checkpoint.read_weights(source), dtype)
+    plan = convert.plan(source, read_weights(source), dtype)
     return convert.convert(plan, folder, ignore)
 
 
@@ -77,7 +83,7 @@ def test_converted_to_fp8_is_near(source, tmp_path):
     exact, near = (prediction(load_transformers(file)[0]) for file in (source, dit))
     assert 0 < (near - exact).norm() / exact.norm() < 0.05
     weights = load_file(dit)
-    name = f"{checkpoint.DENOISER}transformer.layers.0.mlp.dense_h_to_4h."
+    name = f"{DENOISER}transformer.layers.0.mlp.dense_h_to_4h."
     assert weights[name + "weight"].dtype == torch.float8_e4m3fn
     assert weights[name + "weight"].float().abs().max() == convert.LARGEST_FP8
     assert json.loads(bytes(weights[name + "comfy_quant"])) == {"format": "float8_e4m3fn"}
@@ -140,7 +146,7 @@ def test_it_can_be_started_again(source, tmp_path):
 
 
 def spoiled(source: Path, **changes) -> dict[str, torch.Tensor]:
-    weights = dict(checkpoint.read_weights(source))
+    weights = dict(read_weights(source))
     names = [name for name in weights if "ref_model" in name and "dense_4h_to_h.weight" in name]
     weights[names[-1]] = changes["value"](weights[names[-1]])
     return weights
@@ -214,7 +220,7 @@ def test_other_files_are_not_replaced(source, tmp_path, content):
         run(source, tmp_path)
     assert [file.read_bytes() for file in files] == before
     assert dit.exists() is (content is None)
-    plan = convert.plan(source, checkpoint.read_weights(source), "bf16")
+    plan = convert.plan(source, read_weights(source), "bf16")
     convert.convert(plan, tmp_path, ignore, overwrite=True)
     assert files[0].read_bytes() != before[0]
     assert partial.read_bytes() == b"mine, too"
@@ -227,7 +233,7 @@ def test_a_conversion_onto_its_source(tmp_path):
     source.parent.mkdir(parents=True)
     before = (FIXTURES / "vae_weights.safetensors").read_bytes()
     source.write_bytes(before)
-    plan = convert.plan(source, checkpoint.read_weights(source), "bf16")
+    plan = convert.plan(source, read_weights(source), "bf16")
     with pytest.raises(InputError, match="is the input"):
         convert.convert(plan, tmp_path / "models", ignore, overwrite=True)
     assert source.read_bytes() == before
@@ -267,7 +273,7 @@ def test_check_knows_what_was_converted(source, tmp_path, dtype):
         "Hallo3 audio projector, converted",
     ]
     assert found[1].sizes == ", 3 layers of 128, canvas 192 x 128"
-    assert [report.extra for report in found] == [[checkpoint.ROTARY_TABLE], [], []]
+    assert [report.extra for report in found] == [[ROTARY_TABLE], [], []]
     assert found[1].parameters + found[2].parameters < found[0].parameters
     assert found[1].dtypes.keys() <= {"bfloat16", "float8_e4m3fn"}
 
@@ -290,7 +296,7 @@ def test_the_command(source, tmp_path):
     listed = subprocess.run(
         [*command, "--list"], capture_output=True, text=True, cwd=FIXTURES.parents[1]
     )
-    assert f"{checkpoint.ROTARY_TABLE} -> left out" in listed.stdout
+    assert f"{ROTARY_TABLE} -> left out" in listed.stdout
     checked = subprocess.run(
         [sys.executable, "-m", "hallo3_core", "check", source, FIXTURES / "config.json"],
         capture_output=True,

@@ -12,9 +12,9 @@ import pytest
 import torch
 from test_convert import CONFIG, published, run
 
-from hallo3_core.check import check
 from hallo3_core.errors import InputError
-from hallo3_core.model import load_transformers
+from hallo3_core.model.check import check
+from hallo3_core.model.loading import load_transformers
 
 SMALL = replace(CONFIG, layers=2, text_width=16, latent_height=4, latent_width=6)
 KINDS = ("published", "bf16", "fp8_e4m3fn")

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hallo3_core import __main__ as command_line
-from hallo3_core import device
+from hallo3_core import cli as command_line
+from hallo3_core.cli import animate as animate_command
+from hallo3_core.memory import device
 
 CUDA = torch.device("cuda")
 
@@ -20,9 +21,9 @@ def test_bfloat16_where_the_card_has_it(monkeypatch, has_it, dtype):
         is_bf16_supported=lambda including_emulation=True: has_it or including_emulation,
     )
     monkeypatch.setattr(torch, "get_device_module", lambda device: card)
-    assert command_line.choose_dtype(None, CUDA) == dtype
-    assert command_line.choose_dtype("float32", CUDA) == torch.float32
-    assert command_line.choose_dtype(None, torch.device("cpu")) == torch.float32
+    assert animate_command.choose_dtype(None, CUDA) == dtype
+    assert animate_command.choose_dtype("float32", CUDA) == torch.float32
+    assert animate_command.choose_dtype(None, torch.device("cpu")) == torch.float32
 
 
 def test_a_device_that_cannot_say_is_tried(monkeypatch):
@@ -51,7 +52,7 @@ def tf32():
 
 def test_float32_is_not_rounded_to_tf32(tf32):
     options = command_line.parse(["animate"])
-    command_line.load_model(options, torch.device("cpu"), torch.float32)
+    animate_command.load_model(options, torch.device("cpu"), torch.float32)
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
 
@@ -67,8 +68,8 @@ def test_the_plan_is_of_the_dtype(monkeypatch, dtype, kind):
         planned.append(kind)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "plan_for", plan_for)
+    monkeypatch.setattr(animate_command, "plan_for", plan_for)
     options = command_line.parse(["animate", "--model", "somewhere"])
     with pytest.raises(KeyboardInterrupt):
-        command_line.load_model(options, torch.device("cpu"), dtype)
+        animate_command.load_model(options, torch.device("cpu"), dtype)
     assert planned == [kind]

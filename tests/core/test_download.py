@@ -11,8 +11,8 @@ from threading import Thread
 
 import pytest
 
-from hallo3_core.download import FILES, STAGING, TEXT_ENCODERS
-from hallo3_core.model import find_files
+from hallo3_core.model.download import FILES, STAGING, TEXT_ENCODERS
+from hallo3_core.model.finding import find_files
 
 MB = 10**6
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,9 +15,9 @@ from hallo3_core.evaluation.report import median, seams
 from hallo3_core.evaluation.sharpness import cpbd
 from hallo3_core.evaluation.sync import best_lag, correlation, envelope
 from hallo3_core.evaluation.tracks import track
-from hallo3_core.faces import Face
-from hallo3_core.sound import Sound
-from hallo3_core.video import VideoWriter
+from hallo3_core.media.video import VideoWriter
+from hallo3_core.portrait.faces import Face
+from hallo3_core.sound.sound import Sound
 from training.world.clips import clip
 
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageFilter
 
 from hallo3_core.evaluation.reader import load_reader, read_faces
 from hallo3_core.evaluation.sync import correlation
-from hallo3_core.faces import overlap
+from hallo3_core.portrait.faces import overlap
 from training.world.clips import clip
 
 CLIPS = 8

@@ -14,10 +14,13 @@ import skimage.data
 import torch
 from PIL import Image
 
-from hallo3_core import builtin, faces, onnx
-from hallo3_core.__main__ import parse
+from hallo3_core import builtin, onnx
+from hallo3_core.cli import parse
+from hallo3_core.cli.animate import find_face
 from hallo3_core.errors import InputError
-from hallo3_core.faces import (
+from hallo3_core.portrait import faces
+from hallo3_core.portrait.encode import box_region, region_box
+from hallo3_core.portrait.faces import (
     InsightFace,
     choose,
     draw,
@@ -27,10 +30,8 @@ from hallo3_core.faces import (
     open_finder,
     overlap,
 )
-from hallo3_core.framing import crop
-from hallo3_core.inputs import find_face
-from hallo3_core.mesh import oval_box
-from hallo3_core.portrait import box_region, region_box
+from hallo3_core.portrait.framing import crop
+from hallo3_core.portrait.mesh import oval_box
 from onnx_files import antelopev2
 from photograph import astronaut
 

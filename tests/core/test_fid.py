@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from hallo3_core import __main__ as command_line
+from hallo3_core import cli as command_line
 from hallo3_core.errors import InputError
 from hallo3_core.evaluation.fid import frechet_distance, inception, load_inception, pictures
-from hallo3_core.sound import Sound
-from hallo3_core.video import VideoWriter
+from hallo3_core.media.video import VideoWriter
+from hallo3_core.sound.sound import Sound
 from training.world.clips import clip
 
 FEATURES = {824: 1.117429, 830: 1.030416, 1007: 1.048055, 1964: 0.955827}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hallo3_core.config import LATENT_FRAMES, PATCH, Hallo3Config
-from hallo3_core.transformer import Denoiser
+from hallo3_core.network.config import LATENT_FRAMES, PATCH, Hallo3Config
+from hallo3_core.network.transformer import Denoiser
 
 
 def least(config: Hallo3Config) -> int:

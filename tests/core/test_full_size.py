@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from benchmarks.fake_card import CARD, FakeCard
 from benchmarks.full_size import Way, animator_of, make_model, on_card, plan_of, without_weights
-from hallo3_core import transformer
-from hallo3_core.config import FPS, Hallo3Config
-from hallo3_core.model import Hallo3
-from hallo3_core.portrait import Identity
-from hallo3_core.speech import Speech
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.network import blocks
+from hallo3_core.network.config import FPS, Hallo3Config
+from hallo3_core.portrait.encode import Identity
+from hallo3_core.speech.encode import Speech
 
 CONFIG = Hallo3Config(layers=1)
 
@@ -52,7 +52,7 @@ def test_sampling_takes_what_is_planned(kind, rows, streamed):
 def test_what_is_made_on_no_device_is_found(monkeypatch):
     """A tensor that is made without a device is on the CPU, where nothing tells."""
     monkeypatch.setattr(
-        transformer, "timestep_embedding", lambda steps, width: torch.zeros(len(steps), width)
+        blocks, "timestep_embedding", lambda steps, width: torch.zeros(len(steps), width)
     )
     model = make_model(CONFIG, "bf16")
     plan = plan_of(model, "bf16", Way(in_turn=True, rows=1))

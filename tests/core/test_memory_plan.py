@@ -9,18 +9,21 @@ from safetensors.torch import load_file
 from torch import nn
 
 from card import Card
-from hallo3_core import __main__ as command_line
-from hallo3_core import animate, builtin, memory_plan, vae
-from hallo3_core.config import LATENT_FRAMES, MOTION_FRAMES, Hallo3Config
+from hallo3_core import animate, builtin
+from hallo3_core import cli as command_line
+from hallo3_core.autoencoder import vae
+from hallo3_core.autoencoder.motion import motion_latents
+from hallo3_core.autoencoder.new_frames import read_new_frames
 from hallo3_core.errors import InputError
-from hallo3_core.memory_plan import GB, RESERVED, plan_memory
-from hallo3_core.new_frames import read_new_frames
+from hallo3_core.memory.model_size import Weights
+from hallo3_core.memory.need import decoding_bytes, encoding_bytes, sampling_bytes
+from hallo3_core.memory.placement import Placement
+from hallo3_core.memory.plan import GB, RESERVED, Work, plan_memory
+from hallo3_core.network.config import LATENT_FRAMES, MOTION_FRAMES, Hallo3Config
+from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
 from hallo3_core.noise import SeededNoise
-from hallo3_core.placement import Placement
-from hallo3_core.portrait import encode_portrait
-from hallo3_core.segments import motion_latents
-from hallo3_core.speech import Speech, encode_speech
-from hallo3_core.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.portrait.encode import encode_portrait
+from hallo3_core.speech.encode import Speech, encode_speech
 from peak import Peak, denoiser_call
 
 BF16 = torch.bfloat16
@@ -34,7 +37,7 @@ def released_vae():
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_sampling_takes_what_is_estimated(rows):
-    estimate = memory_plan.sampling_bytes(Hallo3Config(), rows, size=2)
+    estimate = sampling_bytes(Hallo3Config(), rows, size=2)
     assert 1 <= estimate / denoiser_call(rows, BF16) < 1.1
 
 
@@ -49,8 +52,8 @@ def test_the_autoencoder_takes_what_is_estimated(released_vae, size):
             pass
     with Peak(released_vae) as encoding:
         released_vae.encode(pixels)
-    assert 1 <= memory_plan.decoding_bytes(128, *size, 2) / decoding.bytes < 1.1
-    assert 1 <= memory_plan.encoding_bytes(128, 3, height, width, 2) / encoding.bytes < 1.1
+    assert 1 <= decoding_bytes(128, *size, 2) / decoding.bytes < 1.1
+    assert 1 <= encoding_bytes(128, 3, height, width, 2) / encoding.bytes < 1.1
 
 
 @torch.no_grad()
@@ -59,7 +62,7 @@ def test_the_autoencoder_takes_what_is_estimated(released_vae, size):
 def test_videos_of_any_length_are_encoded_in_what_is_estimated(released_vae, size, frames):
     with Peak(released_vae) as peak:
         released_vae.encode(torch.empty(1, 3, frames, *size, dtype=BF16, device="meta"))
-    assert 1 <= memory_plan.encoding_bytes(128, frames, *size, 2) / peak.bytes < 1.2
+    assert 1 <= encoding_bytes(128, frames, *size, 2) / peak.bytes < 1.2
 
 
 @torch.no_grad()
@@ -69,7 +72,7 @@ def test_tiles_take_what_is_estimated(released_vae, tiles):
     with Peak(released_vae) as peak:
         for _ in vae.decode(released_vae, latents, tiles):
             pass
-    assert 1 <= memory_plan.decoding_bytes(128, 60, 90, 2, tiles) / peak.bytes < 1.1
+    assert 1 <= decoding_bytes(128, 60, 90, 2, tiles) / peak.bytes < 1.1
 
 
 @pytest.mark.parametrize(
@@ -99,8 +102,8 @@ def test_cards(released_vae, card, kind, in_turn, streamed, rows, tiles):
 @pytest.mark.parametrize("free", range(4, 20))
 def test_as_few_layers_come_in_a_step_as_there_is_room_for(released_vae, free):
     """Both branches at once take more room, so that more layers come, but once and not twice."""
-    weights = memory_plan.Weights.of(Hallo3Config(), released_vae, 2, 2)
-    work = memory_plan.Work(Hallo3Config(), released_vae, weights, 2, 2, listening=True)
+    weights = Weights.of(Hallo3Config(), released_vae, 2, 2)
+    work = Work(Hallo3Config(), released_vae, weights, 2, 2, listening=True)
     plans = [work.plan(in_turn=True, rows=rows, free=free * GB) for rows in (1, 2)]
     chosen = plan_memory(Hallo3Config(), released_vae, "bf16", free * GB)
     assert chosen.coming == min(plan.coming for plan in plans if plan.most <= free * GB)

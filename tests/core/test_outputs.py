@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hallo3_core import __main__ as command_line
+from hallo3_core import cli as command_line
+from hallo3_core.cli import animate as animate_command
 from hallo3_core.errors import InputError
-from hallo3_core.outputs import (
+from hallo3_core.media.outputs import (
     check_file,
     claimed,
     free_name,
@@ -21,8 +22,8 @@ from hallo3_core.outputs import (
     temporary,
     write_file,
 )
-from hallo3_core.picture import check_picture_file, save_picture
-from hallo3_core.video import check_output
+from hallo3_core.media.picture import check_picture_file, save_picture
+from hallo3_core.media.video import check_output
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,7 +116,7 @@ def test_one_job_a_name(tmp_path):
     code = """
 import os, sys
 from pathlib import Path
-from hallo3_core.outputs import claimed
+from hallo3_core.media.outputs import claimed
 with claimed(Path(sys.argv[1])):
     print("claimed", flush=True)
     sys.stdin.readline()
@@ -216,7 +217,7 @@ def test_the_command_takes_a_free_name(animate, tmp_path, monkeypatch):
     def stop(path, *_):
         raise InputError(f"It would write {path}.")
 
-    monkeypatch.setattr(command_line, "check_output", stop)
+    monkeypatch.setattr(animate_command, "check_output", stop)
     assert "would write hallo3.mp4." in animate()
     (tmp_path / "hallo3.mp4").touch()
     (tmp_path / "hallo3_2.mp4").touch()

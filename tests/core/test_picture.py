@@ -11,9 +11,9 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from hallo3_core import picture as pictures
 from hallo3_core.errors import InputError
-from hallo3_core.picture import (
+from hallo3_core.media import picture as pictures
+from hallo3_core.media.picture import (
     one_mask,
     one_picture,
     read_image,

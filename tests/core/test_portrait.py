@@ -2,9 +2,8 @@ import pytest
 import torch
 
 from hallo3_core.errors import InputError
-from hallo3_core.framing import FITS, published
 from hallo3_core.noise import SeededNoise
-from hallo3_core.portrait import (
+from hallo3_core.portrait.encode import (
     box_region,
     encode_portrait,
     face_region,
@@ -12,6 +11,7 @@ from hallo3_core.portrait import (
     framing_of,
     region_box,
 )
+from hallo3_core.portrait.framing import FITS, published
 
 
 def fit(image, canvas):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hallo3_core.progress import TimeLeft
+from hallo3_core.media.progress import TimeLeft
 
 
 class Clock:

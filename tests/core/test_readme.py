@@ -25,9 +25,9 @@ from test_convert import CONFIG, published
 from test_download import Hub
 
 import run as run_script
-from hallo3_core.__main__ import main, parse
-from hallo3_core.comfyui_folder import comfyui_folder
+from hallo3_core.cli import main, parse
 from hallo3_core.errors import InputError
+from hallo3_core.model.comfyui_folder import comfyui_folder
 from parity import FIXTURES
 from training import __main__ as training_commands
 from training.world import __main__ as world
@@ -73,6 +73,8 @@ PARSED = (
 HELP = (
     "python tests/parity.py tests/fixtures",
     "python -m benchmarks",
+    "python -m benchmarks.card_memory",
+    "python -m benchmarks.full_size",
     "python -m benchmarks --size full --save FILE",
     "python -m benchmarks.card --save FILE",
     "python -m benchmarks.conversion FOLDER",

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from hallo3_core.errors import InputError
-from hallo3_core.sampling import SAMPLERS, Schedule, denoiser_alphas, guided, sample
+from hallo3_core.sampling.guidance import guided
+from hallo3_core.sampling.samplers import SAMPLERS, sample
+from hallo3_core.sampling.schedule import Schedule, denoiser_alphas
 
 
 def predict_gaussian(mean: float, std: float):

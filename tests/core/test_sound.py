@@ -16,12 +16,12 @@ import pytest
 import torch
 import torchaudio
 
-from hallo3_core import resample as resample_module
 from hallo3_core.errors import InputError
-from hallo3_core.resample import resample
-from hallo3_core.sound import SampleFile, Sound, for_aac, silence_warning
-from hallo3_core.sound_file import read_sound
-from hallo3_core.vocals import FILTER
+from hallo3_core.sound import resample as resample_module
+from hallo3_core.sound.resample import resample
+from hallo3_core.sound.sound import SampleFile, Sound, for_aac, silence_warning
+from hallo3_core.sound.sound_file import read_sound
+from hallo3_core.speech.vocals import FILTER
 
 RATE = 44_100
 MASK_5_1 = 0x3F
@@ -183,7 +183,7 @@ def test_a_named_pipe_is_read_once(tmp_path, name):
 @pytest.mark.parametrize("piped", [True, False])
 def test_standard_input_is_a_file(tmp_path, piped):
     file = write(tmp_path / "s.m4a", voice(), "aac")
-    program = "from pathlib import Path; from hallo3_core.sound_file import read_sound; "
+    program = "from pathlib import Path; from hallo3_core.sound.sound_file import read_sound; "
     program += "print(read_sound(Path('/dev/stdin')).samples)"
     with file.open("rb") as opened:
         given = {"input": file.read_bytes()} if piped else {"stdin": opened}
@@ -359,7 +359,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     path = write_wav(tmp_path / "s.wav", voice())
-    monkeypatch.setattr("hallo3_core.sound.TemporaryFile", Full)
+    monkeypatch.setattr("hallo3_core.sound.sound.TemporaryFile", Full)
     with pytest.raises(InputError, match=r"no room in .* \(No space left on device\)"):
         read_sound(path)
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from hallo3_core import builtin
-from hallo3_core import speech as speech_module
-from hallo3_core.segments import motion_latents, segment_windows, windows
-from hallo3_core.sound import Sound
-from hallo3_core.speech import Speech, encode_speech
+from hallo3_core.autoencoder.motion import motion_latents
+from hallo3_core.sound.sound import Sound
+from hallo3_core.speech import encode as speech_module
+from hallo3_core.speech.encode import Speech, encode_speech
+from hallo3_core.speech.windows import segment_windows, windows
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_a_tenth_of_the_motion_pixels_is_dropped(recorded_model, monkeypatch):
         encoded.append(frames)
         return torch.ones(1, 16, 1, 4, 6)
 
-    monkeypatch.setattr("hallo3_core.segments.encode", encode)
+    monkeypatch.setattr("hallo3_core.autoencoder.motion.encode", encode)
     portrait = torch.full((1, 3, 32, 48), 0.25)
     motion = torch.full((1, 3, 2, 32, 48), 0.75)
     latents = motion_latents(recorded_model.vae, portrait, motion, Stream())

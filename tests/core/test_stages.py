@@ -9,18 +9,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from card import META, Card
-from hallo3_core import vae
 from hallo3_core.animate import animate
-from hallo3_core.conditioning import AudioProjector
-from hallo3_core.config import Hallo3Config
-from hallo3_core.memory_plan import GB, MemoryPlan, Work
-from hallo3_core.model import Hallo3
-from hallo3_core.model_size import Weights
+from hallo3_core.autoencoder import vae
+from hallo3_core.memory.model_size import Weights
+from hallo3_core.memory.placement import Placement
+from hallo3_core.memory.plan import GB, MemoryPlan, Work
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.network.conditioning import AudioProjector
+from hallo3_core.network.config import Hallo3Config
+from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
 from hallo3_core.noise import SeededNoise
-from hallo3_core.placement import Placement
-from hallo3_core.portrait import encode_portrait
-from hallo3_core.speech import Speech
-from hallo3_core.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.portrait.encode import encode_portrait
+from hallo3_core.speech.encode import Speech
 from peak import flash_attention
 
 BF16 = torch.bfloat16

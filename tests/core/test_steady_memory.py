@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from hallo3_core.memory import MIB, steady_memory
+from hallo3_core.allocator import MIB, steady_memory
 
 libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 

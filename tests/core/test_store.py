@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hallo3_core import store as kept_segments
 from hallo3_core.animate import ModelAnimator, NotDecoded, make_segments
-from hallo3_core.fingerprint import Unknown, fingerprint
 from hallo3_core.noise import SeededNoise
-from hallo3_core.portrait import encode_portrait
-from hallo3_core.sound import Sound
-from hallo3_core.speech import Speech, encode_speech
-from hallo3_core.store import ClipStore, SegmentStore
+from hallo3_core.portrait.encode import encode_portrait
+from hallo3_core.sound.sound import Sound
+from hallo3_core.speech.encode import Speech, encode_speech
+from hallo3_core.store import segment_store as kept_segments
+from hallo3_core.store.fingerprint import Unknown, fingerprint
+from hallo3_core.store.segment_store import ClipStore, SegmentStore
 
 STEPS = 2
 CALLS = 2 * STEPS

@@ -10,11 +10,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hallo3_core import streaming
-from hallo3_core.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.layers import ScaledLinear
-from hallo3_core.streaming import Buffer, Streamer, tensors_of
-from hallo3_core.transformer import Conditions, Denoiser
+from hallo3_core.memory import streaming
+from hallo3_core.memory.streaming import Buffer, Streamer, tensors_of
+from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
+from hallo3_core.network.layers import ScaledLinear
+from hallo3_core.network.transformer import Conditions, Denoiser
 
 MATRICES_IN_A_CALL = 9
 """Of a layer; two more make keys and values of face and audio, before."""

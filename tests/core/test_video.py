@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from hallo3_core.errors import InputError
-from hallo3_core.sound import Sound
-from hallo3_core.sound_file import read_sound
-from hallo3_core.video import VideoWriter, encode_pictures
+from hallo3_core.media.video import VideoWriter, encode_pictures
+from hallo3_core.sound.sound import Sound
+from hallo3_core.sound.sound_file import read_sound
 
 try:
     import resource
@@ -145,8 +145,8 @@ def test_a_killed_program_leaves_a_file_that_plays(tmp_path):
     code = """
 import os, sys, torch
 from pathlib import Path
-from hallo3_core.sound import Sound
-from hallo3_core.video import VideoWriter
+from hallo3_core.sound.sound import Sound
+from hallo3_core.media.video import VideoWriter
 with VideoWriter(Path(sys.argv[1]), 64, 96, Sound(torch.rand(1, 64_480), 16_000)) as video:
     video.write(torch.rand(47, 64, 96, 3))
     video.write(torch.rand(47, 64, 96, 3))
@@ -311,7 +311,7 @@ def test_a_disk_that_is_full_at_the_end(tmp_path, monkeypatch):
     def no_room(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hallo3_core.video.remux", no_room)
+    monkeypatch.setattr("hallo3_core.media.video.remux", no_room)
     with (
         pytest.raises(InputError, match=r"No space left on device.*is in .*unfinished\.mp4"),
         VideoWriter(tmp_path / "video.mp4", 64, 96, silent()) as video,

@@ -4,9 +4,9 @@ import pytest
 import torch
 from onnx import helper
 
-from hallo3_core import vocals
 from hallo3_core.errors import InputError
-from hallo3_core.vocals import VocalIsolator
+from hallo3_core.speech import vocals
+from hallo3_core.speech.vocals import VocalIsolator
 from onnx_files import mdx_net, save, tensor
 
 

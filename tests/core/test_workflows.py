@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hallo3_core.store import GB, SIZE
+from hallo3_core.store.segment_store import GB, SIZE
 
 ROOT = Path(__file__).parents[2]
 TITLE = 30

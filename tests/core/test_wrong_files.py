@@ -15,23 +15,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_convert import CONFIG, ignore, published, run
 
-from hallo3_core import convert
-from hallo3_core.check import check
-from hallo3_core.checkpoint import describe, read_weights
+from hallo3_core.checkpoints.reading import read_weights
+from hallo3_core.checkpoints.recognise import describe
+from hallo3_core.checkpoints.weights_file import read_metadata
 from hallo3_core.errors import InputError
 from hallo3_core.evaluation.fid import load_inception
 from hallo3_core.evaluation.syncnet import load_syncnet
-from hallo3_core.model import (
-    COMFYUI_DOWNLOADS,
-    TRANSFORMER_FILE,
-    Hallo3,
-    load_transformers,
-    load_vae,
-)
+from hallo3_core.model import convert
+from hallo3_core.model.check import check
+from hallo3_core.model.finding import COMFYUI_DOWNLOADS, TRANSFORMER_FILE
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.model.loading import load_transformers, load_vae
+from hallo3_core.speech.vocals import VocalIsolator
+from hallo3_core.speech.wav2vec2 import load_speech_encoder
 from hallo3_core.text import TextEncoder
-from hallo3_core.vocals import VocalIsolator
-from hallo3_core.wav2vec2 import load_speech_encoder
-from hallo3_core.weights_file import read_metadata
 from parity import FIXTURES
 
 WEIGHTS = "model.safetensors"
@@ -311,7 +308,7 @@ def test_a_part_that_is_missing_is_said_before_anything_is_loaded(
     for place in (tmp_path / name for name in places if left not in name):
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(files / "mp_rank_00_model_states.pt", place)
-    monkeypatch.setattr("hallo3_core.checkpoint.load", pytest.fail)
+    monkeypatch.setattr("hallo3_core.checkpoints.filling.fill", pytest.fail)
     with pytest.raises(InputError, match=says):
         Hallo3.from_folder(tmp_path)
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from test_animate_portrait import animated
 from test_patches import WORKS
 
-from hallo3_core.fingerprint import fingerprint
+from hallo3_core.store.fingerprint import fingerprint
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from comfyui import Host, HostError, Parts
 from test_segments import sample
 
-from hallo3_core.config import Hallo3Config
+from hallo3_core.network.config import Hallo3Config
 from peak import MIB, denoiser_call
 
 BF16 = torch.bfloat16

@@ -8,8 +8,8 @@ from comfyui import Host, Parts, build
 from safetensors.torch import load_file
 from test_segments import sample
 
-from hallo3_core.checkpoint import read_weights
-from hallo3_core.convert import convert, plan
+from hallo3_core.checkpoints.reading import read_weights
+from hallo3_core.model.convert import convert, plan
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from comfyui import Host, Parts, noise_audio
 
 from hallo3_core import builtin
 from hallo3_core.animate import Segment, animate
-from hallo3_core.model import Hallo3
+from hallo3_core.media.picture import read_image
+from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.noise import SeededNoise
-from hallo3_core.picture import read_image
-from hallo3_core.portrait import encode_portrait
-from hallo3_core.sound import Sound
-from hallo3_core.speech import encode_speech
+from hallo3_core.portrait.encode import encode_portrait
+from hallo3_core.sound.sound import Sound
+from hallo3_core.speech.encode import encode_speech
 from training import finetune
 from training.export import save_lora
 

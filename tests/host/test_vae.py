@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_segments import sample
 
 from hallo3_core import builtin
-from hallo3_core.check import check
+from hallo3_core.model.check import check
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def latents(vae, images) -> torch.Tensor:
 
 
 def test_it_has_all_that_a_stock_vae_has(vae, small_stock_vae):
-    """But for what is different on purpose: it has tiles of its own, and is loaded whole."""
+    """But for what is different on purpose: it has tiles of its own."""
     stock = importlib.import_module("comfy.sd").VAE(sd=builtin.load().vae.state_dict())
     assert vars(vae).keys() == vars(stock).keys()
     different = {
@@ -47,7 +47,7 @@ def test_it_has_all_that_a_stock_vae_has(vae, small_stock_vae):
         if isinstance(value, bool | int | str | torch.dtype | torch.device | None)
         and getattr(vae, name) != value
     }
-    assert different == {"handles_tiling", "disable_offload"}
+    assert different == {"handles_tiling"}
     for ratio in ("upscale_ratio", "downscale_ratio"):
         ours, theirs = getattr(vae, ratio), getattr(stock, ratio)
         assert ours[1:] == theirs[1:]
@@ -144,24 +144,6 @@ def test_a_batch_of_videos(vae, latents):
     both = vae.decode(torch.cat([latents, latents.flip(-1)]))
     for found, alone in zip(both, (latents, latents.flip(-1)), strict=True):
         assert (found - vae.decode(alone)[0]).abs().max() < 1e-5
-
-
-def test_it_is_loaded_whole(host, vae, latents, monkeypatch):
-    """ComfyUI leaves a part of a network in main memory that only its own layers can use there."""
-    asked = []
-    management = importlib.import_module("comfy.model_management")
-    load = management.load_models_gpu
-
-    def spy(models, **options):
-        asked.append(options["force_full_load"])
-        return load(models, **options)
-
-    monkeypatch.setattr(management, "load_models_gpu", spy)
-    vae.decode(latents[:, :, :1])
-    module = sys.modules[type(vae).__module__]
-    module.decode_latent(vae, latents[:, :, :3], 1)
-    module.open_encoder(vae, 64, 64)
-    assert asked == [True, True, True]
 
 
 def test_another_device(host, vae, latents):

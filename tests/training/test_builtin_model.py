@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hallo3_core import builtin
-from hallo3_core.vae import LATENT_SCALE, decode
+from hallo3_core.autoencoder.vae import LATENT_SCALE, decode
 from training import autoencoder
 from training.measure import CASES, Case, Clip, animated, measure
 from training.pool import to_pixels

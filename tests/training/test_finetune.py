@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from hallo3_core.builtin import CONFIG, load, text_encoder
-from hallo3_core.config import SAMPLE_RATE
 from hallo3_core.errors import InputError
-from hallo3_core.faces import Finder, find_frontal_faces
-from hallo3_core.model import load_transformers
-from hallo3_core.sound import Sound
-from hallo3_core.video import VideoWriter
+from hallo3_core.media.video import VideoWriter
+from hallo3_core.model.loading import load_transformers
+from hallo3_core.network.config import SAMPLE_RATE
+from hallo3_core.portrait.faces import Finder, find_frontal_faces
+from hallo3_core.sound.sound import Sound
 from training.folder import FolderShots, read_caption
 from training.world.clips import clip
 

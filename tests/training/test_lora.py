@@ -7,13 +7,15 @@ import torch
 from test_training import CONFIG, One
 from torch import Tensor, nn
 
-from hallo3_core import builtin, convert
-from hallo3_core.checkpoint import read_weights
-from hallo3_core.config import Hallo3Config
+from hallo3_core import builtin
+from hallo3_core.checkpoints.reading import read_weights
 from hallo3_core.errors import InputError
-from hallo3_core.layers import ScaledLinear, attention
-from hallo3_core.memory_plan import GB, RESERVED
-from hallo3_core.model import TRANSFORMER_FILE, load_transformers
+from hallo3_core.memory.plan import GB, RESERVED
+from hallo3_core.model import convert
+from hallo3_core.model.finding import TRANSFORMER_FILE
+from hallo3_core.model.loading import load_transformers
+from hallo3_core.network.config import Hallo3Config
+from hallo3_core.network.layers import ScaledLinear, attention
 from training import __main__ as command_line
 from training import denoiser, loop
 from training.export import save_lora, save_networks

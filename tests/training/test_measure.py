@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hallo3_core.config import FPS
 from hallo3_core.evaluation.tracks import Tracks
+from hallo3_core.network.config import FPS
 from training import drift
 from training.measure import CASES, FRAMES, Clip, clip_file, reconstruction, row, swapped, talks
 from training.sheet import sheets

@@ -11,11 +11,11 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import nn
 
 from hallo3_core import builtin
-from hallo3_core.conditioning import AudioProjector
-from hallo3_core.config import Hallo3Config
-from hallo3_core.layers import rotary_table
-from hallo3_core.sampling import denoiser_alphas
-from hallo3_core.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.network.conditioning import AudioProjector
+from hallo3_core.network.config import Hallo3Config
+from hallo3_core.network.layers import rotary_table
+from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.sampling.schedule import denoiser_alphas
 from training import autoencoder, denoiser, examples, finetune
 from training.curves import plot
 from training.examples import Example, Examples, Shot, motion, prepare

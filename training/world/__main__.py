@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hallo3_core.config import SAMPLE_RATE
 from hallo3_core.errors import InputError
-from hallo3_core.sound import Sound
-from hallo3_core.video import VideoWriter
+from hallo3_core.media.video import VideoWriter
+from hallo3_core.network.config import SAMPLE_RATE
+from hallo3_core.sound.sound import Sound
 
 from .clips import clip, person_of
 from .drawing import draw

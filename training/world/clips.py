@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hallo3_core.config import FPS
+from hallo3_core.network.config import FPS
 
 from .drawing import Frame, Geometry, draw
 from .languages import SPLITS, Split

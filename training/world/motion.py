@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hallo3_core.config import FPS
+from hallo3_core.network.config import FPS
 
 BLINK = 0.15
 """Seconds that a blink takes."""

@@ -11,8 +11,8 @@ import espeakng_loader
 import numpy as np
 from scipy.signal import resample_poly
 
-from hallo3_core.config import SAMPLE_RATE
 from hallo3_core.errors import InputError
+from hallo3_core.network.config import SAMPLE_RATE
 
 from .languages import LANGUAGES, Split
 

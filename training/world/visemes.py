@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hallo3_core.config import FPS, SAMPLE_RATE
+from hallo3_core.network.config import FPS, SAMPLE_RATE
 
 from .speech import Phoneme, Speech
 

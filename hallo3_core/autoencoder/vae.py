@@ -1,0 +1,158 @@
+"""The CogVideoX video autoencoder (diffusers' `AutoencoderKLCogVideoX`), streamed in time.
+
+Pixels are (batch, 3, frames, height, width) in [-1, 1]; latents (batch, 16, latent frames,
+height / 8, width / 8), scaled as the transformers expect them.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from math import ceil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..allocator import steady_memory
+from ..network.config import SPACE_COMPRESSION, Size
+from ..noise import Stream
+from .lean import make_lean
+from .new_frames import write_new_frames
+from .tiles import in_tiles
+
+LATENT_SCALE = 0.7
+TILE_UNITS = 4
+"""A tile is as many of its overlaps wide."""
+MOST_TILES = 8
+
+
+RELEASED = {
+    "block_out_channels": (128, 256, 256, 512),
+    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+    "layers_per_block": 3,
+    "latent_channels": 16,
+}
+"""Sizes of the released autoencoder."""
+
+
+def autoencoder(**config) -> AutoencoderKLCogVideoX:
+    """diffusers' autoencoder for inference, with layers that keep less."""
+    return make_lean(AutoencoderKLCogVideoX(**config))
+
+
+def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor:
+    """A sample of the posterior of `pixels`, float32, in main memory; draws once."""
+    with steady_memory():
+        posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
+    return LATENT_SCALE * (mean + std * noise.normal(*mean.shape))
+
+
+def decode(vae: AutoencoderKLCogVideoX, latents: Tensor, tiles: int = 1) -> Iterator[Tensor]:
+    """Pixels of `latents`, float32, a few frames at a time: 9 first, then 8, for 13 latent frames.
+
+    More than one of `tiles` a side overlap, take less memory and give slightly other numbers; then
+    all frames come at once.
+    """
+    latents = latents.to(vae.dtype) / LATENT_SCALE
+    if tiles == 1:
+        yield from _decode_chunks(vae, latents)
+        return
+    height, width = (tile_side(side, tiles) for side in latents.shape[-2:])
+    overlaps = height // TILE_UNITS, width // TILE_UNITS
+    yield decode_in_tiles(vae, latents, (height, width), overlaps)
+
+
+def _decode_chunks(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:
+    """The chunks are diffusers': group norms look at one chunk, so others give other numbers."""
+    chunk, frames = vae.num_latent_frames_batch_size, latents.shape[2]
+    ends = range(min(chunk + frames % chunk, frames), frames + 1, chunk)
+    start, cache = 0, None
+    for end in ends:
+        with steady_memory():
+            pixels, cache = vae.decoder(latents[:, :, start:end], conv_cache=cache)
+        yield pixels.float()
+        start = end
+
+
+def decode_in_tiles(
+    vae: AutoencoderKLCogVideoX, latents: Tensor, sides: Size, overlaps: Size
+) -> Tensor:
+    """Pixels of latents that are not scaled, float32, in tiles of `sides` (height, width)."""
+
+    def work(tile: Tensor) -> Tensor:
+        return torch.cat(list(_decode_chunks(vae, tile)), dim=2)
+
+    return in_tiles(work, latents, (1, SPACE_COMPRESSION), sides, overlaps)
+
+
+def encode_in_tiles(
+    vae: AutoencoderKLCogVideoX, pixels: Tensor, sides: Size, overlaps: Size
+) -> Tensor:
+    """The mean of the posterior of `pixels`, not scaled, float32, in tiles of `sides` latents."""
+
+    def work(tile: Tensor) -> Tensor:
+        with steady_memory():
+            return vae.encode(tile).latent_dist.mean.float()
+
+    return in_tiles(work, pixels, (SPACE_COMPRESSION, 1), sides, overlaps)
+
+
+def tile_side(side: int, tiles: int) -> int:
+    """The side of each of `tiles` that cover `side` latents and overlap by a quarter."""
+    return TILE_UNITS * ceil(side / ((TILE_UNITS - 1) * tiles))
+
+
+def save_latent(file: Path, latents: Tensor, new_frames: int) -> None:
+    """Latents of a segment with so many new frames, as ComfyUI's Load Latent reads them."""
+    tensor = write_new_frames((latents / LATENT_SCALE).float().cpu(), new_frames)
+    save_file({"latent_tensor": tensor, "latent_format_version_0": torch.tensor([])}, file)
+
+
+def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict:
+    """Arguments of `AutoencoderKLCogVideoX` for the parameters of these (diffusers) names.
+
+    How many groups its norms have is not in the parameters: 32 in the released one, and 8 in the
+    built-in one, which is narrower.
+    """
+    levels = 1 + max(int(name.split(".")[2]) for name in shapes if "encoder.down_blocks." in name)
+    widths = [
+        shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight"][0] for i in range(levels)
+    ]
+    resnets = {
+        name.split(".")[4] for name in shapes if name.startswith("encoder.down_blocks.0.res")
+    }
+    return {
+        "block_out_channels": tuple(widths),
+        "down_block_types": ("CogVideoXDownBlock3D",) * levels,
+        "up_block_types": ("CogVideoXUpBlock3D",) * levels,
+        "layers_per_block": len(resnets),
+        "latent_channels": shapes["decoder.conv_in.conv.weight"][1],
+        "norm_num_groups": 32 if widths[0] % 32 == 0 else 8,
+    }
+
+
+def to_diffusers_names(names: list[str]) -> dict[str, str]:
+    """Published name to diffusers' name, for the tensors of the autoencoder among `names`.
+
+    Names that are diffusers' already stay, but for a prefix: `vae.` is how VAESave wrote them from
+    here once. A published checkpoint also holds training losses, which are left out.
+    """
+    ours = [name for name in names if re.match(r"(vae\.)?(encoder|decoder)\.", name)]
+    levels = 1 + max(
+        (int(m[1]) for name in ours if (m := re.match(r"decoder\.up\.(\d+)", name))), default=0
+    )
+
+    def rename(name: str) -> str:
+        name = name.removeprefix("vae.")
+        name = re.sub(r"\.mid\.block_(\d)", lambda m: f".mid_block.resnets.{int(m[1]) - 1}", name)
+        name = re.sub(r"\.down\.(\d+)\.block", r".down_blocks.\1.resnets", name)
+        name = re.sub(r"\.down\.(\d+)\.downsample", r".down_blocks.\1.downsamplers.0", name)
+        name = re.sub(r"\.up\.(\d+)\.", lambda m: f".up_blocks.{levels - 1 - int(m[1])}.", name)
+        name = re.sub(r"(up_blocks\.\d+)\.block", r"\1.resnets", name)
+        name = re.sub(r"(up_blocks\.\d+)\.upsample\b", r"\1.upsamplers.0", name)
+        return name.replace("nin_shortcut", "conv_shortcut")
+
+    return {name: rename(name) for name in ours}

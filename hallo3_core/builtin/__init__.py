@@ -1,0 +1,143 @@
+"""The built-in model: the sockets of the released one, and small insides.
+
+It needs no download and runs on a laptop. It was trained on drawn people with synthetic voices
+(docs/training.md) and knows nothing else: no photographs, no prompts, no face embeddings.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import ByT5Tokenizer, T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
+
+from ..autoencoder.vae import autoencoder
+from ..media.picture import read_image
+from ..model.hallo3 import Hallo3
+from ..model.loading import load_transformers
+from ..network.config import Hallo3Config
+from ..sound.sound_file import read_sound
+from ..text import TextEncoder
+
+DRAWN_ONLY = (
+    "The built-in model knows only drawn faces: for a photograph take the released one, which "
+    "`python -m hallo3_core download` brings."
+)
+"""For those who give it a picture of their own."""
+
+WEIGHTS = Path(__file__).parent / "weights"
+TRANSFORMER_FILE = "diffusion_models/hallo3_dit_bf16.safetensors"
+VAE_FILE = "vae.safetensors"
+SPEECH_ENCODER_FILE = "speech_encoder.safetensors"
+SEED = 3
+PORTRAIT = Path(__file__).parent / "example" / "portrait.png"
+GROUP = Path(__file__).parent / "example" / "group.png"
+SPEECH = Path(__file__).parent / "example" / "speech.wav"
+
+CHORDS = ((220.0, 261.6, 329.6), (174.6, 220.0, 261.6), (196.0, 246.9, 293.7))
+"""Notes in Hz."""
+CHORD_SECONDS = 0.8
+
+CONFIG = Hallo3Config(
+    layers=4,
+    heads=2,
+    time_width=64,
+    latent_height=16,
+    latent_width=24,
+    audio_hidden=32,
+    audio_tokens=4,
+    audio_width=32,
+    face_width=32,
+)
+
+
+VAE = {
+    "block_out_channels": (16, 32, 64, 64),
+    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+}
+"""Sizes of the autoencoder."""
+
+
+class SmallSpeechEncoder(Wav2Vec2Model):
+    """A narrow wav2vec2 whose hidden states are widened to the released one's channels."""
+
+    def __init__(self):
+        super().__init__(
+            Wav2Vec2Config(
+                hidden_size=64,
+                num_hidden_layers=12,
+                num_attention_heads=2,
+                intermediate_size=128,
+                conv_dim=(32,) * 7,
+                num_conv_pos_embeddings=16,
+                num_conv_pos_embedding_groups=4,
+                hidden_dropout=0.0,
+                attention_dropout=0.0,
+                activation_dropout=0.0,
+                layerdrop=0.0,
+                apply_spec_augment=False,
+            )
+        )
+        self.widen = nn.Linear(64, CONFIG.audio_channels)
+
+
+def portrait() -> Tensor:
+    """A drawing of nobody (`python -m training.world portrait`), (3, 512, 512)."""
+    return read_image(PORTRAIT)
+
+
+def group() -> Tensor:
+    """The portrait beside another drawing (`python -m training.world group`), (3, 512, 1536)."""
+    return read_image(GROUP)
+
+
+def song() -> tuple[Tensor, int]:
+    """The speech over chords on a plucked instrument, (1, samples), and its rate."""
+    speech = read_sound(SPEECH)
+    time = torch.arange(speech.samples) / speech.rate
+    music = torch.zeros_like(time)
+    for i, chord in enumerate(CHORDS * 4):
+        since = time - i * CHORD_SECONDS
+        pluck = torch.where(since > 0, torch.exp(-2 * since), torch.zeros(()))
+        for note in chord:
+            music += 0.05 * pluck * torch.sin(2 * torch.pi * note * since)
+    return (speech.mono() + music).clamp(-1, 1)[None], speech.rate
+
+
+def text_encoder() -> TextEncoder:
+    """A T5 encoder over bytes, which needs no vocabulary file."""
+    with _seeded():
+        encoder = T5EncoderModel(
+            T5Config(
+                vocab_size=384,
+                d_model=CONFIG.text_width,
+                d_kv=16,
+                num_heads=2,
+                d_ff=32,
+                num_layers=1,
+            )
+        )
+    return TextEncoder(ByT5Tokenizer(), encoder.eval())
+
+
+def load() -> Hallo3:
+    """The built-in model in float32 on the CPU."""
+    transformers = load_transformers(WEIGHTS / TRANSFORMER_FILE)
+    vae, speech_encoder = autoencoder(**VAE), SmallSpeechEncoder()
+    vae.load_state_dict(load_file(WEIGHTS / VAE_FILE))
+    speech_encoder.load_state_dict(load_file(WEIGHTS / SPEECH_ENCODER_FILE))
+    for network in (*transformers, vae, speech_encoder):
+        network.eval().requires_grad_(False)
+    return Hallo3(*transformers, vae, speech_encoder, text_encoder)
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield

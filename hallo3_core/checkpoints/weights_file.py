@@ -1,0 +1,98 @@
+"""Tensors too large for memory, piece by piece: read, and written as safetensors."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..media.outputs import cannot_write, new_folder, place, temporary
+
+DTYPE_NAMES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.uint8: "U8",
+}
+"""What safetensors calls the dtypes that we write."""
+
+
+SLICE = 16 * 2**20
+
+
+def slices(tensor: Tensor) -> Iterator[Tensor]:
+    """A tensor's numbers in order, some millions at a time."""
+    yield from tensor.contiguous().view(-1).split(SLICE)
+
+
+class Entry(NamedTuple):
+    """A tensor that a file is going to have."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+@contextmanager
+def weights_file(
+    path: Path, entries: Iterable[Entry], metadata: dict[str, str], overwrite: bool = False
+) -> Iterator[Callable[[Tensor], None]]:
+    """Write a safetensors file whose `entries` arrive in order, each in any number of pieces.
+
+    Gives the function that takes the next numbers, in the dtype of the entry that they belong to.
+    Until it is whole the file has a name that nobody has; if the context is left by an error,
+    neither it nor a folder made for it stays. Raises `InputError` when there is no room, and when
+    `path` is there and may not be overwritten.
+    """
+    header, expected = _header(entries, metadata)
+    with new_folder(path.parent), temporary(path) as partial:
+        try:
+            with partial.open("wb") as file:
+                file.write(header)
+                yield lambda piece: file.write(_bytes(piece))
+                written = file.tell() - len(header)
+                assert written == expected, f"{written} of {expected} bytes written"
+                file.flush()
+                os.fsync(file.fileno())
+            place(partial, path, overwrite)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+
+
+def _header(entries: Iterable[Entry], metadata: dict[str, str]) -> tuple[bytes, int]:
+    """The beginning of a safetensors file, and how many bytes follow it."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for entry in entries:
+        start, end = end, end + entry.bytes
+        header[entry.name] = {
+            "dtype": DTYPE_NAMES[entry.dtype],
+            "shape": list(entry.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, end
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The text in the header of a safetensors file; empty if it is none, or has none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}

@@ -1,0 +1,27 @@
+"""`check`: say what weights files are."""
+
+import argparse
+from pathlib import Path
+
+from ..errors import BAD_INPUT, InputError
+from ..model.check import check, installed_files
+from ..model.comfyui_folder import comfyui_folder
+
+STOPPED = "Stopped."
+
+
+def add(commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser("check", help="say what weights files are")
+    parser.add_argument("files", type=Path, nargs="*", help="(default: those in ComfyUI's models)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    status = 0
+    for file in options.files or installed_files(comfyui_folder("models")):
+        try:
+            print(f"{file}: " + "\n  ".join(check(file).lines()))
+        except InputError as error:
+            print(error)
+            status = BAD_INPUT
+    return status

@@ -1,0 +1,31 @@
+"""`download`: fetch the released files."""
+
+import argparse
+from pathlib import Path
+
+from ..model.comfyui_folder import comfyui_folder
+from ..model.download import FILES, TEXT_ENCODERS, download
+
+STOPPED = "Stopped; start the same command again to go on."
+
+
+def add(commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser("download", help="download the released files")
+    parser.add_argument("folder", type=Path, nargs="?", help="(default: ComfyUI's models)")
+    parser.add_argument("--text-encoder", choices=TEXT_ENCODERS, help="also T5, for prompts")
+    parser.add_argument("--list", action="store_true", help="only say what would be downloaded")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    folder = options.folder or comfyui_folder("models")
+    files = (*FILES, *TEXT_ENCODERS.get(options.text_encoder, ()))
+    if options.list:
+        for file in files:
+            size = f"{file.gigabytes:.2f} GB, " if file.gigabytes else ""
+            print(f"{file.place(folder)}: {size}{file.licence}, {file.repository}")
+        return 0
+    for path in download(files, folder, options.overwrite):
+        print(path)
+    return 0

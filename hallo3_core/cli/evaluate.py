@@ -1,0 +1,41 @@
+"""`evaluate`: measure videos of faces that speak."""
+
+import argparse
+from pathlib import Path
+
+from ..errors import InputError
+from ..evaluation import evaluate
+from ..evaluation.fid import features, frechet_distance, load_inception
+from ..memory.device import choose_device
+
+STOPPED = "Stopped."
+
+
+def add(commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser("evaluate", help="measure videos of faces that speak")
+    argument = parser.add_argument
+    argument("videos", type=Path, nargs="+", metavar="VIDEO")
+    argument("--portrait", type=Path, help="who it is (default: the first frame)")
+    argument("--face-models", type=Path, help="folder with MediaPipe's and InsightFace's files")
+    argument("--syncnet", type=Path, help="the file syncnet_v2.model of its authors")
+    argument("--fid", type=Path, help="pytorch-fid's Inception; with --real")
+    argument("--real", type=Path, nargs="+", metavar="VIDEO", help="real videos, for FID")
+    argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    if bool(options.fid) != bool(options.real):
+        raise InputError(
+            "FID compares videos with real ones: give both --fid FILE and --real VIDEO."
+        )
+    device = choose_device(options.device)
+    inception = load_inception(options.fid, device) if options.fid else None
+    for video in options.videos:
+        report = evaluate(video, options.portrait, options.face_models, options.syncnet, device)
+        print(f"{video}: " + "\n  ".join(report.lines()), flush=True)
+    if inception:
+        made, real = (features(inception, videos) for videos in (options.videos, options.real))
+        distance = frechet_distance(made, real)
+        print(f"FID: {distance:.2f} of {len(made)} frames from {len(real)} real ones")
+    return 0

@@ -1,0 +1,37 @@
+"""`plan`: say what memory a model needs."""
+
+import argparse
+from pathlib import Path
+
+from ..errors import InputError
+from ..memory.model_size import WEIGHTS
+from ..memory.plan import GB, RESERVED
+from ..model.hallo3 import plan_for
+
+CARDS = (8, 12, 16, 24, 48, 80)
+PLANNED = ("bf16", "fp8")
+STOPPED = "Stopped."
+
+
+def add(commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser("plan", help="say what memory a model needs")
+    parser.add_argument("--model", type=Path, help="as for animate (default: the released one)")
+    parser.add_argument("--memory", type=float, nargs="+", default=CARDS, help="of cards, in GB")
+    parser.add_argument("--dtype", choices=WEIGHTS, nargs="+", default=PLANNED, help="of weights")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    print("| memory | weights | portrait | speech | sampling | decoding | motion | how |")
+    print("|---|---|---|---|---|---|---|---|")
+    for memory in options.memory:
+        for kind in options.dtype:
+            start = f"| {memory:g} GB | {kind} | "
+            try:
+                plan = plan_for(options.model, kind, memory * GB - RESERVED)
+            except InputError as error:
+                print(f"{start}| | | | | {error} |")
+                continue
+            peaks = (f"{plan.peak(stage) / GB:.1f} GB" for stage in plan.stages)
+            print(start + " | ".join((*peaks, plan.how)) + " |")
+    return 0

@@ -1,0 +1,27 @@
+"""`store`: say what finished segments are kept, and delete them."""
+
+import argparse
+from pathlib import Path
+
+from ..store.segment_store import GB, SegmentStore
+
+STORE = Path.home() / ".cache" / "hallo3" / "segments"
+"""Finished segments of the command line."""
+STOPPED = "Stopped."
+
+
+def add(commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser("store", help="say what finished segments are kept")
+    parser.add_argument("--folder", type=Path, default=STORE, help="of the store (%(default)s)")
+    parser.add_argument("--empty", action="store_true", help="delete them")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    store = SegmentStore.of_the_user(options.folder)
+    if options.empty:
+        store.empty()
+    files = store.files()
+    size = sum(file.stat().st_size for file in files) / GB
+    print(f"{store.folder}: {len(files)} segments, {size:.2f} of {store.size / GB:g} GB")
+    return 0

@@ -1,0 +1,1 @@
+"""Pictures in, videos out, and the progress of a job."""

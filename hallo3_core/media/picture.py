@@ -1,0 +1,247 @@
+"""Pictures and masks that come in: as files, or as tensors of any dtype on any device.
+
+From here on a picture is (3, height, width) in [0, 1] and a mask (height, width), both float32 on
+the CPU.
+"""
+
+import importlib
+import importlib.util
+import io
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ..errors import InputError
+from ..network.config import Size
+from .outputs import check_file, write_file
+
+SMALLEST_SIDE = 16
+LONGEST = 100
+"""How many times as long as its other side a side may be."""
+MOST_PIXELS = 89_478_485
+"""What Pillow, too, takes for too many."""
+WHITES = (1, 255, 65535)
+"""What may stand for white in a picture of floating-point numbers, if not the largest of them."""
+HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""What a HEIC file says that it is, after eight bytes."""
+NOT_PAINTED = (64, 64)
+"""The size of the empty mask that ComfyUI's Load Image gives where nobody has painted one."""
+
+logger = logging.getLogger(__name__)
+
+
+def read_image(path: Path) -> Tensor:
+    """Any picture that Pillow reads, upright, in sRGB, on black where it is transparent.
+
+    Raises `InputError` if it is none, too large, too small or too long.
+    """
+    try:
+        image = _open(path)
+        if image.width * image.height > MOST_PIXELS:
+            raise Image.DecompressionBombError
+        picture = torch.from_numpy(_to_rgb(ImageOps.exif_transpose(image), path))
+    except FileNotFoundError:
+        raise InputError(f"There is no picture {path}: check the path.") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = MOST_PIXELS / 1e6
+        raise InputError(f"{path} has more than {limit:.0f} megapixels: make it smaller.") from None
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise InputError(
+            f"{path} is no picture that can be read ({error}): save it as PNG or JPEG."
+        ) from error
+    return check_picture(picture.permute(2, 0, 1), str(path))
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            if file.read(12)[8:] not in HEIF:
+                raise
+    if importlib.util.find_spec("pillow_heif") is None:
+        raise InputError(
+            f"{path} is a HEIC picture: `pip install pillow-heif`, or save it as PNG or JPEG."
+        )
+    importlib.import_module("pillow_heif").register_heif_opener()
+    return Image.open(path)
+
+
+def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
+    """(height, width, 3) in [0, 1]."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        grey = np.asarray(image, dtype=np.float32)
+        most = grey.max()
+        white = 65535 if image.mode != "F" else next((w for w in WHITES if not most > w), most)
+        return np.repeat(grey[..., None] / white, 3, axis=2).clip(0, 1)
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode == "LA" else "RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert(image.mode[:-1])
+    elif image.mode not in ("L", "CMYK"):
+        image = image.convert("RGB")
+    image = _to_srgb(image, path)
+    if alpha is not None:
+        image = Image.composite(image, Image.new("RGB", image.size), alpha)
+    return np.asarray(image, dtype=np.float32) / 255
+
+
+def _to_srgb(image: Image.Image, path: Path) -> Image.Image:
+    """By the colour profile that came with it, which is sRGB's where there is none."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        try:
+            return ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                "RGB",
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )
+        except (OSError, ImageCms.PyCMSError) as error:
+            logger.warning("The colour profile of %s is left out (%s).", path, error)
+    return image.convert("RGB")
+
+
+def read_mask(path: Path, size: Size) -> Tensor:
+    """A black and white picture, of a portrait of `size`, as a mask."""
+    return _check_mask(read_image(path).mean(0), size, f"The face mask {path}")
+
+
+def one_picture(images: Tensor) -> Tensor:
+    """The portrait, which is the only image of a batch that `rgb_images` takes."""
+    pictures = rgb_images(images, "The portrait")
+    if len(pictures) != 1:
+        raise InputError(
+            f"The portrait is a batch of {len(images)} images of {images.shape[-1]} channels: "
+            "connect one RGB image."
+        )
+    return check_picture(pictures[0].movedim(-1, 0).contiguous())
+
+
+def rgb_images(images: Tensor, name: str, last: int | None = None) -> Tensor:
+    """Images (batch, height, width, channels) as (batch, height, width, 3), float32 on the CPU.
+
+    They may be grey, RGB, or RGBA, which is put on black; bytes, or floating-point numbers in
+    [0, 1], what is beyond being cut off. With `last` only so many of the last. Raises `InputError`
+    about `name` if they are none of it.
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"{name} is a {type(images).__name__} and no picture: connect an RGB image."
+        )
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not len(images):
+        shape = " x ".join(map(str, images.shape))
+        raise InputError(
+            f"{name} is an array of {shape} and not of batch x height x width x 3: connect an RGB "
+            "image."
+        )
+    images = _to_floats(images[-last:] if last else images)
+    if images.shape[-1] == 4:
+        images = images[..., :3] * images[..., 3:]
+    if not images.isfinite().all():
+        raise no_numbers(name)
+    if images.numel() and images.mean() > 1:
+        raise InputError(
+            f"{name} goes up to {images.max():g}, where white is 1: divide it by 255, or by what "
+            "its white is."
+        )
+    return images.clamp(0, 1).expand(-1, -1, -1, 3)
+
+
+def one_mask(mask: Tensor, size: Size) -> Tensor | None:
+    """The mask of a portrait of `size`, of (height, width) or a batch of one of it.
+
+    None for what Load Image gives where nothing is painted. Raises `InputError` if it is no such
+    mask.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim < 2:
+        raise InputError(f"The mask is a {type(mask).__name__} and no MASK: connect a mask.")
+    masks = _to_floats(mask).reshape(-1, *mask.shape[-2:])
+    if masks.shape[1:] == NOT_PAINTED and not masks.any():
+        return None
+    if len(masks) != 1:
+        raise InputError(f"The mask is a batch of {len(masks)} masks: connect one.")
+    return _check_mask(masks[0], size, "The mask")
+
+
+def check_picture(picture: Tensor, name: str = "The portrait") -> Tensor:
+    """A picture of any device and dtype, as it is from here on.
+
+    Raises `InputError` about `name` if it is too small, too long or not finite.
+    """
+    picture = _to_floats(picture)
+    height, width = picture.shape[1:]
+    if min(height, width) < SMALLEST_SIDE:
+        raise InputError(
+            f"{name} has {width} x {height} pixels: use a picture of at least {SMALLEST_SIDE} a "
+            "side."
+        )
+    if max(height, width) > LONGEST * min(height, width):
+        raise InputError(
+            f"{name} has {width} x {height} pixels, which is too long: cut out the part with the "
+            "face."
+        )
+    if not picture.isfinite().all():
+        raise no_numbers(name)
+    return picture
+
+
+def _check_mask(mask: Tensor, size: Size, name: str) -> Tensor:
+    if mask.shape != size:
+        found, wanted = (f"{width} x {height}" for height, width in (mask.shape, size))
+        raise InputError(
+            f"{name} has {found} pixels and the portrait {wanted}: make it of the portrait itself."
+        )
+    if not mask.isfinite().all():
+        raise no_numbers(name)
+    if not (mask > 0.5).any():
+        raise InputError(f"{name} is empty: paint the face white, or leave the mask out.")
+    return mask
+
+
+def no_numbers(name: str) -> InputError:
+    return InputError(
+        f"{name} has pixels that are no numbers (NaN or infinite): look at what has made it."
+    )
+
+
+def _to_floats(values: Tensor) -> Tensor:
+    """Float32 on the CPU; 255 becomes 1 if they are bytes."""
+    white = 255 if values.dtype == torch.uint8 else 1
+    return values.detach().to("cpu", torch.float32) / white
+
+
+def to_bytes(picture: Tensor) -> np.ndarray:
+    """A picture on any device as (height, width, 3), uint8."""
+    return (picture * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def check_picture_file(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
+    """Raise `InputError` if no picture can or must be written to `path`; see `check_file`."""
+    picture_format(path)
+    check_file(path, inputs, overwrite)
+
+
+def picture_format(path: Path) -> str:
+    """What Pillow calls the format that a file name ends in."""
+    found = Image.registered_extensions().get(path.suffix.lower())
+    if found not in Image.SAVE:
+        raise InputError(f"{path} does not end as a picture does that can be written: use .png.")
+    return found
+
+
+def save_picture(picture: Tensor, path: Path, overwrite: bool = False) -> None:
+    """A picture as a file."""
+    content = io.BytesIO()
+    Image.fromarray(to_bytes(picture)).save(content, picture_format(path))
+    write_file(path, content.getvalue(), overwrite)

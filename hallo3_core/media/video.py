@@ -1,0 +1,252 @@
+"""Video files, read and written with PyAV, and sounds written."""
+
+import os
+import wave
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from io import BytesIO
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..network.config import FPS
+from ..sound.sound import Sound, for_aac
+from .outputs import (
+    cannot_write,
+    check_file,
+    claimed,
+    new_file,
+    place,
+    temporary,
+    undisturbed,
+    write_file,
+)
+
+FRAGMENTS = {
+    "movflags": "delay_moov",
+    "frag_duration": "1",
+    "max_interleave_delta": "1",
+    "flush_packets": "1",
+}
+"""A picture is in the file, and plays, as soon as the next one is written."""
+HALF_FRAME = 0.5 / FPS
+
+H264 = {"crf": "17", "tune": "zerolatency"}
+"""No picture refers to a later one, so pieces can follow one another as they are."""
+
+
+def save_sound(waveform: Tensor, rate: int, path: Path, overwrite: bool = False) -> None:
+    """(1, samples) in [-1, 1] as a WAV of 16 bits."""
+    content = BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((waveform[0] * 32_767).round().short().numpy().tobytes())
+    write_file(path, content.getvalue(), overwrite)
+
+
+def read_frames(path: Path) -> Iterator[np.ndarray]:
+    """The pictures of a video file at 25 fps, (height, width, 3) uint8.
+
+    Raises `InputError` if it is no video.
+    """
+    count, shown = 0, None
+    try:
+        with av.open(str(path.absolute())) as container:
+            for frame in container.decode(video=0):
+                while shown is not None and count / FPS < frame.time - HALF_FRAME:
+                    yield shown.to_ndarray(format="rgb24")
+                    count += 1
+                shown = frame
+            if shown is not None:
+                yield shown.to_ndarray(format="rgb24")
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise InputError(
+            f"{path} is no video that can be read ({error}): save it as MP4."
+        ) from error
+
+
+def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
+    """Raise `InputError` if no video can or must be written to `path`; see `check_file`."""
+    if path.suffix.lower() != ".mp4":
+        raise InputError(f"The output {path} does not end in .mp4: name it so.")
+    check_file(path, inputs, overwrite)
+
+
+def encode_pictures(frames: Tensor) -> bytes:
+    """(frames, height, width, 3) in [0, 1] as an MP4 of H.264 without sound.
+
+    The same frames give the same bytes on one machine.
+    """
+    file = BytesIO()
+    pictures = (frames * 255).round().to(torch.uint8).cpu().numpy()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=H264)
+        stream.height, stream.width = pictures.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+class VideoWriter:
+    """Writes an MP4 (H.264 yuv420p and AAC, 25 fps) piece by piece, with a sound track.
+
+    The pieces go into a fragmented file beside `path`, `x.unfinished.mp4` or with a number, which
+    was not there before and plays even if the program is killed. Leaving the context makes an
+    ordinary MP4 of it, which gets the name `path`; if an error is the reason, it keeps the name of
+    the unfinished one. `saved` says where it is; if nothing has been written, no file is left.
+
+    `path` is claimed meanwhile: `InputError` tells a second job, and what `check_output` tells. A
+    file that turns up there during the job is not replaced without `overwrite`: the video takes
+    the next free name.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, sound: Sound, overwrite: bool = False):
+        check_output(path, overwrite=overwrite)
+        self.path, self.overwrite = path.absolute(), overwrite
+        self.black = encode_pictures(torch.zeros(1, height, width, 3))
+        self.heard = for_aac(sound)
+        self.frames = 0
+        self.done = 0, 0  # frames, and bytes of the partial file that has them
+        self.saved: Path | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / FPS
+
+    def __enter__(self) -> "VideoWriter":
+        with ExitStack() as stack:
+            stack.enter_context(claimed(self.path))
+            self.partial = new_file(self.path.with_suffix(".unfinished.mp4"))
+            self.claim = stack.pop_all()
+        self.container = av.open(str(self.partial), "w", options=FRAGMENTS)
+        self.pictures = PictureTrack(self.container, like=self.black)
+        self.sound = SoundTrack(self.container, self.heard)
+        return self
+
+    def write(self, frames: Tensor) -> None:
+        """Append (frames, height, width, 3) in [0, 1], and the sound that goes with them."""
+        self.append(encode_pictures(frames))
+
+    def append(self, piece: bytes) -> None:
+        """Append what `encode_pictures` gave, as it is, and the sound that goes with it."""
+        try:
+            for packet in packets(piece):
+                self.pictures.write(packet, self.frames)
+                self.frames += 1
+            self.sound.write(until=self.seconds)
+        except (av.FFmpegError, OSError) as error:
+            raise cannot_write(self.path, error) from error
+        self.done = self.frames, self.partial.stat().st_size
+
+    def __exit__(self, kind, *error) -> None:
+        with undisturbed(), self.claim:
+            try:
+                self._finish(whole=kind is None)
+            except (av.FFmpegError, OSError) as failure:
+                if not self.frames:
+                    raise cannot_write(self.path, failure) from failure
+                raise InputError(
+                    f"{self.path} could not be finished ({failure.strerror}): make room; what is "
+                    f"done is in {self.partial}, which plays."
+                ) from failure
+
+    def _finish(self, whole: bool) -> None:
+        """Make an ordinary MP4 of the partial file; if that fails, the partial one stays."""
+        try:
+            self._close()
+        finally:
+            if self.frames:
+                self.saved = self.partial
+            else:
+                self.partial.unlink()
+        if not self.frames:
+            return
+        path = self.partial
+        with temporary(self.path) as ordinary:
+            remux(self.partial, ordinary)
+            if whole:
+                path = self.path if self.overwrite else new_file(self.path)
+            place(ordinary, path, overwrite=True)
+        if whole:
+            self.partial.unlink()
+            self.saved = path
+
+    def _close(self) -> None:
+        """End the partial file; on a full disk, with the last piece that is whole."""
+        try:
+            if self.frames:
+                self.sound.finish()
+            self.container.close()
+        except (av.FFmpegError, OSError):
+            with suppress(av.FFmpegError, OSError):
+                self.container.close()
+            self.frames, size = self.done
+            os.truncate(self.partial, size)
+            raise
+
+
+class PictureTrack:
+    """Puts encoded pictures into a container, one after the other."""
+
+    def __init__(self, container: av.container.OutputContainer, like: bytes):
+        self.container = container
+        with av.open(BytesIO(like)) as piece:
+            self.stream = container.add_stream_from_template(piece.streams.video[0])
+
+    def write(self, packet: av.Packet, index: int) -> None:
+        """The picture of this index, which is one of a piece of its own."""
+        packet.pts = packet.dts = round(index / (FPS * packet.time_base))
+        packet.stream = self.stream
+        self.container.mux(packet)
+
+
+def packets(piece: bytes) -> Iterator[av.Packet]:
+    """The encoded pictures of a piece, in order."""
+    with av.open(BytesIO(piece)) as reader:
+        yield from (packet for packet in reader.demux(video=0) if packet.dts is not None)
+
+
+class SoundTrack:
+    """Puts a sound into a container, as AAC, as far as the video goes."""
+
+    def __init__(self, container: av.container.OutputContainer, sound: Sound):
+        self.container = container
+        self.sound = sound
+        self.layout = "mono" if sound.channels == 1 else "stereo"
+        self.stream = container.add_stream("aac", rate=sound.rate, layout=self.layout)
+        self.written = 0
+
+    def write(self, until: float) -> None:
+        """Encode what is heard before `until` seconds."""
+        samples = self.sound.waveform[:, self.written : round(until * self.sound.rate)]
+        if samples.shape[1]:
+            packed = samples.T.reshape(1, -1).contiguous().numpy()
+            frame = av.AudioFrame.from_ndarray(packed, "flt", self.layout)
+            frame.rate = self.sound.rate
+            frame.pts = self.written
+            self.container.mux(self.stream.encode(frame))
+            self.written += samples.shape[1]
+
+    def finish(self) -> None:
+        self.container.mux(self.stream.encode())
+
+
+def remux(source: Path, target: Path) -> None:
+    """Copy a fragmented MP4 into an ordinary one whose index comes first."""
+    with (
+        av.open(str(source)) as reader,
+        av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as writer,
+    ):
+        streams = [writer.add_stream_from_template(stream) for stream in reader.streams]
+        for packet in reader.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream_index]
+                writer.mux(packet)

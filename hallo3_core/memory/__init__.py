@@ -1,0 +1,1 @@
+"""Where networks are, and how much memory a video needs."""

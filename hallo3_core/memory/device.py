@@ -1,0 +1,64 @@
+"""The device and the dtype that were asked for, or the best there are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ..errors import InputError, NotEnoughMemory
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+IMITATING = ("cuda", "xpu")
+"""Kinds of devices that count a slow imitation of bfloat16, too, unless told not to."""
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of this name, or the best there is.
+
+    Raises `InputError` if it cannot be used.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        probe = torch.ones(1, device=name)
+        probe.item()
+        return probe.device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0][:100].rstrip(".")
+        raise InputError(f"The device {name} cannot be used ({reason}): try cpu.") from error
+
+
+def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """The dtype of this name, or the one to compute in on a device."""
+    if name is not None:
+        return DTYPES[name]
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if has_bfloat16(device) else torch.float16
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 by itself; some that have it not imitate it slowly."""
+    backend = torch.get_device_module(device)
+    if hasattr(backend, "is_bf16_supported"):
+        options = {"including_emulation": False} if device.type in IMITATING else {}
+        with backend.device(device):
+            return backend.is_bf16_supported(**options)
+    try:
+        torch.ones(1, dtype=torch.bfloat16, device=device)
+        return True
+    except (RuntimeError, TypeError):
+        return False
+
+
+@contextmanager
+def enough_memory(task: str, *remedies: str) -> Iterator[None]:
+    """Raise `NotEnoughMemory` if the device's memory runs out in here.
+
+    It says what the `task` was, and what else the user can do.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        ways = ", ".join(("close other programs", *remedies, "or use --device cpu"))
+        raise NotEnoughMemory(f"There is not enough memory to {task}: {ways}.") from error

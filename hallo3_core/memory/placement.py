@@ -1,0 +1,59 @@
+"""Networks that are on a device only while they work, where not all fit together."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..network.layers import KeyValue
+from .streaming import Streamer, put, stand_ins, tensors_of
+
+
+class Placement:
+    """Where networks are: on `device` all the time, or (`in_turn`) in main memory between tasks."""
+
+    def __init__(self, device: torch.device | str = "cpu", in_turn: bool = False):
+        self.device = torch.device(device)
+        self.in_turn = in_turn
+        self.streamers: dict[nn.Module, Streamer] = {}
+
+    def add(self, network: nn.Module, streamed: Iterable[nn.Module] = ()) -> None:
+        """Put a network where it is to rest; matrices of layers in `streamed` come one by one."""
+        if not self.in_turn:
+            # past diffusers' own `to`, which warns of an empty list of exceptions
+            nn.Module.to(network, self.device)
+        layers = list(streamed)
+        if layers:
+            self.streamers[network] = Streamer(layers, self.device)
+
+    @contextmanager
+    def working(self, *networks: nn.Module) -> Iterator[None]:
+        """Have networks on the device for a while."""
+        streamers = [self.streamers[network] for network in networks if network in self.streamers]
+        streamed = {module for streamer in streamers for module in streamer.resting}
+        moving = (module for network in networks if self.in_turn for module in network.modules())
+        with ExitStack() as stack:
+            for module in moving:
+                if module not in streamed:
+                    resting = tensors_of(module)
+                    stack.callback(put, module, resting)
+                    put(module, stand_ins(resting, map(self._copied, resting.values())))
+            for streamer in streamers:
+                stack.enter_context(streamer.open())
+            yield
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        return tensor.data.to(self.device, copy=True)
+
+    def rest(self, keys_values: Iterable[KeyValue]) -> list[KeyValue]:
+        """Keys and values of all layers as they wait between tasks, in main memory if in turn."""
+        return _moved(keys_values, torch.device("cpu") if self.in_turn else self.device)
+
+    def bring(self, keys_values: Iterable[KeyValue]) -> list[KeyValue]:
+        """Keys and values on the device, for as long as the result is kept."""
+        return _moved(keys_values, self.device)
+
+
+def _moved(keys_values: Iterable[KeyValue], device: torch.device) -> list[KeyValue]:
+    return [(key.to(device), value.to(device)) for key, value in keys_values]

@@ -1,0 +1,1 @@
+"""The files of a model: found, loaded, downloaded, converted and checked."""

@@ -1,0 +1,108 @@
+"""What a weights file is, and whether it will load."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..checkpoints.filling import require_shapes
+from ..checkpoints.reading import read_weights, shapes_of
+from ..checkpoints.recognise import SPEECH_ENCODER, TEXT_ENCODER, VAE, describe, hallo3_parts
+from ..checkpoints.weights_file import read_metadata, slices
+from ..errors import InputError
+from ..network.config import Hallo3Config
+from ..speech.wav2vec2 import speech_encoder_layout
+from ..text import t5_layout
+from .convert import find_sources
+from .layout import (
+    NETWORKS,
+    PARTS,
+    converted_config,
+    converted_layout,
+    published_layout,
+    scale_names,
+    vae_layout,
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found; `extra` are tensors that nothing reads."""
+
+    kind: str
+    sizes: str
+    parameters: int
+    dtypes: Mapping[str, int]
+    extra: list[str]
+
+    def lines(self) -> Iterator[str]:
+        kinds = ", ".join(f"{count:,} tensors {name}" for name, count in self.dtypes.items())
+        yield f"{self.kind}{self.sizes}: {self.parameters:,} parameters; {kinds}"
+        if self.extra:
+            yield f"{len(self.extra)} tensors that nothing reads, such as {self.extra[0]}"
+        yield "whole, all numbers finite; it will load"
+
+
+def installed_files(folder: Path) -> list[Path]:
+    """Hallo3's files in ComfyUI's `models`: the converted ones, or else the published ones.
+
+    Raises `InputError` if there are none.
+    """
+    return sorted(folder.glob("*/hallo3_*.safetensors")) or find_sources(folder)
+
+
+def check(path: Path) -> Report:
+    """Read all of a file. Raises `InputError` if it will not load, or holds broken numbers."""
+    weights = read_weights(path)
+    kind, sizes, modules = _recognise(path, weights)
+    used = set()
+    for module, names in modules:
+        require_shapes(module, weights, names, path)
+        used.update(names.values())
+    for name in used:
+        if not all(piece.float().isfinite().all() for piece in slices(weights[name])):
+            raise InputError(f"{path} has no finite numbers in {name}: download it again.")
+    scales = {beside for name in used for beside in scale_names(name)}
+    extra = [name for name in weights if name not in used | scales]
+    dtypes = Counter(str(weights[name].dtype).removeprefix("torch.") for name in used)
+    count = sum(weights[name].numel() for name in used)
+    return Report(kind, sizes, count, dtypes, extra)
+
+
+def _recognise(
+    path: Path, weights: Mapping[str, Tensor]
+) -> tuple[str, str, list[tuple[nn.Module, dict[str, str]]]]:
+    """What a file is, its sizes, and the networks in it with their names for its tensors."""
+    metadata = read_metadata(path)
+    kind = describe(weights)
+    if kind == VAE:
+        return "CogVideoX VAE", "", [vae_layout(weights, path)]
+    if kind == SPEECH_ENCODER:
+        return "wav2vec2-base", "", [speech_encoder_layout(weights, path)]
+    if kind == TEXT_ENCODER:
+        return "T5 v1.1 encoder", "", [t5_layout(weights, path)]
+    if metadata.get("hallo3_network") in PARTS:
+        config = converted_config(metadata, path)
+        part = metadata["hallo3_network"]
+        layout = converted_layout(config, part, weights, path)
+        network, *_ = NETWORKS[PARTS.index(part)]
+        module = network(config, device="meta")
+        return f"Hallo3 {part}, converted", _sizes(config), [(module, layout)]
+    if not hallo3_parts(weights):
+        raise InputError(
+            f"{path} is {kind}, which is no part of Hallo3: choose a published file, or one of its "
+            "conversion."
+        )
+    config, layouts = published_layout(shapes_of(weights), path)
+    modules = [
+        (network(config, device="meta"), layout)
+        for (network, *_), layout in zip(NETWORKS, layouts, strict=True)
+    ]
+    return "Hallo3 transformers, as published", _sizes(config), modules
+
+
+def _sizes(config: Hallo3Config) -> str:
+    height, width = config.canvas
+    return f", {config.layers} layers of {config.width}, canvas {width} x {height}"

@@ -1,0 +1,238 @@
+"""The published files as safetensors for ComfyUI's `models` folder.
+
+The transformer file becomes three, for the three networks that are needed at different times;
+tensors keep their published names. The autoencoder gets diffusers' names, so that ComfyUI's own
+loader reads it. Reading is memory-mapped and writing goes in slices.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.filling import require_shapes
+from ..checkpoints.reading import shapes_of
+from ..checkpoints.recognise import SPEECH_ENCODER, VAE, describe, hallo3_parts
+from ..checkpoints.weights_file import Entry, read_metadata, slices, weights_file
+from ..errors import InputError
+from ..media.outputs import check_name
+from ..speech.wav2vec2 import speech_encoder_layout, speech_file
+from .finding import COMFYUI_DOWNLOADS, SPEECH_FOLDER, TRANSFORMER_FILE, VAE_FILE
+from .layout import NETWORKS, PARTS, published_layout, scale_names, vae_layout
+
+FORMAT = "1"
+LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
+SMALLEST_SCALE = 1e-12
+FP8_MARK = json.dumps({"format": "float8_e4m3fn"}).encode().ljust(32)
+"""What ComfyUI wants to find beside a scaled weight, with spaces up to a multiple of 8 bytes."""
+
+CONVERTED = ("bf16", "fp16", "fp8_e4m3fn")
+DTYPES = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp32": torch.float32,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file to be written: `names` in it to those of the source."""
+
+    file: Path
+    names: dict[str, str]
+    dtype: torch.dtype
+    metadata: dict[str, str]
+
+    @property
+    def plain_dtype(self) -> torch.dtype:
+        """Of what is not scaled."""
+        return torch.bfloat16 if self.dtype == torch.float8_e4m3fn else self.dtype
+
+    def scales(self, name: str, tensor: Tensor) -> bool:
+        """Whether a tensor is kept in fp8 with a scale: the matrices of the layers are."""
+        inside = re.search(r"\.(layers|adaLN_modulations)\.\d+\.", name)
+        return self.dtype == torch.float8_e4m3fn and tensor.ndim == 2 and bool(inside)
+
+    def entries(self, weights: Mapping[str, Tensor]) -> Iterator[Entry]:
+        """What the file has, in order."""
+        for name, theirs in self.names.items():
+            tensor = weights[theirs]
+            if not self.scales(name, tensor):
+                yield Entry(name, self.plain_dtype, tensor.shape)
+                continue
+            yield Entry(name, self.dtype, tensor.shape)
+            scale, mark = scale_names(name)
+            yield Entry(scale, torch.float32, ())
+            yield Entry(mark, torch.uint8, (len(FP8_MARK),))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every tensor of a source goes; `left_out` ones are read by nothing."""
+
+    source: Path
+    weights: Mapping[str, Tensor]
+    parts: list[Part]
+    left_out: list[str]
+
+    def lines(self) -> Iterator[str]:
+        """For every tensor of the source, the file that it goes to."""
+        for part in self.parts:
+            for name in part.names.values():
+                yield f"{name} -> {part.file.as_posix()}"
+        for name in self.left_out:
+            yield f"{name} -> left out, nothing reads it"
+
+    @property
+    def bytes(self) -> int:
+        """What all the tensors take that are to be read."""
+        names = (name for part in self.parts for name in part.names.values())
+        return sum(self.weights[name].nbytes for name in names)
+
+
+def find_sources(path: Path) -> list[Path]:
+    """The published files at `path`: a file, or a folder of the download or within it."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"There is no {path}: give a published file, or the folder of them.")
+    if (path / "latest").is_file():
+        version = (path / "latest").read_text(encoding="utf-8").strip()
+        return [path / version / Path(TRANSFORMER_FILE).name]
+    comfyui = ("diffusion_models/" + TRANSFORMER_FILE, *COMFYUI_DOWNLOADS)
+    inside = [path / name for name in (TRANSFORMER_FILE, VAE_FILE, SPEECH_FOLDER, *comfyui)]
+    found = [place for place in inside if place.exists()]
+    found = [speech_file(place) if place.is_dir() else place for place in found]
+    if not found and (path / "config.json").is_file():
+        found = [speech_file(path)]
+    if not found:
+        raise InputError(
+            f"There is nothing of Hallo3 in {path}: give a folder with {TRANSFORMER_FILE}, "
+            f"{VAE_FILE} or {SPEECH_FOLDER}."
+        )
+    return found
+
+
+def plan(source: Path, weights: Mapping[str, Tensor], dtype: str) -> Plan:
+    """Which files `weights` of `source` become. Raises `InputError` if they are not Hallo3's."""
+    kind = describe(weights)
+    part = read_metadata(source).get("hallo3_network")
+    if part in PARTS:
+        raise InputError(f"{source} is converted already, to the {part}: give the published file.")
+    ours = kind in (VAE, SPEECH_ENCODER) or hallo3_parts(weights)
+    if not ours:
+        raise InputError(
+            f"{source} is {kind}, not a published file of Hallo3: give one of those that "
+            "`download` brings."
+        )
+    wide = "fp16" if dtype == "fp16" else "bf16"
+    if kind == VAE:
+        module, names = vae_layout(weights, source)
+        require_shapes(module, weights, names, source)
+        parts = [_part("vae", "vae", f"vae_{wide}", names, wide)]
+    elif kind == SPEECH_ENCODER:
+        module, names = speech_encoder_layout(weights, source)
+        require_shapes(module, weights, names, source)
+        parts = [_part("speech encoder", "audio_encoders", "wav2vec2", names, "fp32")]
+    else:
+        config, layouts = published_layout(shapes_of(weights), source)
+        for (network, *_), layout in zip(NETWORKS, layouts, strict=True):
+            require_shapes(network(config, device="meta"), weights, layout, source)
+        folder, sizes = "diffusion_models", {"config": json.dumps(asdict(config))}
+        denoiser, reference, audio = (
+            {name: name for name in layout.values()} for layout in layouts
+        )
+        parts = [
+            _part(PARTS[0], folder, f"dit_{dtype}", denoiser, dtype, sizes),
+            _part(PARTS[1], folder, f"reference_{dtype}", reference, dtype, sizes),
+            _part(PARTS[2], folder, f"audio_{wide}", audio, wide, sizes),
+        ]
+    used = {name for part in parts for name in part.names.values()}
+    return Plan(source, weights, parts, [name for name in weights if name not in used])
+
+
+def _part(network, folder, name, names, dtype, sizes: Mapping[str, str] = MappingProxyType({})):
+    metadata = {"hallo3_format": FORMAT, "hallo3_network": network, "dtype": dtype, **sizes}
+    return Part(Path(folder, f"hallo3_{name}.safetensors"), names, DTYPES[dtype], metadata)
+
+
+def convert(
+    plan: Plan, folder: Path, progress: Callable[[int], None], overwrite: bool = False
+) -> list[Path]:
+    """Write the files of a plan into `folder`; `progress` is told the bytes read, twice over.
+
+    Everything is read and checked before anything is written. A file that is already there from
+    the same source is kept. Raises `InputError` for another file of that name unless it may be
+    overwritten, for the source in any case, for numbers that are not finite or not in range, and
+    when there is no room.
+    """
+    origin = {"source": plan.source.name}
+    made_before(plan, folder, origin, overwrite)
+    largest, contents = examine(plan, progress)
+    origin["source_sha256"] = contents
+    kept = made_before(plan, folder, origin, overwrite)
+    for part in plan.parts:
+        if part in kept:
+            progress(sum(plan.weights[name].nbytes for name in part.names.values()))
+            continue
+        path, entries = folder / part.file, part.entries(plan.weights)
+        with weights_file(path, entries, part.metadata | origin, overwrite) as write:
+            for name, theirs in part.names.items():
+                tensor = plan.weights[theirs]
+                if part.scales(name, tensor):
+                    scale = (largest[theirs] / LARGEST_FP8).clamp(min=SMALLEST_SCALE)
+                    for piece in slices(tensor):
+                        scaled = (piece.float() / scale).clamp(-LARGEST_FP8, LARGEST_FP8)
+                        write(scaled.to(part.dtype))
+                        progress(piece.nbytes)
+                    write(scale)
+                    write(torch.tensor(list(FP8_MARK), dtype=torch.uint8))
+                else:
+                    for piece in slices(tensor):
+                        write(piece.to(part.plain_dtype))
+                        progress(piece.nbytes)
+    return [folder / part.file for part in plan.parts]
+
+
+def made_before(plan: Plan, folder: Path, origin: dict[str, str], overwrite: bool) -> list[Part]:
+    """The parts whose files are in `folder` and say that they come from `origin`.
+
+    Raises `InputError` if another file has the name of a part and may not be overwritten.
+    """
+    kept = []
+    for part in plan.parts:
+        path = folder / part.file
+        if read_metadata(path).items() >= (part.metadata | origin).items():
+            kept.append(part)
+        else:
+            check_name(path, [plan.source], overwrite)
+    return kept
+
+
+def examine(plan: Plan, progress: Callable[[int], None]) -> tuple[dict[str, Tensor], str]:
+    """The largest magnitude in every tensor that is read, and a hash of them all."""
+    largest, contents = {}, hashlib.sha256()
+    for part in plan.parts:
+        limit = torch.finfo(part.plain_dtype).max
+        for name in part.names.values():
+            contents.update(name.encode())
+            found = torch.zeros(())
+            for piece in slices(plan.weights[name]):
+                contents.update(piece.view(torch.uint8).numpy().data)
+                found = torch.maximum(found, piece.float().abs().max())
+                progress(piece.nbytes)
+            if not found <= limit:
+                kind = "numbers too large for fp16" if found.isfinite() else "no finite numbers"
+                raise InputError(
+                    f"{plan.source} has {kind} in {name}: "
+                    + ("choose bf16." if found.isfinite() else "download it again.")
+                )
+            largest[name] = found
+    return largest, contents.hexdigest()

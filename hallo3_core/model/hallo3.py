@@ -1,0 +1,115 @@
+"""All networks of one Hallo3 model."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from torch import nn
+from transformers import Wav2Vec2Model
+
+from ..autoencoder import vae
+from ..checkpoints.reading import read_weights
+from ..errors import InputError
+from ..memory.model_size import WEIGHTS
+from ..memory.placement import Placement
+from ..memory.plan import MemoryPlan, plan_memory
+from ..network.conditioning import AudioProjector
+from ..network.config import Hallo3Config
+from ..network.transformer import Denoiser, ReferenceNetwork
+from ..speech.wav2vec2 import load_speech_encoder
+from ..text import TextEncoder
+from .layout import vae_layout
+from .loading import fill_transformers, load_vae, open_model
+
+
+@dataclass(frozen=True)
+class Hallo3:
+    """The networks of one model; `text_encoder` loads the prompt's, which few need.
+
+    `tiles` a side are decoded one after the other; the denoiser sees `rows` at once, 2 being both
+    branches of guidance.
+    """
+
+    denoiser: Denoiser
+    reference_network: ReferenceNetwork
+    audio_projector: AudioProjector
+    vae: AutoencoderKLCogVideoX
+    speech_encoder: Wav2Vec2Model
+    text_encoder: Callable[[], TextEncoder]
+    placement: Placement = field(default_factory=Placement)
+    tiles: int = 1
+    rows: int = 1
+
+    @property
+    def config(self) -> Hallo3Config:
+        return self.denoiser.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.placement.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.denoiser.embed.position.dtype
+
+    def working(self, *networks: nn.Module) -> AbstractContextManager:
+        """Have networks on the device for a while, if they do not stay there."""
+        return self.placement.working(*networks)
+
+    def to(self, dtype: torch.dtype) -> "Hallo3":
+        """All but the speech encoder as `dtype`."""
+        for network in (self.denoiser, self.reference_network, self.audio_projector, self.vae):
+            nn.Module.to(network, dtype)  # past diffusers' own, which warns of an empty list
+        return self
+
+    def placed(self, device: torch.device, plan: MemoryPlan | None = None) -> "Hallo3":
+        """The model on a device, all of it or as planned."""
+        placement = Placement(device, plan is not None and plan.in_turn)
+        for network, stage in ((self.denoiser, "sampling"), (self.reference_network, "portrait")):
+            placement.add(network, network.layers[: plan.streamed(stage)] if plan else ())
+        for network in (self.audio_projector, self.vae, self.speech_encoder):
+            placement.add(network)
+        tiles, rows = (plan.tiles, plan.rows) if plan else (1, 1)
+        return replace(self, placement=placement, tiles=tiles, rows=rows)
+
+    @classmethod
+    def from_folder(cls, path: Path, dtype: torch.dtype = torch.float32) -> "Hallo3":
+        """The model in a folder laid out like the published download, or around its weights file.
+
+        Raises `InputError` for a file that is missing or is not what it should be.
+        """
+        files, opened = open_model(path)
+        transformers = fill_transformers(opened, dtype, files.transformers)
+        speech_encoder = load_speech_encoder(files.speech_encoder)
+        wanted, found = transformers[0].config.audio_channels, speech_encoder.config.hidden_size
+        if found != wanted:
+            raise InputError(
+                f"The speech encoder in {files.speech_encoder} has {found} channels and the "
+                f"model takes {wanted}: put wav2vec2-base-960h there."
+            )
+        return cls(
+            *transformers,
+            load_vae(files.vae, dtype),
+            speech_encoder,
+            lambda: TextEncoder.load(files.text_encoder, dtype, transformers[0].config.text_width),
+        )
+
+
+def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) -> MemoryPlan:
+    """The memory plan of the model at `path`, or of the released one (None); see `plan_memory`.
+
+    Weights in fp8 stay so, whatever `kind`, and the work is done in the numbers of `kind`.
+    """
+    if path is None:
+        config = Hallo3Config()
+        with torch.device("meta"):
+            autoencoder = vae.autoencoder(**vae.RELEASED)
+        return plan_memory(config, autoencoder, kind, free, offload)
+    files, (weights, config, layouts) = open_model(path)
+    autoencoder, _ = vae_layout(read_weights(files.vae), files.vae)
+    scaled = any(f"{theirs}_scale" in weights for theirs in layouts[0].values())
+    size = WEIGHTS[kind][1]
+    return plan_memory(config, autoencoder, "fp8" if scaled else kind, free, offload, size)

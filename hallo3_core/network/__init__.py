@@ -1,0 +1,1 @@
+"""What the model computes: the denoiser, the reference network and the projectors."""

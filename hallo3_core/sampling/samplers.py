@@ -1,0 +1,104 @@
+"""Samplers: from noise to latents, step by step."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .guidance import Predict
+from .schedule import Schedule, denoiser_alphas
+
+
+def denoised(predict: Predict, x: Tensor, timestep: Tensor, alpha: Tensor) -> Tensor:
+    """The denoised estimate, by the entry of the denoiser's table nearest to `alpha`."""
+    table = denoiser_alphas()
+    nearest = table[(table - alpha).abs().argmin()]
+    sigma = (1 - nearest**2).sqrt()
+    return nearest.float() * x - sigma.float() * predict(x, timestep)
+
+
+@dataclass(frozen=True)
+class Step:
+    """An update from `alpha` to `next_alpha`, given the denoised estimates there and before."""
+
+    x: Tensor
+    x0: Tensor
+    previous_x0: Tensor | None
+    previous_alpha: Tensor | None
+    alpha: Tensor
+    next_alpha: Tensor
+
+    @property
+    def sigma(self) -> Tensor:
+        return (1 - self.alpha**2).sqrt()
+
+    @property
+    def next_sigma(self) -> Tensor:
+        return (1 - self.next_alpha**2).sqrt()
+
+    @property
+    def decay(self) -> Tensor:
+        """exp(-h), where h is the step in log SNR / 2; zero when starting from pure noise."""
+        return self.alpha * self.next_sigma / (self.sigma * self.next_alpha)
+
+    def extrapolated(self) -> Tensor:
+        """The denoised estimate in the middle of the step, from this one and the one before."""
+        if self.previous_x0 is None or self.previous_alpha == 0:
+            return self.x0
+        step = _log_snr(self.next_alpha) - _log_snr(self.alpha)
+        last_step = _log_snr(self.alpha) - _log_snr(self.previous_alpha)
+        ratio = (step / (2 * last_step)).float()
+        return self.x0 + ratio * (self.x0 - self.previous_x0)
+
+
+def _log_snr(alpha: Tensor) -> Tensor:
+    return torch.log(alpha / (1 - alpha**2).sqrt())
+
+
+def ddim(step: Step, noise: Callable[[], Tensor]) -> Tensor:
+    """First-order deterministic step. Draws nothing."""
+    return _exponential_step(step, step.x0)
+
+
+def dpmpp_2m(step: Step, noise: Callable[[], Tensor]) -> Tensor:
+    """DPM-Solver++(2M), second-order deterministic (arXiv 2211.01095). Draws nothing."""
+    return _exponential_step(step, step.extrapolated())
+
+
+def sde_dpmpp_2m(step: Step, noise: Callable[[], Tensor]) -> Tensor:
+    """SDE-DPM-Solver++(2M), the published sampler (arXiv 2211.01095). Draws once."""
+    kept = step.decay**2
+    x = (step.next_sigma / step.sigma * step.decay).float() * step.x
+    x = x + (step.next_alpha * (1 - kept)).float() * step.extrapolated()
+    return x + (step.next_sigma * (1 - kept).sqrt()).float() * noise().to(x)
+
+
+def _exponential_step(step: Step, x0: Tensor) -> Tensor:
+    x = (step.next_sigma / step.sigma).float() * step.x
+    return x + (step.next_alpha * (1 - step.decay)).float() * x0
+
+
+SAMPLERS = {"sde-dpm++2m": sde_dpmpp_2m, "dpm++2m": dpmpp_2m, "ddim": ddim}
+
+
+def sample(
+    predict: Predict,
+    x: Tensor,
+    schedule: Schedule,
+    sampler: Callable[[Step, Callable[[], Tensor]], Tensor],
+    noise: Callable[[], Tensor],
+) -> Iterator[Tensor]:
+    """Denoise `x` (float32), yielding the denoised estimate of every step; the last is the result.
+
+    `noise` draws standard normal numbers of the shape of `x`.
+    """
+    alphas = schedule.alphas
+    x0 = previous_alpha = None
+    for i, timestep in enumerate(schedule.timesteps):
+        previous_x0, x0 = x0, denoised(predict, x, timestep, alphas[i])
+        yield x0
+        if i + 1 < len(schedule.timesteps):
+            step = Step(x, x0, previous_x0, previous_alpha, alphas[i], alphas[i + 1])
+            x = sampler(step, noise)
+            previous_alpha = alphas[i]

@@ -1,0 +1,1 @@
+"""A sound to a Speech."""

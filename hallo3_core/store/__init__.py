@@ -1,0 +1,1 @@
+"""Finished segments, kept on disk."""
