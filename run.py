@@ -12,8 +12,6 @@ import os
 import subprocess
 import sys
 import venv
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -33,7 +31,7 @@ ON_A_CARD = [
     f"tests/card/test_card{part}.py" for part in ("", "_core", "_core_faults", "_core_inputs")
 ]
 """The rest of the folder, ComfyUI and training on a card, is run by hand (CONTRIBUTING.md)."""
-GROUPS = ("tests/core",), ("tests/host", "tests/training"), ON_A_CARD
+GROUPS = ("tests/core", "tests/host", "tests/training"), ON_A_CARD
 """Tests that share a process; those on a card make a kind of device, and are alone."""
 NO_TESTS = 5
 """How pytest ends where the options leave no test of a group."""
@@ -95,29 +93,11 @@ def test(options: list[str]) -> int:
     if find_comfyui() is None:
         clone_comfyui()
     python = environment("test")
-    style = (["check", "."], ["format", "--check", "."])
-    status = [subprocess.run([python, "-m", "ruff", *what], cwd=ROOT).returncode for what in style]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        status += pool.map(partial(test_group, python, options), GROUPS)
-    return max(status)
-
-
-def test_group(python: Path, options: list[str], places: tuple[str, ...]) -> int:
-    """Run the tests in some places; what they print is shown when they are done.
-
-    Groups run side by side, one for each core, so each computes in one thread.
-    """
-    command = [python, "-m", "pytest", *places, *options]
-    ran = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    print(ran.stdout, flush=True)
-    return 0 if ran.returncode == NO_TESTS else ran.returncode
+    style = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
+    tests = (["pytest", *places, *options] for places in GROUPS)
+    checks = ([python, "-m", *words] for words in (*style, *tests))
+    status = [subprocess.run(check, cwd=ROOT).returncode for check in checks]
+    return max(0 if code == NO_TESTS else code for code in status)
 
 
 def main() -> int:
