@@ -1,7 +1,7 @@
-"""What the memory plan says, and what a video takes at full size: `python -m benchmarks.full_size`.
+"""Compares the memory plan with a video at full size: `python -m benchmarks.full_size`.
 
-The whole job of the released model goes through the core on a card that is not there
-(`fake_card`), in each way that the plan knows. Prints a table in Markdown.
+The core does the whole job of the released model on a simulated card (`fake_card`), in each way
+that the plan knows. The script prints a table in Markdown.
 """
 
 import argparse
@@ -34,21 +34,21 @@ from hallo3_core.speech.encode import LONGEST_PASS, Speech, encode_speech
 from .fake_card import CARD, FakeCard, fill
 
 DTYPES = {"bf16": torch.bfloat16, "fp8": torch.bfloat16, "fp32": torch.float32}
-"""Of the work that is done with weights of a kind."""
+"""The dtype of the work, by the kind of the weights."""
 STEPS = 3
-"""After which a sampler has all that it ever keeps."""
+"""After this many steps, a sampler holds all the tensors that it ever holds."""
 LONGEST_SPEECH = LONGEST_PASS // SEGMENT_FRAMES * SEGMENT_FRAMES * SAMPLE_RATE // FPS
-"""Samples of the longest that is encoded in one pass."""
+"""Samples of the longest speech that is encoded in one pass."""
 
 
 class Card(Protocol):
     def stage(self, name: str) -> AbstractContextManager:
-        """Note the most bytes that are on the card in a part of the work."""
+        """Record the peak bytes of a part of the work."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """How the networks share a card: all stay, or in turn as a card of so many GB asks for."""
+    """How the networks share a card: all stay, or in turn as on a card of `card` GB."""
 
     in_turn: bool
     rows: int
@@ -67,7 +67,7 @@ WAYS = (
 
 
 def make_model(config: Hallo3Config, kind: str, sizes: dict = vae.RELEASED) -> Hallo3:
-    """Networks with weights of a kind, which are not there yet; `sizes` are the autoencoder's."""
+    """Networks for weights of a `kind`, still without weights. `sizes` are the autoencoder's."""
     with torch.device("meta"):
         networks = (
             *(network(config) for network in (Denoiser, ReferenceNetwork, AudioProjector)),
@@ -86,7 +86,7 @@ def all_networks(model: Hallo3) -> tuple[nn.Module, ...]:
 
 
 def keep_in_fp8(network: nn.Module) -> None:
-    """The matrices of layers, as `convert` makes them."""
+    """Convert the matrices of layers to fp8, as `convert` does."""
     for name, module in [*network.named_modules()]:
         if isinstance(module, nn.Linear) and re.match(r"layers\.", name):
             scaled = ScaledLinear(module.in_features, module.out_features, bias=True)
@@ -104,7 +104,7 @@ def plan_of(model: Hallo3, kind: str, way: Way) -> MemoryPlan:
 
 @contextmanager
 def stages_noted(card: Card, model: Hallo3) -> Iterator[None]:
-    """The card notes the stages of networks that have one each."""
+    """Record the stages of networks that belong to one stage."""
     stages = {
         model.reference_network: "portrait",
         model.speech_encoder: "speech",
@@ -124,7 +124,7 @@ def stages_noted(card: Card, model: Hallo3) -> Iterator[None]:
 
 @contextmanager
 def on_card(model: Hallo3, plan: MemoryPlan) -> Iterator[tuple[FakeCard, Hallo3]]:
-    """A card, and a model placed as planned on it; the stages of its networks are noted."""
+    """A card, and a model placed on it by the plan. The stages of its networks are recorded."""
     with FakeCard() as card, torch.no_grad(), stages_noted(card, model):
         for network in all_networks(model):
             fill(network)
@@ -132,7 +132,7 @@ def on_card(model: Hallo3, plan: MemoryPlan) -> Iterator[tuple[FakeCard, Hallo3]
 
 
 def encode(model: Hallo3, samples: int) -> tuple[Identity, Speech]:
-    """A portrait, and a speech of so many samples."""
+    """Encode a portrait, and a speech of this many samples."""
     picture = torch.zeros(1, 3, *model.config.canvas)
     networks = model.vae, model.reference_network
     with model.working(*networks):
@@ -149,9 +149,9 @@ def animator_of(model: Hallo3, identity: Identity, speech: Speech) -> ModelAnima
 def make_segment(
     card: Card, model: Hallo3, samples: int = LONGEST_SPEECH, decoded: bool = True
 ) -> None:
-    """All that a segment takes, on a card that notes the stages.
+    """Do all the work of one segment, on a card that records the stages.
 
-    One that is not `decoded` ends with its latents.
+    If not `decoded`, it ends with the latents.
     """
     identity, speech = encode(model, samples)
     animator = animator_of(model, identity, speech)
@@ -164,20 +164,20 @@ def make_segment(
 
 
 def count(model: Hallo3, plan: MemoryPlan, decoded: bool = True) -> dict[str, int]:
-    """The most bytes on the card in each stage of a segment and of what comes before it."""
+    """The peak bytes on the card in each stage of a segment and of the work before it."""
     with on_card(model, plan) as (card, placed):
         make_segment(card, placed, decoded=decoded)
     return card.stages
 
 
 def without_weights(plan: MemoryPlan, stage: Stage, counted: float) -> float:
-    """The ratio of what is planned and counted beside the weights on the card."""
+    """The planned bytes divided by the counted bytes, without the weights on the card."""
     work = stage.work + (0 if plan.in_turn else stage.kept)
     return work / (counted - (plan.peak(stage) - work))
 
 
 def in_words(plan: MemoryPlan, stage: Stage) -> str:
-    """The way in which a stage is done."""
+    """The way of a stage, in words."""
     words = ["in turn" if plan.in_turn else "all stay"]
     if stage.streamed:
         words.append(f"{stage.streamed} layers one by one")
@@ -189,7 +189,7 @@ def in_words(plan: MemoryPlan, stage: Stage) -> str:
 
 
 def rows_of(config: Hallo3Config, kind: str) -> Iterator[tuple[str, str]]:
-    """Stages and lines of the table, for each way of a stage that differs from those before."""
+    """The stages and the lines of the table. A way of a stage is listed only once."""
     told = set()
     for way in WAYS:
         model = make_model(config, kind)

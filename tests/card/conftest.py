@@ -1,4 +1,4 @@
-"""Everything here runs on pretended graphics cards, in a process of its own."""
+"""All tests here run on pretended graphics cards, in a process of their own."""
 
 import importlib
 import shutil
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory) -> Host:
-    """A ComfyUI that works on the first card."""
+    """A ComfyUI on the first card."""
     comfyui = find_comfyui()
     if comfyui is None:
         pytest.skip("no ComfyUI: set COMFYUI_PATH")
@@ -48,7 +48,7 @@ def direct(host) -> Direct:
 
 @pytest.fixture(scope="module")
 def float32(host) -> None:
-    """Networks are loaded so meanwhile; what was loaded before is not taken for them."""
+    """Networks are loaded in float32 in this module. Networks loaded before are not reused."""
     host.executor.reset()
     with pytest.MonkeyPatch.context() as patch:
         load_as_float32(patch)
@@ -63,7 +63,7 @@ def load_as_float32(patch: pytest.MonkeyPatch) -> None:
 
 
 def npu_host(comfyui: Path, base: Path, **flags) -> Host:
-    """A ComfyUI, started with the flags that are named as in `comfy.cli_args`."""
+    """A ComfyUI started with these flags. They have the names of `comfy.cli_args`."""
     sys.path.insert(0, str(comfyui))
     with npu.found_by_comfyui():
         vars(importlib.import_module("comfy.cli_args").args).update(flags)
@@ -73,7 +73,7 @@ def npu_host(comfyui: Path, base: Path, **flags) -> Host:
 
 @pytest.fixture(autouse=True)
 def clean_cards():
-    """A test may leave a limit, and a rotary table that is kept for the next call."""
+    """Remove what a test may leave: a memory limit, and a rotary table kept for the next call."""
     yield
     rotary_table.cache_clear()
     for card in range(npu.accelerator().CARDS):

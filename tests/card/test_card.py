@@ -1,4 +1,4 @@
-"""The pretended cards themselves: what they refuse, what they count, when they copy."""
+"""The pretended cards: what they refuse, what they count, and when they copy."""
 
 import npu
 import pytest
@@ -14,7 +14,8 @@ def test_two_devices_do_not_mix():
     here, there = torch.ones(4), torch.ones(4, device=CARD)
     other = torch.ones(4, device="npu:1")
     images, kernel = torch.ones(1, 3, 8, 8, device=CARD), torch.ones(2, 3, 3, 3)
-    assert (there + torch.tensor(2.0)).sum().item() == 12  # a number is no tensor on a device
+    # a tensor without dimensions counts as a number
+    assert (there + torch.tensor(2.0)).sum().item() == 12
     for mixed in (
         lambda: there + here,
         lambda: there + other,
@@ -65,7 +66,7 @@ def test_a_copy_on_a_side_stream_is_there_when_somebody_has_waited():
 
 
 def test_a_part_of_a_tensor_is_changed_in_its_place():
-    """Such as a frame of a video, which lies between those of other channels."""
+    """For example a frame of a video. In memory it lies between frames of other channels."""
     there, frame = torch.ones(1, 2, 3, 2, device=CARD), torch.full((1, 2, 2), 3.0, device=CARD)
     there[:, :, 1] *= frame
     assert there.cpu()[:, :, 1].eq(3).all()

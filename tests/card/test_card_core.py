@@ -1,6 +1,6 @@
-"""`animate` on a card, by the command line: the numbers of the CPU, in every way there is.
+"""`animate` on a card, by the command line. It computes the numbers of the CPU in every way.
 
-The model is small and lies in files. Latents, motion and last frames are read from the store.
+The model is small and is read from files. Latents, motion and last frames are read from the store.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,10 @@ from hallo3_core.store.segment_store import SegmentStore
 from small_model import changed, save_model
 
 SHORT, LONG = 0.3, 2.1
-"""Seconds of speech, of one segment and of two."""
+"""Seconds of speech: one segment, and two segments."""
 MIB = 2**20
 Made = dict[str, Tensor]
-"""What a segment left in the store."""
+"""The tensors that a segment leaves in the store."""
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,10 @@ Animate = Callable[..., list[Made]]
 
 @pytest.fixture(scope="module")
 def animate(model, speech, tmp_path_factory) -> Animate:
-    """Segments by the command line, as they are in a store that is new unless one is given.
+    """Make segments by the command line, and return them as they are in the store.
 
-    Without a file by the built-in model. The plan is changed as `change` says.
+    A new store is used unless one is given. Without a file, the built-in model is used. `change`
+    changes fields of the plan.
     """
 
     def run(
@@ -87,12 +88,12 @@ def animate(model, speech, tmp_path_factory) -> Animate:
 
 @pytest.fixture(scope="module")
 def expected(animate) -> list[Made]:
-    """On the CPU in float32."""
+    """The segments of the CPU, in float32."""
     return animate("--dtype", "float32", device="cpu")
 
 
 def farthest(found: list[Made], expected: list[Made]) -> float:
-    """The largest error of all numbers that a segment leaves, by their standard deviation."""
+    """The largest error of all numbers of a segment, relative to their standard deviation."""
     assert len(found) == len(expected)
     errors = []
     for one, other in zip(found, expected, strict=True):
@@ -132,7 +133,7 @@ def test_the_built_in_model(animate):
 
 @torch.no_grad()
 def test_decoded_in_tiles():
-    """As they are where the memory of the card does not do for the whole."""
+    """This happens if the card has too little memory to decode the whole picture."""
     autoencoder = builtin.load().vae
     latents = torch.randn(1, 16, 3, 8, 12, generator=torch.Generator().manual_seed(1))
     whole, tiled = (decode_images(autoencoder, latents, 9, tiles) for tiles in (1, 2))
@@ -163,7 +164,7 @@ def test_bfloat16_is_chosen():
 
 @pytest.fixture(scope="module")
 def scaled(model, tmp_path_factory) -> Path:
-    """The denoiser in fp8, its companions beside it and the other networks around it."""
+    """The denoiser in fp8, with its companions and the other networks in the same folder."""
     source, folder = model / TRANSFORMER_FILE, tmp_path_factory.mktemp("scaled")
     for file in (source, model / "cogvideox-5b-i2v-sat/vae/3d-vae.pt"):
         kind = "fp8_e4m3fn" if file == source else "bf16"
@@ -176,7 +177,7 @@ def scaled(model, tmp_path_factory) -> Path:
 
 
 def test_matrices_in_fp8(animate, scaled):
-    """One of two layers stays, the other comes with its scales."""
+    """One of two layers stays on the card. The other is streamed together with its scales."""
     words, change = ("--dtype", "float32"), {"in_turn": True, "streamed": 1}
     found = animate(*words, file=scaled, change=change)
     assert farthest(found, animate(*words, device="cpu", file=scaled)) < 1e-4
@@ -190,7 +191,7 @@ def test_a_prompt(animate, expected):
 
 
 def test_a_card_with_room_for_one_network_at_a_time(animate, expected, model):
-    """The plan says so from what is free, and the work keeps to it."""
+    """The plan follows from the free memory, and the work stays within the plan."""
     together = animate_command.plan_for(model, "fp32", 8 * GB)
     apart = changed(together, in_turn=True)
     assert not together.in_turn
@@ -232,11 +233,14 @@ def test_without_a_store(animate, tmp_path, capsys):
             "_sample",
             "to sample segment 0: close other programs, use fp8 weights, or use --device cpu.",
         ),
-        ("decode", "to decode segment 0: .* Start again, and it is decoded without sampling."),
+        (
+            "decode",
+            "to decode segment 0: .* Start again: the segment is then decoded without sampling.",
+        ),
     ],
 )
 def test_out_of_memory_is_one_sentence(animate, monkeypatch, work, says):
-    """Where another program takes what the plan found free."""
+    """Another program takes the memory that was free when the plan was made."""
     do = getattr(ModelAnimator, work)
 
     def in_little_memory(*arguments):

@@ -1,4 +1,4 @@
-"""What is forgotten for a card is found on the pretended one: a device, a move, a wait."""
+"""The pretended card finds what was forgotten for a card: a device, a move, a wait."""
 
 from contextlib import suppress
 from copy import deepcopy
@@ -33,7 +33,7 @@ def identity(recorded_model) -> Identity:
 
 @pytest.fixture
 def animator(recorded_model, identity):
-    """Makes a segment of noise that is heard, on the card."""
+    """Makes a segment on the card. Its speech is noise."""
     numbers = torch.Generator().manual_seed(2)
     speech = Speech(torch.randn(49, 12, recorded_model.config.audio_channels, generator=numbers), 9)
 
@@ -49,9 +49,9 @@ def sampled(animator: ModelAnimator) -> torch.Tensor:
     return animator.sample(0, animator.identity.motion).cpu()
 
 
-def test_a_tensor_that_is_made_without_a_device(animator):
+def test_a_tensor_that_stays_in_main_memory(animator, monkeypatch):
     maker = animator()
-    maker.options = {"dtype": torch.float32}
+    monkeypatch.setattr(maker, "to_device", lambda tensor: tensor)
     with pytest.raises(RuntimeError, match=TWO_DEVICES):
         sampled(maker)
 
@@ -64,7 +64,7 @@ def test_keys_and_values_that_are_not_brought(animator, monkeypatch):
 
 
 def test_a_network_that_is_not_brought(animator):
-    """Its weights rest in main memory, as with other networks in turn."""
+    """Its weights stay in main memory, like other networks that take turns."""
     maker = animator(in_turn=True)
     with pytest.raises(RuntimeError, match=TWO_DEVICES):
         maker.model.vae.encode(torch.zeros(1, 3, 1, 32, 48, device=CARD))
@@ -82,7 +82,7 @@ LAYERS_ONE_BY_ONE = {"in_turn": True, "rows": 1, "streamed": 2}
 
 
 def test_layers_that_come_on_a_side_stream(animator):
-    """The same numbers, in less of the card's memory."""
+    """The numbers are the same, and less memory of the card is used."""
     with npu.peak() as whole:
         expected = sampled(animator(in_turn=True, rows=1))
     with npu.peak() as streamed:
@@ -93,7 +93,7 @@ def test_layers_that_come_on_a_side_stream(animator):
 
 
 class Careless(Buffer):
-    """A buffer that nobody waits for on the device."""
+    """A buffer on which the device never waits."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -104,9 +104,9 @@ class Careless(Buffer):
 
 
 def test_a_wait_that_is_forgotten(animator, monkeypatch):
-    """A matrix is used before it has arrived."""
+    """A matrix is used before its copy has ended."""
     expected = sampled(animator(**LAYERS_ONE_BY_ONE))
     monkeypatch.setattr(streaming, "Buffer", Careless)
-    with suppress(InputError):  # what was in that memory before may be no number at all
+    with suppress(InputError):  # the old content of that memory may be NaN
         found = sampled(animator(**LAYERS_ONE_BY_ONE))
         assert not (found - expected).abs().max() < 0.1

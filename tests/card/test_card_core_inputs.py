@@ -1,6 +1,6 @@
-"""Pictures, masks and sounds that come from a card, in half precision; recorded numbers; measures.
+"""Inputs from a card in half precision (pictures, masks, sounds), recorded numbers and measures.
 
-The rest of the core sees them on the CPU.
+The rest of the core gets the inputs on the CPU.
 """
 
 import sys
@@ -40,7 +40,7 @@ CHECKS = (
 
 @torch.no_grad()
 def test_what_was_recorded():
-    """From the published program, in float32."""
+    """The numbers of the published program, in float32."""
     model = parity.load_model(parity.FIXTURES, torch.float32, CARD)
     for check in CHECKS:
         for _, name, ours, recorded in check(parity.FIXTURES, model):
@@ -65,7 +65,7 @@ def test_images_and_masks(dtype, within):
 
 
 def test_portraits_in_half_precision(recorded_model):
-    """They are encoded as the same numbers on the CPU are."""
+    """They give the same Identity as the same numbers on the CPU."""
     image = numbers(3, 60, 90).half()
     region = box_region((20, 10, 50, 40), (60, 90))
     networks = recorded_model.vae, recorded_model.reference_network
@@ -77,7 +77,7 @@ def test_portraits_in_half_precision(recorded_model):
 
 
 def test_faces(tmp_path):
-    """They are where they are in float32 on the CPU."""
+    """The faces are at the same places as in float32 on the CPU."""
     picture, other = astronaut(), astronaut().half().to(CARD)
     (face,) = find_frontal_faces(picture)
     assert overlap(find_frontal_faces(other)[0].box, face.box) > 0.99
@@ -89,7 +89,7 @@ def test_faces(tmp_path):
 
 
 def test_vocals(tmp_path):
-    """Of a song that another node left on the card; onnxruntime works on the CPU."""
+    """Another node left the song on the card. onnxruntime works on the CPU."""
     isolate = VocalIsolator(mdx_net(tmp_path / "identity.onnx", bins=1024, frames=64))
     song = numbers(2, 30_000) - 0.5
     waveform, rate = read_audio(
@@ -100,7 +100,7 @@ def test_vocals(tmp_path):
 
 
 def test_a_mesh_sees_pictures_on_the_cpu():
-    """MediaPipe knows nothing of cards."""
+    """MediaPipe does not support cards."""
     points = np.random.default_rng(0).uniform(20, 80, (478, 2))
 
     def mesh(picture: Tensor) -> np.ndarray:
@@ -144,7 +144,7 @@ class Eyes(nn.Module):
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> Path:
-    """A second of a drawing that speaks."""
+    """One second of a drawing that speaks."""
     made, folder = clip("test", 0, (64, 96), 25), tmp_path_factory.mktemp("video")
     sound = Sound(torch.from_numpy(made.waveform)[None], 16_000)
     with VideoWriter(folder / "clip.mp4", 64, 96, sound) as writer:

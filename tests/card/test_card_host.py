@@ -1,4 +1,4 @@
-"""ComfyUI on a card: the numbers of the CPU, and nothing stays behind."""
+"""ComfyUI on a card computes the numbers of the CPU, and leaves nothing on the card."""
 
 import copy
 import gc
@@ -11,7 +11,7 @@ import npu
 import numpy as np
 import pytest
 import torch
-from comfyui import Host, Out, Parts, build
+from comfyui import Host, Out, Parts, build, switch_previews_on
 from direct import Direct, change, loading, strong_lora
 from test_animate_portrait import animated, animator_of, quick_pictures
 from test_segments import core_segments, sample
@@ -30,7 +30,7 @@ SECONDS, STEPS = 0.4, 2
 
 @pytest.fixture(scope="module")
 def expected(host) -> Segment:
-    """A segment of ten frames by the core, on the CPU."""
+    """A segment of ten frames, made by the core on the CPU."""
     [segment] = core_segments(host, SECONDS, STEPS)
     return segment
 
@@ -45,14 +45,14 @@ def management():
 
 
 def kept() -> list[int]:
-    """How many keys and values the denoisers have that are loaded."""
+    """The number of keys and values that each loaded denoiser keeps."""
     networks = [entry.model.model for entry in management().current_loaded_models]
     denoisers = [getattr(network, "diffusion_model", None) for network in networks]
     return [len(denoiser.kept) for denoiser in denoisers if denoiser]
 
 
 class Watch:
-    """What ComfyUI's progress bar is told; presses Cancel, once, after a number of steps."""
+    """Records the calls of ComfyUI's progress bar. Presses Cancel once, after a number of steps."""
 
     def __init__(self, host: Host, cancel_after: int):
         self.host, self.cancel_after = host, cancel_after
@@ -71,10 +71,7 @@ class Watch:
 
 @pytest.fixture
 def watch(host, monkeypatch):
-    latent_preview = importlib.import_module("latent_preview")
-    method = importlib.import_module("comfy.cli_args").LatentPreviewMethod.Auto
-    monkeypatch.setattr(latent_preview, "default_preview_method", method)
-    monkeypatch.setattr(latent_preview.args, "preview_method", method)
+    switch_previews_on(monkeypatch)
     hook = importlib.import_module("comfy.utils").set_progress_bar_global_hook
     watch = Watch(host, cancel_after=3)
     hook(watch)
@@ -84,9 +81,9 @@ def watch(host, monkeypatch):
 
 @pytest.fixture
 def clip(host, monkeypatch) -> list[Segment]:
-    """Two segments by the core, of pictures that take no time, which the nodes then have as well.
+    """Two segments made by the core. The second has three frames.
 
-    The second one has three frames.
+    Quick pictures replace decoding, in the core and in the nodes.
     """
 
     def decode(vae, latents: torch.Tensor, count: int, tiles: int) -> torch.Tensor:
@@ -101,7 +98,10 @@ def clip(host, monkeypatch) -> list[Segment]:
 
 
 def test_animate_portrait_is_interrupted_and_goes_on(host, clip, watch):
-    """Between the steps of the second segment; the first one is not sampled again."""
+    """It is interrupted between steps of the second segment.
+
+    The first segment is not sampled again.
+    """
     parts = build(seconds=2.0)
     parts.graph.keep(parts.model)
     parts.graph.keep(animated(parts, STEPS))
@@ -121,7 +121,7 @@ def test_animate_portrait_is_interrupted_and_goes_on(host, clip, watch):
 
 @pytest.fixture(scope="module")
 def sampled(host) -> tuple[Parts, Out]:
-    """A graph and its LATENT."""
+    """A graph, and its LATENT."""
     parts = build(SECONDS)
     return parts, sample(parts, 0, steps=STEPS)
 
@@ -159,7 +159,7 @@ def test_a_latent_is_saved_and_free_leaves_nothing_on_the_card(host, sampled):
 
 
 def free(host: Host) -> None:
-    """What the server does on /free."""
+    """Do what the server does on /free."""
     management().unload_all_models()
     host.executor.reset()
     gc.collect()
@@ -203,12 +203,12 @@ def test_a_prompt_and_a_lora(host, direct, on_cpu, plain):
 
 @pytest.fixture(scope="module")
 def latents(expected) -> torch.Tensor:
-    """A part of a segment, 9 frames of 64 x 96 pixels."""
+    """The latents of a part of a segment: 9 frames of 64 x 96 pixels."""
     return (expected.latents / LATENT_SCALE)[:, :, :3, :8, :12]
 
 
 def test_the_stock_vae_nodes(host, direct, latents):
-    """Whole and in tiles, as on the CPU."""
+    """They give the same as on the CPU, with and without tiles."""
     nodes, tiles = host.nodes, {"tile_size": 64, "overlap": 16}
     tiles |= {"temporal_size": 64, "temporal_overlap": 8}
     on_the_cpu = copy.copy(direct.vae)
@@ -237,7 +237,7 @@ def test_the_stock_vae_nodes(host, direct, latents):
     ("state", "least", "most"), [("LOW_VRAM", 0.3, 0.7), ("NO_VRAM", 0, 0), ("HIGH_VRAM", 1, 1)]
 )
 def test_a_state_of_the_memory(host, direct, plain, monkeypatch, state, least, most):
-    """As by --lowvram on a card with room for a half of the MODEL, --novram and --highvram."""
+    """--lowvram on a card with memory for half of the MODEL, --novram, and --highvram."""
     monkeypatch.setattr(management(), "vram_state", management().VRAMState[state])
     management().unload_all_models()
     model, _ = loading(host).load_dit(None, torch.float32)
@@ -250,7 +250,7 @@ def test_a_state_of_the_memory(host, direct, plain, monkeypatch, state, least, m
 
 
 def first_segment(direct: Direct, model) -> torch.Tensor:
-    """With the audio projector of the MODEL itself."""
+    """The first segment, with the audio projector of the MODEL itself."""
     given = {"identity": direct.identity, "speech": direct.speech, "segment_index": 0}
     positive = direct.node("Hallo3SegmentConditioning", model=model, **given)
     return direct.sample(model, positive=positive, steps=1, guidance=1.0).cpu()
@@ -265,7 +265,7 @@ def test_weights_of_every_dtype(host, direct, plain, dtype, most):
 
 @pytest.mark.parametrize(("dtype", "most"), [("bf16", 1e-3), ("fp8_e4m3fn", 0.1)])
 def test_converted_files(host, direct, plain, tmp_path, dtype, most):
-    """By `convert`, of a checkpoint like the published one."""
+    """`convert` makes them from a checkpoint like the published one."""
     model, source = direct.model.model, tmp_path / "mp_rank_00_model_states.pt"
     state = model.diffusion_model.state_dict()
     weights = model.model_config.process_unet_state_dict_for_saving(state)

@@ -1,4 +1,4 @@
-"""Memory that runs out in each stage: what is said, what is kept, and that the next try works."""
+"""Memory runs out in each stage of ComfyUI: the error, what is kept, and the second try."""
 
 import gc
 import sys
@@ -16,9 +16,9 @@ from comfyui import Graph, Host, HostError, build
 from benchmarks.sizes import make_small_model
 
 SECONDS = 1.96
-"""Two segments: 47 frames, and 2."""
+"""Two segments: 47 frames and 2 frames."""
 PART = int(1.1 * 2**30)
-"""Bytes of a card of which ComfyUI leaves nothing to weights."""
+"""Bytes of a card on which ComfyUI leaves no memory for weights."""
 
 SMALLER = "use fp8 weights or start ComfyUI with --lowvram"
 ON_CPU = "or start ComfyUI with --cpu-vae"
@@ -33,10 +33,10 @@ ENCODER, DECODER, DENOISER = "CogVideoXEncoder3D", "CogVideoXDecoder3D", "HostDe
 
 @dataclass(frozen=True)
 class Case:
-    """A node that runs out of memory when it calls a network, and what it says.
+    """A node that runs out of memory when it calls a network, and its error.
 
-    Animate Portrait does so after its first segment if that is `finished`; `again` says how often
-    its second try calls the denoiser.
+    If `finished`, Animate Portrait has finished its first segment by then. `again` is the number of
+    denoiser calls of its second try.
     """
 
     node: str
@@ -64,14 +64,14 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def names(host: Host) -> dict[str, str]:
-    """A model of random weights; what nodes have computed stays for the next test."""
+    """A model of random weights. Results of nodes are kept for the next test."""
     torch.manual_seed(0)
     host.use_cache("CLASSIC")
     return make_small_model(host.base / "models")
 
 
 def graph_to(node: str, seed: int, names: dict[str, str]) -> Graph:
-    """A graph of all nodes, of which only what `node` needs is run; `seed` is that node's."""
+    """A graph of all nodes. Only what `node` needs is run. `seed` is the seed of that node."""
     seconds = SECONDS + (node == "speech") * seed / 1000
     parts = build(seconds, seed if node == "identity" else 5, **names)
     graph, seeded = parts.graph, {"seed": seed}
@@ -101,16 +101,16 @@ def graph_to(node: str, seed: int, names: dict[str, str]) -> Graph:
 
 
 def layers_of(host: Host) -> ModuleType:
-    """The core's module as the pack in this ComfyUI has it."""
+    """The module of the core that this ComfyUI's pack uses."""
     pack = host.nodes.NODE_CLASS_MAPPINGS["Hallo3LoadDiT"].__module__.removesuffix("nodes.loaders")
     return sys.modules[f"{pack}hallo3_core.network.layers"]
 
 
 @contextmanager
 def watched(network: str, full: Callable[[], bool] = lambda: False) -> Iterator[list[bool]]:
-    """For each call of a `network`, whether all its weights were on the card.
+    """Record for each call of a `network` whether all its weights were on the card.
 
-    At a call that finds it `full`, another program takes the rest of the card.
+    If `full`, another program takes the rest of the card at the call.
     """
     calls = []
 

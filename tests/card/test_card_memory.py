@@ -1,4 +1,4 @@
-"""What sampling and decoding take of a card's memory, and what is planned."""
+"""The memory that sampling and decoding need on a card, compared with the plan."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ from small_model import changed
 SMALL = replace(CONFIG, layers=2, latent_height=12, latent_width=18)
 NARROW = VAE | {"block_out_channels": (16, 32, 32, 64), "norm_num_groups": 8}
 TWO_CHUNKS = 17
-"""Frames; the second chunk, which finds the end of the first, is the peak of decoding."""
+"""Frames. The second chunk needs the end of the first, so it is the peak of decoding."""
 
 
 def random_latents(height: int, width: int) -> torch.Tensor:
@@ -38,7 +38,7 @@ def random_latents(height: int, width: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("rows", "streamed"), [(1, 1), (2, 0)])
 def test_sampling_takes_what_is_planned(rows, streamed):
-    """By a model that comes in turn, of a portrait and a speech that nobody has encoded."""
+    """The networks of the model take turns. Portrait and speech are not encoded here."""
     model = replace(make_model(SMALL, "bf16", NARROW), speech_encoder=nn.Identity())
     fill(*all_networks(model))
     motion = random_latents(SMALL.latent_height, SMALL.latent_width)

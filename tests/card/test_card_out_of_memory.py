@@ -1,4 +1,4 @@
-"""Memory that runs out in every part of the work, however the networks share the card."""
+"""Memory runs out in every part of the work, in every way in which networks share the card."""
 
 import gc
 import re
@@ -33,19 +33,20 @@ from hallo3_core.network.config import NEW_FRAMES, SAMPLE_RATE
 from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
 
 SECONDS = 2
-"""Of speech: two segments."""
+"""Seconds of speech: two segments."""
 SHARE = 0.2
-"""What there is of the memory that a network takes; decoding in the smallest tiles takes more."""
+"""The share of a network's memory that is free. Decoding in the smallest tiles needs more."""
 WAYS = {"all stay": (False, 0), "in turn": (True, 0), "streamed": (True, 1)}
-"""Whether networks are there in turn, and how many layers come one by one."""
+"""Whether networks take turns, and how many layers are streamed."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What fails in a start, where those before it have failed, too, each one a part later.
+    """The part of the work that runs out of memory in a start.
 
-    The start lacks memory when the `network` comes to work for so many `times`. It has sampled some
-    segments by then, and leaves a video of so many `frames`.
+    The parts fail one after the other, each in its own start. Memory runs out when the `network`
+    starts to work for the `times`-th time. By then, the start has sampled the segments `sampled`.
+    It leaves a video of `frames`.
     """
 
     complaint: str
@@ -55,8 +56,10 @@ class Part:
     frames: int = 0
 
 
-GO_ON = r".* Start again to go on\. What is done is in \S+/video\.unfinished\.mp4\."
-DECODED = r".* Start again, and it is decoded without sampling\. What is done is in .*"
+GO_ON = r".* Start again to continue\. The finished part is in \S+/video\.unfinished\.mp4\."
+DECODED = (
+    r".* Start again: the segment is then decoded without sampling\. The finished part is in .*"
+)
 PARTS = (
     Part(r"encode the speech: .*, or use --device cpu\.", Wav2Vec2Model),
     Part(r"encode the portrait: .*, use fp8 weights, .*\.", ReferenceNetwork),
@@ -69,10 +72,10 @@ PARTS = (
 
 
 class Starts:
-    """Starts of the command line in a folder; each writes its video `video.mp4` anew.
+    """Starts of the command line in a folder. Each start writes `video.mp4` again.
 
-    The last one has `sampled` these segments; `peaks` has what each network has ever taken beside
-    what was there.
+    `sampled` are the segments that the last start has sampled. `peaks` has the largest memory that
+    each network has ever used, without the memory used before.
     """
 
     def __init__(self, model: Hallo3, way: str, folder: Path):
@@ -83,7 +86,7 @@ class Starts:
         save_sound(speech / 10, SAMPLE_RATE, folder / "s.wav", overwrite=True)
 
     def __call__(self, lacking: Part | None = None) -> int:
-        """The exit status of a start, in which a part finds too little memory."""
+        """Start the command, and return its exit status. The part `lacking` lacks memory."""
         self.sampled, self.times, self.lacking = [], Counter(), lacking
         arguments = ["hallo3_core", "animate", "--quiet", "--overwrite", "--whole-image"]
         arguments += ["--device", npu.NAME, "--dtype", "float32", "--steps", "1"]
@@ -116,7 +119,7 @@ class Starts:
 
     @contextmanager
     def watch(self, network: type[nn.Module]) -> Iterator[None]:
-        """A network works; another program takes the memory that it lacks."""
+        """Run a network. Another program takes the memory that the network needs."""
         self.times[network] += 1
         lacking = self.lacking
         if lacking and (network, self.times[network]) == (lacking.network, lacking.times):
@@ -141,7 +144,7 @@ def plan_of(model: Hallo3, in_turn: bool, streamed: int) -> MemoryPlan:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_memory_runs_out(recorded_model, way, tmp_path, capsys, monkeypatch):
-    """In one part after the other; each start takes from the store what those before have done."""
+    """The parts fail one after the other. Each start uses the store of the earlier starts."""
     start = Starts(recorded_model, way, tmp_path)
     with monkeypatch.context() as patched:
         patched.setenv("HALLO3_STORE", str(tmp_path / "undisturbed"))

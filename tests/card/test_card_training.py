@@ -1,4 +1,4 @@
-"""Training on a card: the losses and the weights of the CPU, a stop and a start among them."""
+"""Training on a card gives the losses and the weights of the CPU, even if stopped and restarted."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ from hallo3_core.sound.sound import Sound
 from hallo3_core.speech import encode as speech
 from hallo3_core.speech.encode import encode_speech
 from hallo3_core.speech.windows import windows
-from small_model import CONFIG, save_model
+from small_model import save_model
 from training import (
     autoencoder,
     denoiser,
@@ -36,13 +36,12 @@ from training import (
     networks,
     speech_encoder,
 )
-from training.examples import Shot
 from training.loop import Settings
 from training.measure import CASES, talks
-from training.memory import empty_batch
 from training.networks import Batch, Networks
 from training.window import window_on
 from training.world.clips import clip
+from training_data import WIDE, TwoShots, autoencoder_stage, batch_with_mouths, clips_of_noise, shot
 
 SETTINGS = Settings(steps=1, rate=1e-2, matrix_rate=1e-2, warmup=1)
 CPU = torch.device("cpu")
@@ -59,7 +58,7 @@ def on(monkeypatch):
         for module in (loop, networks):
             monkeypatch.setattr(module, "HALF", half)
         monkeypatch.setattr(finetune, "COMPUTE", torch.bfloat16 if half else torch.float32)
-        # the pretended card is not one of another process
+        # other processes do not have the pretended card
         monkeypatch.setattr(examples, "DataLoader", lambda shots, **_: [*shots])
 
     return use
@@ -82,7 +81,7 @@ def clips(tmp_path_factory) -> Path:
 
 
 def tuned(run: Path, model: Path, clips: Path, **options) -> dict[str, Tensor]:
-    """The weights that fine-tuning leaves, those that a LoRA begins at zero with or all."""
+    """The weights after fine-tuning: all of them, or those of a LoRA that start at zero."""
     usual = {"stage": "speech", "steps": 2, "rate": 1.0, "batch": 1, "lora": None}
     usual |= {"unseen": None, "face_models": None}
     files = finetune.finetune(
@@ -92,7 +91,7 @@ def tuned(run: Path, model: Path, clips: Path, **options) -> dict[str, Tensor]:
 
 
 def apart(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> float:
-    """How far two trainings are apart, as a share of the way that they have gone."""
+    """The distance between two trained models, relative to how far training moved the weights."""
     assert found.keys() == expected.keys()
     way = [expected[name] - start.get(name, torch.zeros(())) for name in expected]
     between = [found[name] - expected[name] for name in expected]
@@ -103,13 +102,13 @@ def apart(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str
 
 @pytest.fixture
 def uncounted(monkeypatch):
-    """What fine-tuning takes is not counted, which takes seconds."""
+    """Skip counting the memory of fine-tuning, which takes seconds."""
     monkeypatch.setattr(finetune, "bytes_needed", lambda *_: 0)
 
 
 @pytest.mark.parametrize(("stage", "lora"), [("speech", None), ("identity", 2)])
 def test_fine_tuning(on, uncounted, tmp_path, model, clips, stage, lora):
-    """All weights of a stage, and a LoRA; the loss of clips that are not trained on is there."""
+    """All weights of a stage, and a LoRA. The loss of unseen clips is logged, too."""
     made, losses = [], []
     for device in (CPU, CARD):
         on(device)
@@ -124,7 +123,7 @@ def test_fine_tuning(on, uncounted, tmp_path, model, clips, stage, lora):
 
 
 def test_a_lora_with_products_in_bf16(on, uncounted, tmp_path, model, clips):
-    """Frozen weights are in bf16, those of the LoRA in float32."""
+    """Frozen weights are in bf16. The weights of the LoRA are in float32."""
     on(CARD, half=True)
     found = tuned(tmp_path / "half", model, clips, lora=2)
     on(CPU)
@@ -162,18 +161,9 @@ def test_a_card_that_is_too_small_for_fine_tuning(on, tmp_path, model, clips, mo
 
 @torch.no_grad()
 def test_losses_of_windows_and_of_parts(on):
-    """Of two examples with mouths at different places, and of one after the other."""
-    numbers = torch.Generator().manual_seed(0)
-    nets = Networks.empty(replace(CONFIG, latent_height=12, latent_width=18)).eval()
-    empty = empty_batch(nets, 2)
-    drawn = {
-        name: torch.randn(value.shape, generator=numbers)
-        for name, value in vars(empty).items()
-        if value.is_floating_point()
-    }
-    lips = torch.zeros(2, 12, 18)
-    lips[0, 9:11, 3:7] = lips[1, 5:6, 14:17] = 0.5
-    batch = replace(empty, **drawn | {"lips": lips}, timesteps=torch.tensor([999, 300]))
+    """Two examples have mouths at different places. They are also computed one after the other."""
+    nets = Networks.empty(WIDE).eval()
+    batch = batch_with_mouths(nets)
     made = []
     for device in (CPU, CARD):
         on(device)
@@ -186,7 +176,7 @@ def test_losses_of_windows_and_of_parts(on):
 
 
 def way_apart(on, train: Callable[[str, Settings], nn.Module]) -> float:
-    """How far trainings on the CPU and on the card are apart, as a share of their way."""
+    """The distance between training on the CPU and on the card, relative to how far it moved."""
     on(CPU)
     start = train("start", replace(SETTINGS, steps=0)).state_dict()
     expected = train("cpu", SETTINGS).state_dict()
@@ -195,14 +185,10 @@ def way_apart(on, train: Callable[[str, Settings], nn.Module]) -> float:
 
 
 def test_the_autoencoder_is_trained(on, tmp_path, monkeypatch):
-    frames = np.random.default_rng(0).integers(0, 255, (2, 9, 32, 48, 3), np.uint8)
-    boxes = np.tile(np.array([20.0, 16.0, 28.0, 24.0]), (2, 9, 1))
-    monkeypatch.setattr(autoencoder, "pictures", lambda *_: (frames, boxes))
-    kinds = ((1, 9, 32, 48),)
+    monkeypatch.setattr(autoencoder, "pictures", lambda *_: clips_of_noise())
 
     def train(name: str, settings: Settings) -> nn.Module:
-        stage = autoencoder.Stage("short", kinds, kinds, 0.5, settings, encoder=True)
-        return autoencoder.train(tmp_path / name, (stage,))
+        return autoencoder.train(tmp_path / name, (autoencoder_stage(settings),))
 
     assert way_apart(on, train) < 0.05
 
@@ -216,21 +202,8 @@ def test_the_speech_encoder_is_trained(on, tmp_path, monkeypatch):
     assert way_apart(on, lambda name, s: speech_encoder.train(tmp_path / name, s)) < 0.05
 
 
-def shot() -> Shot:
-    torch.manual_seed(1)
-    return Shot(
-        frames=torch.rand(3, 49, 32, 48) * 2 - 1,
-        portraits=torch.rand(2, 3, 32, 48) * 2 - 1,
-        regions=torch.ones(2, 32, 48),
-        waveform=torch.randn(98 * 640),
-        start=20,
-        face=torch.zeros(512),
-        lips=torch.ones(32, 48),
-    )
-
-
 def test_shots_are_encoded(on, monkeypatch):
-    """To the same numbers, with speech that is long enough to lie in a file."""
+    """The numbers are the same. The speech is long enough to be kept in a file."""
     model = builtin.load()
     vae, encoder = model.vae, model.speech_encoder
     monkeypatch.setattr(speech, "LONGEST_PASS", 10)
@@ -246,27 +219,16 @@ def test_shots_are_encoded(on, monkeypatch):
     assert (expected["speech"].float() - whole[:, 2].float()).abs().max() < 2e-3
 
 
-class Twice:
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> Shot:
-        return shot()
-
-    def title(self, index: int) -> str:
-        return f"shot {index}"
-
-
 def test_the_encoders_leave_the_card(on, tmp_path):
     model = builtin.load()
     on(CARD)
-    made = examples.prepare(tmp_path, Twice(), model.vae, model.speech_encoder)
+    made = examples.prepare(tmp_path, TwoShots("shots"), model.vae, model.speech_encoder)
     assert [file.exists() for file in made.files] == [True, True]
     assert {model.vae.device.type, model.speech_encoder.device.type} == {"cpu"}
 
 
 def test_videos_are_measured(monkeypatch):
-    """An identity and latents are encoded on the card, and bytes come from there."""
+    """An identity and latents are encoded on the card, and the bytes come from there."""
     model, (index, heard) = builtin.load().placed(CARD), next(talks(frames=NEW_FRAMES))
     grey = torch.full((NEW_FRAMES, 2, 2, 3), 0.5, device=CARD)
 
@@ -275,7 +237,7 @@ def test_videos_are_measured(monkeypatch):
         return grey
 
     def segments(model, identity, *_, **options):
-        assert {tokens.device.type for tokens in identity.features} == {"cpu"}  # where it rests
+        assert {tokens.device.type for tokens in identity.features} == {"cpu"}  # the resting place
         yield SimpleNamespace(frames=grey)
 
     monkeypatch.setattr(measure, "FRAMES", NEW_FRAMES)

@@ -1,4 +1,4 @@
-"""Two cards: each has what it uses, the numbers are those of one, and both are empty afterwards."""
+"""Two cards: each has what it uses, the numbers are those of one card, and both end up empty."""
 
 import gc
 import importlib
@@ -24,7 +24,7 @@ def plain(direct) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def nothing_stays(host):
-    """Once the models are unloaded."""
+    """Both cards are as empty as before when the models are unloaded."""
     free = importlib.import_module("comfy.model_management").unload_all_models
     free()
     gc.collect()
@@ -64,7 +64,7 @@ def test_a_model_is_made_anew(direct, plain, anew):
 
 
 class Split:
-    """MultiGPU CFG Split, and what the denoisers have kept in the middle of a run."""
+    """MultiGPU CFG Split, and the tensors that the denoisers keep during a run."""
 
     def __init__(self, direct: Direct):
         self.model = direct.patched("MultiGPU_WorkUnits", max_gpus=2)
@@ -115,7 +115,7 @@ def test_the_vae_on_the_second_card(direct):
 
 
 def test_a_segment_on_the_second_card(host, monkeypatch):
-    """MODEL and VAE, and with them the networks that run once."""
+    """MODEL and VAE are on it, and so are the networks that run once."""
     management = importlib.import_module("comfy.model_management")
     load, loaded = management.load_models_gpu, []
 
@@ -142,6 +142,7 @@ def test_a_segment_on_the_second_card(host, monkeypatch):
     host.executor.reset()
 
 
+@torch.inference_mode()
 def test_companions_are_made_anew(direct):
     companions = direct.model.model.model_config.companions
     run_once = sys.modules[type(companions).__module__].RunOnce
@@ -155,7 +156,10 @@ def test_companions_are_made_anew(direct):
 
 
 def test_a_lora_over_a_range_of_the_steps(host, direct):
-    """The first of two steps with it, on both cards, as in two runs by hand."""
+    """The LoRA is active in the first of two steps, on both cards.
+
+    Two separate runs give the same.
+    """
     euler, lora = direct.node("KSamplerSelect", sampler_name="euler"), strong_lora(host)
     sigmas, given = direct.sigmas(2), {"sampler": euler}
     strong = direct.patched("LoraLoaderModelOnly", lora_name=lora, strength_model=1.0)
@@ -172,11 +176,11 @@ def test_a_lora_over_a_range_of_the_steps(host, direct):
 
 
 def test_a_dynamic_model_is_made_anew_without_that(host, direct, plain, monkeypatch):
-    """torch.compile and hooks ask for it."""
+    """torch.compile and hooks need a model that is not dynamic."""
     dynamic = dynamic_model(host, monkeypatch)
     compiled = direct.node("TorchCompileModel", model=dynamic, backend="eager")
     assert not compiled.is_dynamic()
     assert off(direct.sample(compiled, steps=1), plain) < 1e-3
     hooks = hooked(direct, direct.positive, strong_lora(host), (0.0, 0.0))
     assert off(direct.sample(dynamic, positive=hooks, steps=1), plain) < 1e-3
-    torch.compiler.reset()  # it keeps what it has compiled
+    torch.compiler.reset()  # torch keeps compiled code

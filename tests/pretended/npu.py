@@ -1,7 +1,8 @@
 """Two pretended graphics cards, as `torch.npu`.
 
-`accelerator.cpp` says what they do. ComfyUI knows the name. Its Python module is not part of torch:
-what the pack and ComfyUI need of one is here. Memory is counted for each card and can be limited.
+`accelerator.cpp` describes what they do. ComfyUI knows the name `npu`. torch has no module
+`torch.npu`, so this file provides the parts that the pack and ComfyUI need. The memory of each card
+is counted and can be limited.
 """
 
 import sys
@@ -17,15 +18,15 @@ from torch.utils import cpp_extension
 
 NAME = "npu"
 CARD = torch.device("privateuseone", 0)
-"""The first one; torch renames the kind."""
+"""The first card. torch renames this type of device."""
 MEMORY = 8 * 2**30
-"""Of a card, in bytes, where no limit is set."""
+"""The bytes of a card without a limit."""
 UNLIMITED = 2**63 - 1
 
 
 @cache
 def accelerator() -> ModuleType:
-    """The backend, built with the C++ compiler of this machine; a minute the first time."""
+    """The backend, built with the C++ compiler of this machine. The first build takes a minute."""
     source = Path(__file__).with_name("accelerator.cpp")
     version = sha256(source.read_bytes()).hexdigest()[:12]
     return cpp_extension.load(f"hallo3_card_{version}", [source], extra_cflags=["-O1"])
@@ -39,7 +40,7 @@ def index_of(device: torch.device | str | int | None = None) -> int:
 
 
 class Npu(ModuleType):
-    """What `torch.cuda` has, as far as the pack and ComfyUI ask for it."""
+    """The functions of `torch.cuda` that the pack and ComfyUI use."""
 
     Stream, Event = torch.Stream, torch.Event
     OutOfMemoryError = torch.OutOfMemoryError
@@ -58,7 +59,7 @@ class Npu(ModuleType):
 
     @staticmethod
     def manual_seed_all(seed: int) -> None:
-        """No random numbers are drawn on these cards."""
+        """Do nothing. No random numbers are drawn on these cards."""
 
     @staticmethod
     def device_count() -> int:
@@ -118,15 +119,15 @@ class Npu(ModuleType):
 
     @staticmethod
     def empty_cache() -> None:
-        """Nothing is cached."""
+        """Do nothing. Nothing is cached."""
 
     @staticmethod
     def ipc_collect() -> None:
-        """Nothing is shared."""
+        """Do nothing. Nothing is shared."""
 
     @staticmethod
     def mem_get_info(device=None) -> tuple[int, int]:
-        """Bytes that are free on a card, and all of it."""
+        """The free bytes of a card, and all its bytes."""
         total = min(accelerator().limit(index_of(device)), MEMORY)
         return total - accelerator().live(index_of(device)), total
 
@@ -149,7 +150,7 @@ class Npu(ModuleType):
 
 
 def install() -> None:
-    """Make `npu` the only kind of card in this process; there is no way back."""
+    """Make `npu` the only type of card in this process. This cannot be undone."""
     accelerator()
     torch.version.cuda = None
     torch.utils.rename_privateuse1_backend(NAME)
@@ -160,9 +161,9 @@ def install() -> None:
 
 @contextmanager
 def found_by_comfyui() -> Iterator[None]:
-    """Let ComfyUI, which is imported meanwhile, find these cards.
+    """Let ComfyUI find these cards while it is imported inside this context.
 
-    Only meanwhile: diffusers would import from the package.
+    The module `torch_npu` exists only inside it. Otherwise diffusers would import from it.
     """
     sys.modules["torch_npu"] = ModuleType("torch_npu")
     try:
@@ -173,7 +174,7 @@ def found_by_comfyui() -> Iterator[None]:
 
 @contextmanager
 def limited(size: int, card: int = 0) -> Iterator[None]:
-    """Have a card of `size` bytes for a while."""
+    """Give a card `size` bytes inside this context."""
     accelerator().set_limit(card, size)
     try:
         yield
@@ -183,7 +184,7 @@ def limited(size: int, card: int = 0) -> Iterator[None]:
 
 @contextmanager
 def peak(card: int = 0) -> Iterator[SimpleNamespace]:
-    """The most bytes on a card in the block beside what is there at its start."""
+    """Count the peak bytes on a card inside this context, without the bytes used before."""
     found, start = SimpleNamespace(bytes=0), accelerator().live(card)
     accelerator().reset_peak(card)
     yield found
