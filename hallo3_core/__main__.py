@@ -1,4 +1,4 @@
-"""The door of the command line: `python -m hallo3_core`."""
+"""The entry point of the command line: `python -m hallo3_core`."""
 
 import sys
 

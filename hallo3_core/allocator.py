@@ -1,4 +1,4 @@
-"""Memory of the process, where glibc keeps what has been freed."""
+"""Returning freed memory to the system. Without this, glibc keeps it for the process."""
 
 import ctypes
 import sys
@@ -10,17 +10,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MIB = 2**20
 AT_WORK = {M_MMAP_THRESHOLD: 4 * MIB}
 USUAL = {M_MMAP_THRESHOLD: 32 * MIB, M_TRIM_THRESHOLD: 64 * MIB}
-"""What glibc comes to by itself in a program that frees large blocks."""
+"""The values that glibc adapts to by itself in a program that frees large blocks."""
 
 
 class SteadyMemory:
-    """Keeps the memory of work on tensors of tens of megabytes from growing with its repetition.
+    """A context in which repeated work on large tensors does not take more and more memory.
 
-    glibc keeps such blocks for reuse and fragments them. While this is entered, blocks over 4 MiB
-    go back to the system as soon as they are freed, and with it the rest of what is free when the
-    work is done. The setting is the process's: it lasts until the last of the threads that are at
-    work is done, so do not wait for anything in between. Other systems' allocators do not need
-    this.
+    glibc keeps freed blocks of tens of megabytes for reuse, and fragments them. Inside this
+    context, a block over 4 MiB goes back to the system as soon as it is freed. At the end, all
+    other free memory goes back, too. The setting holds for the whole process, until the last
+    thread has left the context, so do not wait for anything inside it. Allocators of other systems
+    do not need this.
     """
 
     def __init__(self):
@@ -48,11 +48,12 @@ steady_memory = SteadyMemory()
 
 
 def return_freed_memory() -> None:
-    """Give the system back what is free on the heap."""
+    """Return free memory of the heap to the system."""
     _call("malloc_trim", 0)
 
 
 def _call(name: str, *arguments: int) -> None:
+    """Call a function of the C library, if it has this function."""
     if sys.platform == "linux":
         function = getattr(ctypes.CDLL(None), name, None)
         if function is not None:

@@ -1,50 +1,50 @@
-"""The whole job: an Identity and a Speech become a video, one segment after the other."""
+"""The whole job: make a video from an Identity and a Speech, one segment after the other."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from functools import cached_property, partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
-from .autoencoder.motion import motion_latents
+from .autoencoder.motion import fill_segment, motion_after
 from .autoencoder.vae import MOST_TILES, TILE_UNITS, decode
 from .errors import InputError, NotEnoughMemory
 from .media.video import encode_pictures
 from .memory.device import enough_memory
 from .model.hallo3 import Hallo3
-from .network.config import AUDIO_LAYERS, AUDIO_WINDOW, LATENT_FRAMES, MOTION_FRAMES, SEGMENT_FRAMES
+from .network.config import AUDIO_LAYERS, AUDIO_WINDOW, MOTION_FRAMES, SEGMENT_FRAMES
 from .network.layers import KeyValue
 from .network.transformer import Conditions
 from .noise import Noise
 from .portrait.encode import Identity
-from .sampling.fade import fade_in
+from .sampling.fade import shown_frames
 from .sampling.guidance import ALWAYS, Predict, guided, guided_at_once
-from .sampling.samplers import SAMPLERS, sample
-from .sampling.schedule import Schedule
+from .sampling.samplers import SAMPLERS, sample, schedule_of
+from .sampling.schedule import spaced
 from .settings import Settings
 from .speech.encode import Speech
 from .speech.windows import segment_windows
 from .store.segment_store import NOTHING_KEPT, ClipStore, FinishedSegment
 
 FIRST_CHUNK = (3, 9)
-"""Latent frames that are decoded first, and the frames that they become."""
+"""Number of latent frames in the first decoded chunk, and number of frames that they become."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One piece of the video.
+    """One segment of the video.
 
-    `latents` (1, 16, 13, height / 8, width / 8), float32; `frames` (frames, height, width, 3) in
-    [0, 1], the new ones, without the canvas around the picture, or None if they come from the
-    store and were not asked for; `finished`, what the store has of it, or None.
+    `latents` are (1, 16, 13, height / 8, width / 8), float32. `frames` are only the new frames,
+    (frames, height, width, 3) in [0, 1], without the canvas around the picture. They are None if
+    the segment comes from the store and the frames were not asked for. `finished` is the segment
+    in the store, or None.
     """
 
     index: int
@@ -57,20 +57,30 @@ class Segment:
         """The new frames as H.264 in an MP4."""
         if self.finished:
             return self.finished.piece.numpy().tobytes()
+        assert self.frames is not None  # only what the store has is not decoded
         return encode_pictures(self.frames)
 
 
 class Animator(Protocol):
-    """Makes the segments of one clip, wherever its networks are."""
+    """Makes the segments of one clip. Implementations differ in where the networks run."""
 
     def sample(self, index: int, motion: Tensor) -> Tensor:
-        """Latents of a segment (1, 16, 13, height / 8, width / 8) that continues `motion`."""
+        """Sample the latents (1, 16, 13, height / 8, width / 8) of segment `index`.
+
+        `motion` are its motion latents.
+        """
 
     def decode(self, index: int, latents: Tensor, count: int) -> Tensor:
-        """The first `count` frames of a segment on the canvas, (count, height, width, 3)."""
+        """Decode the first `count` frames of a segment.
+
+        They are the whole canvas, (count, height, width, 3) in [0, 1].
+        """
 
     def extend(self, index: int, frames: Tensor) -> Tensor:
-        """Motion latents for segment `index`, which continues the two `frames` of the canvas."""
+        """Make the motion latents of segment `index`.
+
+        `frames` (2, height, width, 3) are the last frames of the segment before, on the canvas.
+        """
 
 
 def make_segments(
@@ -82,10 +92,11 @@ def make_segments(
     fade: bool = True,
     frames: bool = True,
 ) -> Iterator[Segment]:
-    """Yield the segments of a clip as they are ready; those that are `kept` are not made again.
+    """Yield the segments of a clip as they are ready. `kept` segments are not computed again.
 
-    Each fades from the end of the one before; the published program cuts (`fade` is False).
-    Without `frames` a segment that was kept has only its piece of the video.
+    If `fade`, each segment fades in from the end of the segment before. The published program does
+    not fade. If not `frames`, a kept segment has no frames, only its encoded piece of the video.
+    Raises `NotEnoughMemory` if the device does not have enough memory.
     """
     motion, last, name = identity.motion, None, ""
     for index in range(speech.segments):
@@ -95,12 +106,12 @@ def make_segments(
         if latents is None:
             latents = animator.sample(index, motion)
             kept.put_latents(name, latents)
-        new = None
-        if frames or not found:
-            canvas = animator.decode(index, latents, MOTION_FRAMES + speech.new_frames(index))
-            repeated, new = canvas[:, *identity.place].tensor_split([MOTION_FRAMES])
-            if fade and last is not None:
-                new = fade_in(new, repeated[-1], last.to(new))
+        if found and not frames:
+            motion, last = found.motion, found.last
+            yield Segment(index, latents, None, found)
+            continue
+        canvas = animator.decode(index, latents, MOTION_FRAMES + speech.new_frames(index))
+        new = shown_frames(canvas, identity.place, last if fade else None)
         if found:
             motion, last = found.motion, found.last
         else:
@@ -109,7 +120,7 @@ def make_segments(
                 try:
                     motion = animator.extend(index + 1, canvas[-MOTION_FRAMES:])
                 except NotEnoughMemory:
-                    yield Segment(index, latents, new)  # what is done is not lost
+                    yield Segment(index, latents, new)  # this segment is finished
                     raise
         segment = Segment(index, latents, new, found)
         if not found and kept.usable:
@@ -119,20 +130,35 @@ def make_segments(
 
 
 class NotDecoded(NotEnoughMemory):
-    """The device has not the memory to decode a segment, whose `latents` are here."""
+    """The device does not have enough memory to decode a segment. Its `latents` are kept here."""
 
     def __init__(self, reason: NotEnoughMemory, index: int, latents: Tensor):
         super().__init__(*reason.args)
         self.index, self.latents = index, latents
 
 
+class Constants(NamedTuple):
+    """What is the same for all segments of a video.
+
+    No text (1, tokens, width), the audio tokens of silence (1, 13, tokens, width), and the keys
+    and values of the reference and of the face, as they rest between segments.
+    """
+
+    no_text: Tensor
+    null_audio: Tensor
+    reference: list[KeyValue]
+    face: list[KeyValue]
+
+
 class ModelAnimator:
     """Makes segments with the networks of a `Hallo3`.
 
-    `text` (1, tokens, width) is the encoded prompt, or none; `on_step` is called after every
-    sampling step; `settings` are those of `Settings`. What is constant over the video or over a
-    segment is computed once for it.
-    Segment i draws from the streams `initial` i, `steps` i and, but for the first, `motion` i.
+    `text` (1, tokens, text width) is the encoded prompt, or None. `on_step` is called after every
+    sampling step. `settings` are the fields of `Settings`. Anything that is constant over the video
+    or over a segment is computed only once.
+
+    Segment i draws from the streams `initial` i and `steps` i. Segments after the first also draw
+    from `motion` i.
     """
 
     def __init__(
@@ -148,11 +174,10 @@ class ModelAnimator:
     ):
         self.model, self.identity, self.speech, self.noise = model, identity, speech, noise
         self.text, self.settings, self.on_step = text, Settings(**settings), on_step
-        self.schedule = Schedule.published(self.settings.steps)
-        self.options = {"device": model.device, "dtype": model.dtype}
+        self.schedule = schedule_of(self.settings.sampler, spaced(self.settings.steps))
 
     def decides(self) -> tuple:
-        """All that decides the segments of the clip, but the speech."""
+        """Everything that the segments of the clip depend on, except the speech."""
         model = self.model
         networks = (model.denoiser, model.audio_projector, model.vae)
         where = (torch.__version__, model.device.type, model.dtype)
@@ -160,20 +185,22 @@ class ModelAnimator:
         return "hallo3_core", where, networks, self.identity, self.noise, settings
 
     @cached_property
-    def constants(self) -> tuple[Tensor, Tensor, list[KeyValue], list[KeyValue]]:
-        """No text, tokens of silence, and the keys and values of the reference and the face."""
+    def constants(self) -> "Constants":
         model, config = self.model, self.model.config
-        no_text = torch.zeros(1, config.text_tokens, config.text_width, **self.options)
-        silence = torch.zeros(
-            1, SEGMENT_FRAMES, AUDIO_WINDOW, AUDIO_LAYERS, config.audio_channels, **self.options
-        )
+        no_text = torch.zeros(1, config.text_tokens, config.text_width)
+        silence = torch.zeros(1, SEGMENT_FRAMES, AUDIO_WINDOW, AUDIO_LAYERS, config.audio_channels)
         with model.working(model.audio_projector):
-            no_tokens = model.audio_projector(silence)
+            null_audio = model.audio_projector(self.to_device(silence))
         with model.working(model.denoiser):
-            features = (tokens.to(**self.options) for tokens in self.identity.features)
+            features = map(self.to_device, self.identity.features)
             reference = model.denoiser.reference_keys_values(features)
-            face = model.denoiser.face_keys_values(self.identity.face.to(**self.options))
-            return no_text, no_tokens, model.placement.rest(reference), model.placement.rest(face)
+            face = model.denoiser.face_keys_values(self.to_device(self.identity.face))
+            rest = model.placement.rest
+            return Constants(self.to_device(no_text), null_audio, rest(reference), rest(face))
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """A tensor on the model's device, in its dtype."""
+        return tensor.to(self.model.device, self.model.dtype)
 
     @torch.no_grad()
     def sample(self, index: int, motion: Tensor) -> Tensor:
@@ -182,12 +209,11 @@ class ModelAnimator:
 
     def _sample(self, index: int, motion: Tensor) -> Tensor:
         model = self.model
-        constants = self.constants  # made before the denoiser works
-        motion = F.pad(motion, (0, 0, 0, 0, 0, LATENT_FRAMES - motion.shape[2]))
-        motion = motion.to(**self.options)
+        constants = self.constants  # computed before the denoiser is on the device
+        motion = self.to_device(fill_segment(motion))
         with model.working(model.audio_projector):
             heard = segment_windows(self.speech.features, index)
-            tokens = model.audio_projector(heard.to(**self.options))
+            tokens = model.audio_projector(self.to_device(heard))
         initial = self.noise.stream("initial", index).normal(*motion.shape).to(model.device)
         draw = partial(self.noise.stream("steps", index).normal, *motion.shape)
         with model.working(model.denoiser):
@@ -199,21 +225,23 @@ class ModelAnimator:
                 self.on_step()
         return estimate
 
-    def _guided(self, constants: tuple, motion: Tensor, tokens: Tensor) -> Predict:
-        """The prediction to sample a segment with, which has all keys and values on the device."""
+    def _guided(self, constants: "Constants", motion: Tensor, tokens: Tensor) -> Predict:
+        """Make the guided prediction of v for a segment, with all keys and values on the device."""
         model = self.model
-        no_text, no_tokens, *resting = constants
-        text = no_text if self.text is None else self.text.to(**self.options)
-        shared = motion, *map(model.placement.bring, resting)
+        no_text, null_audio = constants.no_text, constants.null_audio
+        text = no_text if self.text is None else self.to_device(self.text)
+        reference = model.placement.bring(constants.reference)
+        face = model.placement.bring(constants.face)
 
         def branch(text: Tensor, tokens: Tensor) -> Predict:
-            return partial(predict_v, model, model.denoiser.conditions(text, *shared, tokens))
+            conditions = model.denoiser.conditions(text, motion, reference, face, tokens)
+            return partial(predict_v, model, conditions)
 
         guidance, interval = self.settings.guidance, self.settings.interval
         if model.rows == 2 and guidance != 1 and interval == ALWAYS:
-            both = branch(torch.cat([no_text, text]), torch.cat([no_tokens, tokens]))
+            both = branch(torch.cat([no_text, text]), torch.cat([null_audio, tokens]))
             return guided_at_once(both, guidance)
-        branches = branch(no_text, no_tokens), branch(text, tokens)
+        branches = branch(no_text, null_audio), branch(text, tokens)
         return guided(*branches, guidance, interval)
 
     @torch.no_grad()
@@ -229,38 +257,43 @@ class ModelAnimator:
     def extend(self, index: int, frames: Tensor) -> Tensor:
         model, draws = self.model, self.noise.stream("motion", index)
         with enough_memory(f"continue with segment {index}"), model.working(model.vae):
-            pixels = frames.permute(3, 0, 1, 2)[None] * 2 - 1
-            return motion_latents(model.vae, self.identity.portrait, pixels, draws)
+            return motion_after(model.vae, self.identity.portrait, frames, draws)
 
 
 def animate(
     model: Hallo3, identity: Identity, speech: Speech, noise: Noise, *, fade: bool = True, **options
 ) -> Iterator[Segment]:
-    """Yield the segments of the video as they are ready. `options` are those of `ModelAnimator`."""
+    """Yield the segments of the video as they are ready.
+
+    `options` are those of `ModelAnimator`. See `make_segments`.
+    """
     animator = ModelAnimator(model, identity, speech, noise, **options)
     return make_segments(animator, identity, speech, fade=fade)
 
 
 def require_numbers(estimate: Tensor, index: int, dtype: torch.dtype) -> None:
-    """Raise `InputError` if a denoised estimate has overflowed, so that no more time is lost."""
+    """Raise `InputError` if a denoised estimate has values that are NaN or infinite.
+
+    The check after every step saves the time of the other steps.
+    """
     if not estimate.isfinite().all():
         raise InputError(
-            f"Segment {index} came out as no numbers in {dtype}: use bfloat16 or float32, and no "
-            "LoRA that is too strong."
+            f"Segment {index} has values that are NaN or infinite in {dtype}: use bfloat16 or "
+            "float32, or a weaker LoRA."
         )
 
 
 def predict_v(model: Hallo3, conditions: Conditions, x: Tensor, timestep: Tensor) -> Tensor:
-    """The denoiser's prediction for latents and a scalar timestep, float32 to float32."""
+    """Predict v for latents x and a scalar timestep with the denoiser, float32 to float32."""
     timesteps = timestep.to(model.device).expand(len(x))
     return model.denoiser(x.to(model.dtype), timesteps, conditions).float()
 
 
 @torch.no_grad()
 def seconds_to_decode(decode: Callable[[Tensor, int], Tensor], identity: Identity) -> float:
-    """What decoding a segment will take, from decoding the beginning of one.
+    """Estimate the seconds of decoding a segment, by decoding the first chunk of one.
 
-    `decode` gives the first images, so many, of latents on the CPU.
+    `decode` takes latents on the CPU and a number of frames, and returns the first frames.
     """
     latent_frames, frames = FIRST_CHUNK
     start = time.perf_counter()
@@ -271,9 +304,11 @@ def seconds_to_decode(decode: Callable[[Tensor, int], Tensor], identity: Identit
 def decode_images(
     vae: AutoencoderKLCogVideoX, latents: Tensor, count: int, tiles: int = 1
 ) -> Tensor:
-    """The first frames of `latents`, on any device, as (count, height, width, 3) in [0, 1].
+    """Decode the first `count` frames of `latents`, (count, height, width, 3) in [0, 1].
 
-    They are in main memory. If the device has not enough, in more and smaller tiles than asked for.
+    `latents` are on any device. The frames are float32 on the CPU. If the device runs out of
+    memory, decodes again in more and smaller tiles. Raises `torch.OutOfMemoryError` if even the
+    smallest tiles do not fit.
     """
     side, latents = min(latents.shape[-2:]), latents.to(vae.device)
     while True:
@@ -283,7 +318,7 @@ def decode_images(
             tiles += 1
             if tiles > min(MOST_TILES, side // TILE_UNITS):
                 raise
-            logger.warning("Decoding ran out of memory: again in %d x %d tiles.", tiles, tiles)
+            logger.warning("Decoding ran out of memory: trying %d x %d tiles.", tiles, tiles)
 
 
 def _decode_images(vae: AutoencoderKLCogVideoX, latents: Tensor, count: int, tiles: int) -> Tensor:

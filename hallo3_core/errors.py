@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend."""
+"""Errors that the user can correct."""
 
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit statuses of the command line."""
@@ -8,15 +8,16 @@ class InputError(ValueError):
     """Bad input. The message is one sentence: what is wrong, what was found, what to do."""
 
     __module__ = "hallo3_core.errors"
-    """ComfyUI shows it, and by itself begins the name of a pack's module with the pack's path."""
+    """ComfyUI shows this name. Without this line, it would begin with the path of the node pack."""
 
     def __init_subclass__(cls) -> None:
         cls.__module__ = "hallo3_core." + cls.__module__.split("hallo3_core.")[-1]
 
 
 class NotEnoughMemory(InputError):
-    """The device has not the memory that a part of the work takes."""
+    """The device does not have enough memory for a part of the work."""
 
 
 def some(items: list[str]) -> str:
+    """The first three items as text, then "..." if there are more."""
     return ", ".join(items[:3]) + (", ..." if len(items) > 3 else "")

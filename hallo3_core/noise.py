@@ -1,8 +1,7 @@
-"""Where random numbers come from, and in which order.
+"""All random numbers of a video, and the order in which they are drawn.
 
-All numbers of a video come from one seed through independent streams, drawn on the CPU in
-float32, so that they are the same on every device and a segment can be redone without those
-before it:
+They come from one seed, through independent streams. They are drawn on the CPU in float32, so they
+are the same on every device. A segment can be computed again without the segments before it:
 
 | stream         | seeded with                      | draws, in order                          |
 |----------------|----------------------------------|------------------------------------------|
@@ -11,7 +10,8 @@ before it:
 | initial, i     | seed + i                         | initial latents                          |
 | steps, i       | hash of seed + i                 | one per step but the last (SDE sampler)  |
 
-i is the segment. `initial` is what `torch.manual_seed(seed + i)` and ComfyUI's RandomNoise give.
+i is the index of the segment. `initial` gives the same numbers as `torch.manual_seed(seed + i)` and
+ComfyUI's RandomNoise.
 """
 
 from dataclasses import dataclass
@@ -33,12 +33,14 @@ class Stream(Protocol):
 
 
 class Noise(Protocol):
-    """The random numbers of a video."""
+    """The random numbers of a video: a stream for each purpose and segment."""
 
     def stream(self, purpose: Purpose, segment: int = 0) -> Stream: ...
 
 
 class SeededStream:
+    """The random numbers of torch's CPU generator for `seed`."""
+
     def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -51,13 +53,13 @@ class SeededStream:
 
 @dataclass(frozen=True)
 class SeededNoise:
-    """The random numbers that belong to `seed`."""
+    """The random numbers of a video with `seed`."""
 
     seed: int
 
     def stream(self, purpose: Purpose, segment: int = 0) -> SeededStream:
         seed = (self.seed + segment) % 2**64
         if purpose != "initial":
-            # the CPU generator looks at 32 bits of its seed only
+            # the CPU generator uses only 32 bits of its seed
             seed = int.from_bytes(sha256(f"{purpose} {seed}".encode()).digest()[:4], "little")
         return SeededStream(seed)

@@ -1,4 +1,4 @@
-"""onnxruntime, which is there only if the user has installed it."""
+"""onnxruntime, which is optional."""
 
 import importlib
 import importlib.util
@@ -9,23 +9,30 @@ from typing import Any
 
 
 def installed() -> bool:
+    """Whether onnxruntime is installed."""
     return importlib.util.find_spec("onnxruntime") is not None
 
 
 def providers() -> list[str]:
-    """Where networks run, the best first: not in TensorRT, which takes minutes to prepare each."""
-    if multiprocessing.parent_process():  # a card cannot be used after a fork
+    """The execution providers, best first, without TensorRT.
+
+    TensorRT takes minutes to prepare each network.
+    """
+    if multiprocessing.parent_process():  # a graphics card cannot be used after a fork
         return ["CPUExecutionProvider"]
     available = importlib.import_module("onnxruntime").get_available_providers()
     return [name for name in available if not name.startswith("Tensorrt")]
 
 
 class PerProcess:
-    """Opens something in each process that calls it: the threads of a session do not survive a
-    fork."""
+    """Calls `open_it` once per process and returns the result, such as a session.
+
+    The threads of a session do not survive a fork, so each process opens its own.
+    """
 
     def __init__(self, open_it: Callable[[], Any]):
-        self.open, self.opened = open_it, {}
+        self.open = open_it
+        self.opened: dict[int, Any] = {}
         self()
 
     def __call__(self) -> Any:

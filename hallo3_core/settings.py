@@ -1,70 +1,97 @@
-"""How the segments of a clip are sampled.
+"""The settings of the sampling.
 
-One dataclass for the command line, the nodes and Python: a new setting is a new field here, with
-its help text and its limits. The command line makes an option of it, and the nodes an input.
+`Settings` is the only list of these settings. Each field becomes an option of the command line and
+an input of the nodes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from .errors import InputError
 from .sampling.guidance import ALWAYS, Interval
-from .sampling.samplers import SAMPLERS
-from .sampling.schedule import TRAINING_STEPS, Schedule
+from .sampling.samplers import FEW, SAMPLERS
+from .sampling.schedule import TRAINING_STEPS, spaced
 
 
 class Choice(NamedTuple):
-    """What a setting does, in words, and what it may be: a number in a range, or an option."""
+    """The help text of a setting, and its limits: a range of numbers, or a list of options.
+
+    If a setting is two numbers, `parts` has the name and the help text of each. A graph may omit
+    an `advanced` setting. A setting that is added to the list must be advanced, so that saved
+    graphs still load.
+    """
 
     help: str
     least: float = 0
     most: float = 1
     step: float = 1
     options: tuple[str, ...] = ()
+    parts: Mapping[str, str] = MappingProxyType({})
+    advanced: bool = False
 
 
 def setting(default, help: str, **limits):
+    """A field of `Settings`. `limits` are the other arguments of `Choice`."""
     return field(default=default, metadata={"choice": Choice(help, **limits)})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Raises `InputError` where a value makes no sense."""
+    """The settings of the sampling. Raises `InputError` if a value is not usable."""
 
     steps: int = setting(
         50,
-        "Sampling steps of a segment. The published program uses 50.",
+        "Sampling steps of each segment. Twice the steps take twice the time. The published "
+        "program uses 50. For the built-in model, 10 are enough.",
         least=1,
         most=TRAINING_STEPS - 1,
     )
     guidance: float = setting(
         3.5,
-        "How strongly speech and prompt steer the video (classifier-free guidance). The published "
-        "program uses 3.5. With 1 a step takes half the time.",
+        "Classifier-free guidance: how strongly speech and prompt steer the video. Too much "
+        "distorts the mouth. 1 is twice as fast. The published program uses 3.5; the built-in "
+        "model needs 1.5.",
         most=30,
         step=0.1,
     )
     sampler: str = setting(
         "sde-dpm++2m",
-        "The published program uses sde-dpm++2m. The other two add no noise while sampling and "
-        "need fewer steps.",
+        "The sampling method. The published program uses sde-dpm++2m. dpm++2m and ddim add no "
+        "noise between the steps, and need fewer steps. few is for a distilled model.",
         options=tuple(SAMPLERS),
     )
-    seed: int = setting(0, "The same seed gives the same video.", most=2**64 - 1)
+    seed: int = setting(
+        0, "Decides the random noise. The same seed gives the same video.", most=2**64 - 1
+    )
     interval: Interval = setting(
         ALWAYS,
-        "The part of the steps, from 0 to 1, with guidance. Steps without it take half the time.",
+        "The part of the steps that uses guidance, from 0 to 1. Steps without guidance are twice "
+        "as fast.",
         step=0.05,
+        parts={
+            "guidance_start": "Guidance begins after this share of the steps. Steps without "
+            "guidance are twice as fast. The published program uses 0.",
+            "guidance_end": "Guidance ends after this share of the steps. The last steps need it "
+            "least. The published program uses 1.",
+        },
+        advanced=True,
     )
 
     def __post_init__(self):
-        Schedule.published(self.steps)
+        spaced(self.steps)
         if not isfinite(self.guidance):
-            raise InputError(f"The guidance is {self.guidance}: choose a number, such as 3.5.")
+            raise InputError(f"The guidance is {self.guidance}: give a number, such as 3.5.")
         start, end = self.interval
         if not 0 <= start <= end <= 1:
             raise InputError(
                 f"The guidance interval is {start} to {end}: give two numbers from 0 to 1, such as "
                 "0 0.7."
             )
+
+
+def distilled(steps: int) -> dict[str, Any]:
+    """The settings for a model that is distilled to `steps` steps."""
+    return {"steps": steps, "guidance": 1.0, "sampler": FEW}

@@ -1,7 +1,8 @@
-"""The prompt: 226 T5 tokens, padded, without an attention mask."""
+"""Encoding of the prompt with T5: padded to 226 tokens, without an attention mask."""
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,27 +19,29 @@ from .network.config import Hallo3Config
 
 NAME = "google/t5-v1_1-xxl"
 TOKENIZERS = ("t5-v1_1-xxl", "t5_tokenizer", "../../comfy/text_encoders/t5_tokenizer")
-"""Folders beside a single file of T5 where its tokenizer may be; the last is ComfyUI's own."""
+"""Folders, relative to a single T5 file, that may have its tokenizer. The last is ComfyUI's own."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TextEncoder:
+    """A T5 encoder and its tokenizer. Calling it encodes a prompt."""
+
     tokenizer: PreTrainedTokenizerBase
     encoder: T5EncoderModel
     tokens: int = Hallo3Config.text_tokens
 
     @classmethod
     def load(cls, path: Path, dtype: torch.dtype, width: int | None = None) -> "TextEncoder":
-        """A T5 encoder: a folder as transformers saves it, or one file as ComfyUI has it.
+        """Load a T5 encoder: a folder saved by transformers, or one file as ComfyUI uses it.
 
-        Raises `InputError` if it is another network, or if tokens have not the `width` that is
-        wanted.
+        Raises `InputError` if `path` does not exist, is another network, has no tokenizer beside
+        it, or has another `width` than asked for.
         """
         if not path.exists():
             raise InputError(
-                f"There is no T5 for the prompt at {path}: bring it there with `python -m "
+                f"There is no T5 for the prompt at {path}: download it with `python -m "
                 "hallo3_core download --text-encoder fp16`, or leave the prompt out."
             )
         if path.is_dir():
@@ -53,13 +56,13 @@ class TextEncoder:
         found = encoder.config.d_model
         if width not in (None, found):
             raise InputError(
-                f"{path} is a T5 of width {found} and the model takes {width}: put {NAME} there."
+                f"{path} is a T5 of width {found}, but the model needs {width}: put {NAME} there."
             )
         return cls(load_tokenizer(folders), encoder)
 
     @torch.no_grad()
     def __call__(self, prompt: str) -> Tensor:
-        """The prompt cut or padded to `tokens`: (1, tokens, text width), float32."""
+        """Encode a prompt, cut or padded to `tokens`: (1, tokens, text width), float32."""
         length = len(self.tokenizer(prompt).input_ids)
         if length > self.tokens:
             logger.warning(
@@ -77,7 +80,7 @@ class TextEncoder:
 
 
 def unscaled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights multiplied by the scales that ComfyUI's scaled fp8 files have beside them."""
+    """Multiply each weight by its scale. ComfyUI's scaled fp8 files store a scale beside it."""
     found = {}
     for name, value in weights.items():
         scale = weights.get(name.removesuffix("weight") + "scale_weight")
@@ -87,7 +90,7 @@ def unscaled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:
-    """The tokenizer in the first of the folders that has one."""
+    """Load the tokenizer from the first folder that has one. Raises `InputError` if none has."""
     failure = "nothing there"
     for folder in folders:
         try:
@@ -100,16 +103,20 @@ def load_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:
     )
 
 
-def t5_layout(weights: dict[str, Tensor], file: Path) -> tuple[T5EncoderModel, dict[str, str]]:
-    """A T5 v1.1 encoder without weights of the sizes in `file`, and its names there."""
+def t5_layout(weights: Mapping[str, Tensor], file: Path) -> tuple[T5EncoderModel, dict[str, str]]:
+    """Make a T5 v1.1 encoder with the sizes of `weights`, without its weights (on meta).
+
+    Also returns which name in `file` belongs to each of its parameters. Raises `InputError` if the
+    file is not a T5 v1.1 encoder.
+    """
     looks_like = describe(weights)
     if looks_like != TEXT_ENCODER:
         raise InputError(
             f"{file} is not a T5 v1.1 encoder but {looks_like}: choose t5xxl_fp16 or "
             "t5xxl_fp8_e4m3fn."
         )
-    names = [re.match(r"encoder\.block\.(\d+)\.", name) for name in weights]
-    layers = 1 + max((int(match[1]) for match in names if match), default=-1)
+    blocks = [re.match(r"encoder\.block\.(\d+)\.", name) for name in weights]
+    layers = 1 + max((int(match[1]) for match in blocks if match), default=-1)
     block = "encoder.block.0.layer"
     try:
         vocabulary, width = weights["shared.weight"].shape
@@ -125,7 +132,7 @@ def t5_layout(weights: dict[str, Tensor], file: Path) -> tuple[T5EncoderModel, d
         )
     except (KeyError, ValueError, IndexError) as error:
         raise InputError(
-            f"{file} is a T5 that is not whole, or not of version 1.1: choose t5xxl_fp16 or "
+            f"{file} is an incomplete T5, or not of version 1.1: choose t5xxl_fp16 or "
             "t5xxl_fp8_e4m3fn."
         ) from error
     with torch.device("meta"):

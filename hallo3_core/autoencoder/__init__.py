@@ -1,1 +1,1 @@
-"""Frames to latents and back: the CogVideoX autoencoder."""
+"""The CogVideoX autoencoder, which turns frames into latents and back."""

@@ -1,8 +1,9 @@
-"""diffusers' CogVideoX autoencoder in half the memory, with the same numbers.
+"""Layers that let diffusers' CogVideoX autoencoder run in half the memory, with the same results.
 
-At the end of the decoder every tensor has 128 channels at full resolution, 88 MB for each frame in
-bf16, so it matters how many are alive. These take the place of diffusers' layers, for inference.
-Those are private to diffusers and may change: a small autoencoder shows first whether both agree.
+At the end of the decoder every tensor has 128 channels at full resolution, 88 MB per frame in bf16.
+The number of tensors in memory therefore matters. The layers of this file replace diffusers' layers
+for inference. diffusers' layers are private and may change, so a small autoencoder is tested first:
+both kinds of layers must give the same results.
 """
 
 import logging
@@ -18,16 +19,24 @@ from torch import Tensor, nn
 logger = logging.getLogger(__name__)
 
 WINDOW = 2**26
-"""Numbers that a convolution takes at a time, or as many as one frame has."""
+"""Values that a convolution processes at a time. It processes at least one frame."""
 
 
 class CausalConv(nn.Module):
-    """Goes through time a few frames after the others; may write its result over its input."""
+    """A causal convolution, computed for a few frames at a time.
 
+    If `overwrites` is set, it writes the result over its input.
+    """
+
+    conv: nn.Conv3d
+    time_pad: int
     overwrites = False
 
     def forward(self, inputs: Tensor, conv_cache: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The result, and `conv_cache` with the last frames of the input, for the next chunk."""
+        """Return the result, and the last input frames as `conv_cache` for the next chunk.
+
+        `inputs` is (batch, channels, frames, height, width).
+        """
         frames = inputs.shape[2]
         if conv_cache is None:
             conv_cache = inputs[:, :, :1].repeat(1, 1, self.time_pad, 1, 1)
@@ -41,30 +50,35 @@ class CausalConv(nn.Module):
             window = torch.cat([conv_cache, inputs[:, :, now]], dim=2)
             conv_cache.copy_(window[:, :, -self.time_pad :])
             result[:, :, now] = convolve(self.conv, window)
-            del window  # before there is another
+            del window  # frees it before the next one is made
         return result, conv_cache
 
 
 def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
-    """`conv` of x; in float32 on a CPU by oneDNN, which torch passes over for small inputs.
+    """Apply `conv` to x. Float32 on a CPU always uses oneDNN.
 
-    What it takes instead is ten times slower.
+    torch does not use oneDNN for small inputs, and its other kernel is ten times slower.
     """
     on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
     if not (on_cpu and torch.backends.mkldnn.is_available()):
         return conv(x)
-    sizes = (conv.padding, conv.stride, conv.dilation)
+    padding = [int(side) for side in conv.padding]
+    sizes = (padding, conv.stride, conv.dilation)
     return torch.mkldnn_convolution(x, conv.weight, conv.bias, *sizes, conv.groups)
 
 
 class SpatialNorm(nn.Module):
-    """Convolves the latents before they are enlarged, not after: 64 times less to do."""
+    """Convolves the latents before it enlarges them, not after. This is 64 times less work."""
+
+    norm_layer: nn.GroupNorm
+    conv_y: CausalConv
+    conv_b: CausalConv
 
     def forward(self, f: Tensor, zq: Tensor, conv_cache: None = None) -> tuple[Tensor, None]:
         result = self.norm_layer(f)
         scale, shift = (convolve(conv.conv, zq) for conv in (self.conv_y, self.conv_b))
         frames, latent_frames = f.shape[2], zq.shape[2]
-        alone = frames % 2 if frames > 1 else 0  # the first frame has a latent frame of its own
+        alone = frames % 2 if frames > 1 else 0  # 1 if the first frame has its own latent frame
         for i in range(frames):
             source = i
             if i >= alone:
@@ -76,7 +90,10 @@ class SpatialNorm(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Enlarges frame by frame, and convolves a frame that comes twice only once."""
+    """Enlarges frame by frame. A frame that is repeated in time is convolved only once."""
+
+    conv: nn.Conv2d
+    compress_time: bool
 
     def forward(self, inputs: Tensor) -> Tensor:
         batch, _, frames, height, width = inputs.shape
@@ -96,7 +113,7 @@ LEAN = {
     "CogVideoXSpatialNorm3D": SpatialNorm,
     "CogVideoXUpsample3D": Upsample,
 }
-"""What takes the place of diffusers' layers of these names; it has no parameters of its own."""
+"""Names of diffusers' layers and the classes that replace them. These add no parameters."""
 
 SMALL = {
     "block_out_channels": (8, 8, 8, 16),
@@ -105,14 +122,14 @@ SMALL = {
     "layers_per_block": 1,
     "norm_num_groups": 4,
 }
-"""Sizes of an autoencoder that has every kind of layer and takes milliseconds."""
+"""Sizes of a small autoencoder that has every kind of layer and runs in milliseconds."""
 TOLERANCE = 1e-5
 
 
 def make_lean(vae: AutoencoderKLCogVideoX) -> AutoencoderKLCogVideoX:
-    """Put the layers of this file in the place of diffusers', around the same weights.
+    """Replace diffusers' layers of `vae` by the layers of this file, with the same weights.
 
-    If those of the installed diffusers are not the ones known here, they stay.
+    Changes nothing if the layers of the installed diffusers version are not known here.
     """
     if suits_diffusers():
         replace_layers(vae)
@@ -120,6 +137,7 @@ def make_lean(vae: AutoencoderKLCogVideoX) -> AutoencoderKLCogVideoX:
 
 
 def replace_layers(vae: AutoencoderKLCogVideoX) -> None:
+    """Change the class of every layer that this file replaces, in place."""
     for module in vae.modules():
         name = type(module).__name__
         module.__class__ = LEAN.get(name, type(module))
@@ -132,19 +150,19 @@ def replace_layers(vae: AutoencoderKLCogVideoX) -> None:
 
 @cache
 def suits_diffusers() -> bool:
-    """Whether the layers of this file give what those of the installed diffusers give.
+    """Whether the layers of this file and of the installed diffusers give the same results.
 
-    Warns if they do not.
+    Logs a warning if they do not.
     """
     try:
         suits = _agrees()
     except Exception as error:  # another diffusers may fail in any way
-        logger.debug("The layers of lean_vae cannot be used.", exc_info=error)
+        logger.debug("The layers of autoencoder/lean.py cannot be used.", exc_info=error)
         suits = False
     if not suits:
         logger.warning(
-            "diffusers %s has a CogVideoX autoencoder that is not known here. Its own layers are "
-            "used: the video is the same, but decoding takes about twice the memory that the plan "
+            "The CogVideoX autoencoder of diffusers %s is not known here, so its own layers are "
+            "used. The video is the same, but decoding takes about twice the memory that the plan "
             "says. diffusers 0.33 to 0.42 are known.",
             diffusers.__version__,
         )
@@ -153,14 +171,14 @@ def suits_diffusers() -> bool:
 
 @torch.no_grad()
 def _agrees() -> bool:
-    """Whether a small autoencoder of random weights has all layers, and the same numbers with them.
+    """Compare a small autoencoder of random weights with and without the layers of this file.
 
-    Videos go through in two chunks each.
+    True if all layers are found and the results are the same. Each video has two chunks.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
         theirs = AutoencoderKLCogVideoX(**SMALL)
-    with torch.device("cpu"):  # whatever the caller has chosen
+    with torch.device("cpu"):  # the caller may have set another default device
         theirs = theirs.to_empty(device="cpu").eval()
         for parameter in theirs.parameters():
             parameter.normal_(std=0.1, generator=generator)

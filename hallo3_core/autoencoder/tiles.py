@@ -1,4 +1,4 @@
-"""Work on a large picture or video in overlapping tiles, to need less memory at a time."""
+"""Processing of large pictures or videos in overlapping tiles, which takes less memory."""
 
 from collections.abc import Callable
 from itertools import product
@@ -13,36 +13,39 @@ from ..network.config import Size
 def in_tiles(
     work: Callable[[Tensor], Tensor], x: Tensor, units: Size, sides: Size, overlaps: Size
 ) -> Tensor:
-    """`work` of x (..., height, width) in tiles that fade into one another where they overlap.
+    """Apply `work` to x (..., height, width) tile by tile. Overlapping tiles are blended.
 
-    `sides` and `overlaps` (height, width) are in latents; `units` says how many numbers of x, and
-    of the result, a latent has a side.
+    `sides` and `overlaps` are the height and width of tiles and overlaps, in latents. `units` are
+    the values per side of a latent: in x, and in the result.
     """
     given, made = units
     size = [side // given for side in x.shape[-2:]]
-    sides = [min(side, most) for side, most in zip(sides, size, strict=True)]
-    fades = [_fade(side * made, part * made) for side, part in zip(sides, overlaps, strict=True)]
+    tile_size = [min(side, most) for side, most in zip(sides, size, strict=True)]
+    fades = [
+        _fade(side * made, part * made) for side, part in zip(tile_size, overlaps, strict=True)
+    ]
     weight = torch.outer(*fades).to(x.device)
-    result, total = None, None
-    for corner in product(*map(_starts, size, sides, overlaps)):
-        read, write = (
+    total = weight.new_zeros([side * made for side in size])
+    result = None
+    for top, left in product(*map(_starts, size, tile_size, overlaps)):
+        (rows, columns), (to_rows, to_columns) = (
             [
                 slice(start * unit, (start + side) * unit)
-                for start, side in zip(corner, sides, strict=True)
+                for start, side in zip((top, left), tile_size, strict=True)
             ]
             for unit in units
         )
-        tile = work(x[..., *read]) * weight
+        tile = work(x[..., rows, columns]) * weight
         if result is None:
-            shape = [side * made for side in size]
-            result, total = tile.new_zeros(*tile.shape[:-2], *shape), weight.new_zeros(shape)
-        result[..., *write] += tile
-        total[*write] += weight
+            result = tile.new_zeros(*tile.shape[:-2], *total.shape)
+        result[..., to_rows, to_columns] += tile
+        total[to_rows, to_columns] += weight
+    assert result is not None
     return result.div_(total)
 
 
 def _starts(side: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin, so that all of `side` is covered and they overlap by `overlap` or more."""
+    """Start positions of tiles that cover `side` and overlap by at least `overlap`."""
     if tile >= side:
         return [0]
     gaps = ceil((side - tile) / (tile - overlap))
@@ -50,6 +53,6 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
 
 
 def _fade(side: int, overlap: int) -> Tensor:
-    """Weights along a tile: 1 at its ends, and more with each step over the overlap."""
+    """Weights along a tile (side,): 1 at both ends, rising by 1 per step across the overlap."""
     steps = torch.arange(side, dtype=torch.float32)
     return 1 + torch.minimum(steps, steps.flip(0)).clamp(max=overlap)

@@ -1,7 +1,7 @@
-"""The CogVideoX video autoencoder (diffusers' `AutoencoderKLCogVideoX`), streamed in time.
+"""The CogVideoX video autoencoder (diffusers' `AutoencoderKLCogVideoX`), decoded in chunks.
 
-Pixels are (batch, 3, frames, height, width) in [-1, 1]; latents (batch, 16, latent frames,
-height / 8, width / 8), scaled as the transformers expect them.
+Pixels are (batch, 3, frames, height, width) in [-1, 1]. Latents are (batch, 16, latent frames,
+height / 8, width / 8), scaled for the transformers.
 """
 
 import re
@@ -23,7 +23,7 @@ from .tiles import in_tiles
 
 LATENT_SCALE = 0.7
 TILE_UNITS = 4
-"""A tile is as many of its overlaps wide."""
+"""The side of a tile divided by its overlap."""
 MOST_TILES = 8
 
 
@@ -38,12 +38,15 @@ RELEASED = {
 
 
 def autoencoder(**config) -> AutoencoderKLCogVideoX:
-    """diffusers' autoencoder for inference, with layers that keep less."""
+    """Make diffusers' autoencoder for inference, with layers that take less memory."""
     return make_lean(AutoencoderKLCogVideoX(**config))
 
 
 def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor:
-    """A sample of the posterior of `pixels`, float32, in main memory; draws once."""
+    """Encode `pixels` to a sample of the posterior: scaled latents, float32 on the CPU.
+
+    Draws the posterior noise once.
+    """
     with steady_memory():
         posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
         mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
@@ -51,10 +54,10 @@ def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor
 
 
 def decode(vae: AutoencoderKLCogVideoX, latents: Tensor, tiles: int = 1) -> Iterator[Tensor]:
-    """Pixels of `latents`, float32, a few frames at a time: 9 first, then 8, for 13 latent frames.
+    """Yield the pixels of `latents`, float32, in chunks: 9 frames, then 8, for 13 latent frames.
 
-    More than one of `tiles` a side overlap, take less memory and give slightly other numbers; then
-    all frames come at once.
+    If `tiles` is above 1, each side is cut into `tiles` overlapping tiles. This takes less memory,
+    changes the pixels slightly, and yields all frames at once.
     """
     latents = latents.to(vae.dtype) / LATENT_SCALE
     if tiles == 1:
@@ -66,7 +69,7 @@ def decode(vae: AutoencoderKLCogVideoX, latents: Tensor, tiles: int = 1) -> Iter
 
 
 def _decode_chunks(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:
-    """The chunks are diffusers': group norms look at one chunk, so others give other numbers."""
+    """Decode in the chunks of diffusers. Other chunks would change the group norms' results."""
     chunk, frames = vae.num_latent_frames_batch_size, latents.shape[2]
     ends = range(min(chunk + frames % chunk, frames), frames + 1, chunk)
     start, cache = 0, None
@@ -80,7 +83,10 @@ def _decode_chunks(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Ten
 def decode_in_tiles(
     vae: AutoencoderKLCogVideoX, latents: Tensor, sides: Size, overlaps: Size
 ) -> Tensor:
-    """Pixels of latents that are not scaled, float32, in tiles of `sides` (height, width)."""
+    """Decode unscaled latents to pixels, float32, in tiles.
+
+    `sides` and `overlaps` (height, width) are in latents.
+    """
 
     def work(tile: Tensor) -> Tensor:
         return torch.cat(list(_decode_chunks(vae, tile)), dim=2)
@@ -91,7 +97,10 @@ def decode_in_tiles(
 def encode_in_tiles(
     vae: AutoencoderKLCogVideoX, pixels: Tensor, sides: Size, overlaps: Size
 ) -> Tensor:
-    """The mean of the posterior of `pixels`, not scaled, float32, in tiles of `sides` latents."""
+    """Encode `pixels` to the mean of the posterior, unscaled, float32, in tiles.
+
+    `sides` and `overlaps` (height, width) are in latents.
+    """
 
     def work(tile: Tensor) -> Tensor:
         with steady_memory():
@@ -101,21 +110,24 @@ def encode_in_tiles(
 
 
 def tile_side(side: int, tiles: int) -> int:
-    """The side of each of `tiles` that cover `side` latents and overlap by a quarter."""
+    """The side of a tile, in latents, if `tiles` tiles cover `side` and overlap by a quarter."""
     return TILE_UNITS * ceil(side / ((TILE_UNITS - 1) * tiles))
 
 
 def save_latent(file: Path, latents: Tensor, new_frames: int) -> None:
-    """Latents of a segment with so many new frames, as ComfyUI's Load Latent reads them."""
+    """Save the latents of a segment in a file for ComfyUI's Load Latent.
+
+    The tensor in the file is unscaled, float32, and also stores the number of new frames.
+    """
     tensor = write_new_frames((latents / LATENT_SCALE).float().cpu(), new_frames)
     save_file({"latent_tensor": tensor, "latent_format_version_0": torch.tensor([])}, file)
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict:
-    """Arguments of `AutoencoderKLCogVideoX` for the parameters of these (diffusers) names.
+    """Derive the arguments of `AutoencoderKLCogVideoX` from parameter shapes (diffusers' names).
 
-    How many groups its norms have is not in the parameters: 32 in the released one, and 8 in the
-    built-in one, which is narrower.
+    The parameters do not tell the number of groups of the norms. It is 32 in the released
+    autoencoder, and 8 in the built-in one, which is narrower.
     """
     levels = 1 + max(int(name.split(".")[2]) for name in shapes if "encoder.down_blocks." in name)
     widths = [
@@ -135,10 +147,11 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict:
 
 
 def to_diffusers_names(names: list[str]) -> dict[str, str]:
-    """Published name to diffusers' name, for the tensors of the autoencoder among `names`.
+    """Map the autoencoder's tensor names among `names` to diffusers' names.
 
-    Names that are diffusers' already stay, but for a prefix: `vae.` is how VAESave wrote them from
-    here once. A published checkpoint also holds training losses, which are left out.
+    `names` are published names or diffusers' names. The prefix `vae.`, which VAESave once wrote,
+    is removed. Other tensors, such as the training losses in the published checkpoint, are left
+    out.
     """
     ours = [name for name in names if re.match(r"(vae\.)?(encoder|decoder)\.", name)]
     levels = 1 + max(

@@ -1,1 +1,1 @@
-"""What is in a weights file, and how it gets into a network."""
+"""Weights files: reading, recognising and writing them, and loading them into networks."""

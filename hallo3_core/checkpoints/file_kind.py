@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, where the user may have chosen any."""
+"""Recognise any file that the user may have chosen by its first bytes."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,11 +6,11 @@ from typing import NamedTuple
 from ..errors import InputError
 
 START = 512
-"""Bytes that are looked at."""
+"""Bytes that are read of a file."""
 
 
 class Kind(NamedTuple):
-    """What a file is, and what to do about it."""
+    """What a file is, and what the user should do (`mend`) if it is the wrong one."""
 
     what: str
     mend: str = "choose another file"
@@ -18,10 +18,10 @@ class Kind(NamedTuple):
 
 WEB_PAGE = Kind("a web page", "download the file itself again")
 LFS_POINTER = Kind("a Git LFS pointer", "fetch it with `git lfs pull`")
-MACOS = Kind("what macOS keeps beside a file", "choose the one without ._ before its name")
+MACOS = Kind("a metadata file of macOS", "choose the file without ._ at the start of its name")
 GGUF = Kind("a GGUF file", "choose a .safetensors, .pt or .bin file")
 PICTURE, SOUND = Kind("a picture"), Kind("a sound or a video")
-ARCHIVE = Kind("a packed archive", "unpack it and choose the file that was in it")
+ARCHIVE = Kind("a compressed archive", "unpack it and choose the file in it")
 DOCUMENT, TEXT = Kind("a document"), Kind("text")
 ONNX = Kind("an ONNX network")
 SAFETENSORS, ZIP = Kind("a .safetensors file"), Kind("a ZIP or PyTorch file")
@@ -55,11 +55,11 @@ PLACES = {
     (4, b"ftypheic"): PICTURE,
     (4, b"ftyp"): SOUND,
 }
-"""What says it further on, and where; these come first."""
+"""Marks that are not at the start, with their offset in bytes. They are checked first."""
 
 
 def kind_of(start: bytes) -> Kind | None:
-    """What a file that begins like this is; None if it may be anything."""
+    """The kind of a file that begins with the bytes `start`; None if it is not recognised."""
     for (place, mark), kind in PLACES.items():
         if start[place:].startswith(mark):
             return kind
@@ -77,9 +77,11 @@ def kind_of(start: bytes) -> Kind | None:
 
 
 def read_kind(path: Path, wanted: str, *good: Kind) -> Kind | None:
-    """The kind of a file that ought to be `wanted`, which files of some `good` kinds are.
+    """The kind of the file at `path`; None if it is not recognised.
 
-    Raises `InputError` if there is no such file, or if it is plainly something else.
+    `good` are the kinds that the file may have. `wanted` says in errors what the file should be.
+    Raises `InputError` if `path` is missing, a folder, unreadable or empty, or if the file is of
+    another known kind.
     """
     if path.is_dir():
         diffusers = " of diffusers" if (path / "model_index.json").is_file() else ""
@@ -91,7 +93,7 @@ def read_kind(path: Path, wanted: str, *good: Kind) -> Kind | None:
         raise InputError(f"There is no file {path}: check the path.") from error
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror}): check the disk and who may read it."
+            f"{path} cannot be read ({error.strerror}): check the disk and the file permissions."
         ) from error
     if not start:
         raise InputError(f"{path} is empty: download it again.")

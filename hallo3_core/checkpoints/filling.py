@@ -1,6 +1,6 @@
-"""Weights put into a network that was made without."""
+"""Load weights into a network that was made without weights."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -10,23 +10,24 @@ from ..errors import InputError, some
 from ..network.layers import ScaledLinear
 
 
-def require(names: Iterable[str], weights: Mapping[str, object], source: Path) -> None:
-    """Raise `InputError` if any of `names` is not among the weights of `source`."""
+def require(names: Iterable[str], weights: Collection[str], source: Path) -> None:
+    """Raise `InputError` if any of `names` is missing from the weights of `source`."""
     names = list(names)
     missing = [name for name in names if name not in weights]
     if missing:
         raise InputError(
             f"{source} lacks {len(missing)} of {len(names)} tensors ({some(missing)}): "
-            "it is not whole, download or convert it again."
+            "the file is incomplete, download or convert it again."
         )
 
 
 def require_shapes(
     module: nn.Module, weights: Mapping[str, Tensor], names: Mapping[str, str], source: Path
 ) -> None:
-    """Raise `InputError` unless the weights of `source` are what a module's parameters need.
+    """Raise `InputError` unless `weights` has all tensors of a module, in their shapes, as floats.
 
-    `names` maps the module's names to those of `weights`.
+    `names` maps the names of the module's tensors to the names in `weights`. `source` is the file
+    of the weights, for errors.
     """
     require(names.values(), weights, source)
     wrong = [
@@ -42,8 +43,8 @@ def require_shapes(
     integers = [name for name in names.values() if not weights[name].is_floating_point()]
     if integers:
         raise InputError(
-            f"{source} has {len(integers)} tensors of whole numbers ({some(integers)}), which is "
-            "a quantisation that is not known here: use bf16, fp16 or fp8."
+            f"{source} has {len(integers)} integer tensors ({some(integers)}), and this "
+            "quantisation is not supported: use a file in bf16, fp16 or fp8."
         )
 
 
@@ -54,9 +55,10 @@ def fill(
     dtype: torch.dtype,
     source: Path,
 ) -> None:
-    """Put weights into a module made on the meta device, as `dtype`, for inference.
+    """Load weights into a module made on the meta device, as `dtype`, for inference.
 
-    Weights that come with a scale stay in fp8. Raises `InputError` as `require_shapes` does.
+    A weight with a scale (`NAME_scale`) stays in fp8, and its layer becomes a `ScaledLinear`.
+    Raises `InputError` as `require_shapes` does.
     """
     require_shapes(module, weights, names, source)
     state = {}
@@ -66,8 +68,8 @@ def fill(
         if scale is not None:
             state[f"{ours}_scale"] = scale.float().reshape(())
             name = ours.removesuffix(".weight")
-            linear = module.get_submodule(name)
-            sizes = (linear.in_features, linear.out_features, linear.bias is not None)
-            module.set_submodule(name, ScaledLinear(*sizes, device="meta"))
+            outputs, inputs = weights[theirs].shape
+            bias = f"{name}.bias" in names
+            module.set_submodule(name, ScaledLinear(inputs, outputs, bias, device="meta"))
     module.load_state_dict(state, assign=True)
     module.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The published names of the transformers' parameters, and ours."""
+"""The names of the transformers' parameters: the published ones and ours."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -50,13 +50,16 @@ TRANSFORMER_NAMES = {
 
 
 def layer_count(names: Iterable[str]) -> int:
-    """How many layers the denoiser of a published checkpoint has; at least one."""
+    """The number of denoiser layers in a published checkpoint with these names; at least 1."""
     pattern = re.compile(re.escape(DENOISER) + r"transformer\.layers\.(\d+)\.")
     return 1 + max((int(m[1]) for name in names if (m := pattern.match(name))), default=0)
 
 
 def published_names(names: Iterable[str], prefix: str, table: Mapping[str, str]) -> dict[str, str]:
-    """Our name of each parameter to its published name."""
+    """Map our parameter names to the published ones.
+
+    A published name is `prefix` and the name that `table` gives.
+    """
     return {name: prefix + _published(name, table) for name in names}
 
 

@@ -1,4 +1,4 @@
-"""Weights files of safetensors and PyTorch, memory-mapped."""
+"""Read weights files of safetensors and PyTorch, memory-mapped."""
 
 import re
 from collections.abc import Mapping
@@ -15,14 +15,15 @@ from .file_kind import SAFETENSORS, ZIP, read_kind
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or PyTorch file, memory-mapped.
+    """The tensors of a .safetensors or PyTorch file by name, memory-mapped, on the CPU.
 
-    Raises `InputError` for a file that is missing, cut short or no weights file at all.
+    Raises `InputError` if the file is missing, damaged, cut short, one part of several files, or
+    not a weights file.
     """
     kind = read_kind(path, "weights", SAFETENSORS, ZIP)
     if part := re.search(r"-0*(\d+)-of-0*(\d+)\.", path.name):
         raise InputError(
-            f"{path} is part {part[1]} of {part[2]} of a network: choose a file that has it whole."
+            f"{path} is part {part[1]} of {part[2]} of a network: choose one file with all weights."
         )
     whole = is_zipfile(path)
     try:
@@ -33,11 +34,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
     except InputError:
         raise
-    except Exception as error:  # on garbage the unpickler may raise anything
+    except Exception as error:  # damaged data can make the unpickler raise any error
         if isinstance(error, UnpicklingError) and whole:
             raise InputError(
-                f"{path} holds other things than weights, which are not loaded because they "
-                "could run programs: get it from the authors, or as safetensors."
+                f"{path} contains more than weights, and loading it could run programs: get the "
+                "file from its authors, or choose a .safetensors file."
             ) from error
         raise InputError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as weights; it is damaged or "
@@ -54,13 +55,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """Find every member of a PyTorch file in its place, and its index whole; torch does not."""
+    """Check that the members of a PyTorch file are in place and its index is intact.
+
+    torch does not check this. Raises `InputError` for another ZIP archive.
+    """
     with ZipFile(path) as archive:
         names = archive.namelist()
         if not any(name.endswith("data.pkl") for name in names):
             raise InputError(
                 f"{path} is a ZIP archive ({some(names)}), not weights: unpack it and choose the "
-                "file that was in it."
+                "file in it."
             )
         for name in names:
             with archive.open(name) as member:
@@ -69,4 +73,5 @@ def _check_archive(path: Path) -> None:
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, by name."""
     return {name: tuple(value.shape) for name, value in weights.items()}

@@ -1,4 +1,4 @@
-"""Networks whose weights the user brings."""
+"""Load weights that the user provides."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from .reading import read_weights
 
 
 def fill(network: nn.Module, file: Path, name: str, wanted: str) -> None:
-    """Load a file that torch saved into the network called `name`, and make it one to ask.
+    """Load a weights file into a network, for inference.
 
-    Raises `InputError`, which says to give `wanted`, if a tensor is missing or of another shape.
+    For errors, `name` is the name of the network and `wanted` the file to give. Raises `InputError`
+    if the file cannot be read, or if its tensors are not those of the network.
     """
     weights = read_weights(file)
     try:

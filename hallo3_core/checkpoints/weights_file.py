@@ -1,4 +1,4 @@
-"""Tensors too large for memory, piece by piece: read, and written as safetensors."""
+"""Read tensors in slices and write them as safetensors, because they can exceed the memory."""
 
 import json
 import os
@@ -20,19 +20,19 @@ DTYPE_NAMES = {
     torch.float8_e4m3fn: "F8_E4M3",
     torch.uint8: "U8",
 }
-"""What safetensors calls the dtypes that we write."""
-
+"""The names in safetensors of the dtypes that we write."""
 
 SLICE = 16 * 2**20
+"""Elements of a slice."""
 
 
 def slices(tensor: Tensor) -> Iterator[Tensor]:
-    """A tensor's numbers in order, some millions at a time."""
+    """The elements of a tensor in order, in 1-D tensors of at most `SLICE` elements."""
     yield from tensor.contiguous().view(-1).split(SLICE)
 
 
 class Entry(NamedTuple):
-    """A tensor that a file is going to have."""
+    """A tensor that will be written to a file."""
 
     name: str
     dtype: torch.dtype
@@ -46,13 +46,13 @@ class Entry(NamedTuple):
 @contextmanager
 def weights_file(
     path: Path, entries: Iterable[Entry], metadata: dict[str, str], overwrite: bool = False
-) -> Iterator[Callable[[Tensor], None]]:
-    """Write a safetensors file whose `entries` arrive in order, each in any number of pieces.
+) -> Iterator[Callable[[Tensor], object]]:
+    """Write a safetensors file with the tensors `entries`, in that order.
 
-    Gives the function that takes the next numbers, in the dtype of the entry that they belong to.
-    Until it is whole the file has a name that nobody has; if the context is left by an error,
-    neither it nor a folder made for it stays. Raises `InputError` when there is no room, and when
-    `path` is there and may not be overwritten.
+    Yields a function that writes the next elements, given in the dtype of their entry. A tensor can
+    be written in any number of pieces. The file has a temporary name until it is complete. After an
+    error, the file and any folder made for it are removed. Raises `InputError` if nothing can be
+    written there, or if `path` exists and `overwrite` is False.
     """
     header, expected = _header(entries, metadata)
     with new_folder(path.parent), temporary(path) as partial:
@@ -74,7 +74,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _header(entries: Iterable[Entry], metadata: dict[str, str]) -> tuple[bytes, int]:
-    """The beginning of a safetensors file, and how many bytes follow it."""
+    """The header of a safetensors file, and the number of data bytes after it."""
     header: dict[str, object] = {"__metadata__": metadata}
     end = 0
     for entry in entries:
@@ -90,7 +90,7 @@ def _header(entries: Iterable[Entry], metadata: dict[str, str]) -> tuple[bytes, 
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The text in the header of a safetensors file; empty if it is none, or has none."""
+    """The metadata of a safetensors file; empty if it has none or cannot be read as safetensors."""
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}

@@ -11,7 +11,10 @@ from ..errors import BAD_INPUT, INTERRUPTED, InputError
 from . import animate, check, convert, download, evaluate, examples, plan, store
 
 COMMANDS = (animate, examples, convert, check, plan, store, download, evaluate)
-"""Each has `add`, which describes its options, and `run`, which gives the exit status."""
+"""Each has `add`, which defines its options, and `run`, which returns the exit status.
+
+`STOPPED` is the line printed after Ctrl-C.
+"""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -24,7 +27,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # `read_image` says the same in a sentence
+    # `read_image` raises an error that says the same
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     options = parse()
     try:

@@ -1,17 +1,17 @@
-"""`check`: say what weights files are."""
+"""`check`: say what weights files are, and whether they can be loaded."""
 
 import argparse
 from pathlib import Path
 
 from ..errors import BAD_INPUT, InputError
 from ..model.check import check, installed_files
-from ..model.comfyui_folder import comfyui_folder
+from ..model.finding import comfyui_folder
 
 STOPPED = "Stopped."
 
 
 def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("check", help="say what weights files are")
+    parser = commands.add_parser("check", help="say what weights files are, and check them")
     parser.add_argument("files", type=Path, nargs="*", help="(default: those in ComfyUI's models)")
     return parser
 

@@ -1,4 +1,4 @@
-"""`convert`: make the published files ready for ComfyUI."""
+"""`convert`: convert the published files for ComfyUI."""
 
 import argparse
 from pathlib import Path
@@ -6,19 +6,23 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..checkpoints.reading import read_weights
-from ..model.comfyui_folder import comfyui_folder
 from ..model.convert import CONVERTED, convert, find_sources, plan
+from ..model.finding import comfyui_folder
 
-STOPPED = "Stopped; the files that are there are whole."
+STOPPED = "Stopped. The files that were written are complete."
 
 
 def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("convert", help="make published files ready for ComfyUI")
-    source = "a published file, or the folder of them (default: ComfyUI's models)"
+    parser = commands.add_parser("convert", help="convert published files for ComfyUI")
+    source = "a published file, or the folder of these files (default: ComfyUI's models)"
     parser.add_argument("source", type=Path, nargs="?", help=source)
-    parser.add_argument("folder", type=Path, nargs="?", help="(default: ComfyUI's models)")
-    parser.add_argument("--dtype", choices=CONVERTED, default="bf16", help="(%(default)s)")
-    parser.add_argument("--list", action="store_true", help="only say where every tensor goes")
+    parser.add_argument("folder", type=Path, nargs="?", help="output (default: ComfyUI's models)")
+    parser.add_argument(
+        "--dtype", choices=CONVERTED, default="bf16", help="of the weights (%(default)s)"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="only list the file that each tensor goes to"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser
 

@@ -1,19 +1,21 @@
-"""`download`: fetch the released files."""
+"""`download`: download the released files."""
 
 import argparse
 from pathlib import Path
 
-from ..model.comfyui_folder import comfyui_folder
 from ..model.download import FILES, TEXT_ENCODERS, download
+from ..model.finding import comfyui_folder
 
-STOPPED = "Stopped; start the same command again to go on."
+STOPPED = "Stopped. Start the same command again to continue."
 
 
 def add(commands) -> argparse.ArgumentParser:
     parser = commands.add_parser("download", help="download the released files")
-    parser.add_argument("folder", type=Path, nargs="?", help="(default: ComfyUI's models)")
-    parser.add_argument("--text-encoder", choices=TEXT_ENCODERS, help="also T5, for prompts")
-    parser.add_argument("--list", action="store_true", help="only say what would be downloaded")
+    parser.add_argument("folder", type=Path, nargs="?", help="output (default: ComfyUI's models)")
+    parser.add_argument(
+        "--text-encoder", choices=TEXT_ENCODERS, help="also download T5, for prompts"
+    )
+    parser.add_argument("--list", action="store_true", help="only list what would be downloaded")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser
 

@@ -1,4 +1,4 @@
-"""`evaluate`: measure videos of faces that speak."""
+"""`evaluate`: measure videos of talking faces."""
 
 import argparse
 from pathlib import Path
@@ -12,13 +12,13 @@ STOPPED = "Stopped."
 
 
 def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("evaluate", help="measure videos of faces that speak")
+    parser = commands.add_parser("evaluate", help="measure videos of talking faces")
     argument = parser.add_argument
     argument("videos", type=Path, nargs="+", metavar="VIDEO")
-    argument("--portrait", type=Path, help="who it is (default: the first frame)")
+    argument("--portrait", type=Path, help="a picture of the person (default: the first frame)")
     argument("--face-models", type=Path, help="folder with MediaPipe's and InsightFace's files")
-    argument("--syncnet", type=Path, help="the file syncnet_v2.model of its authors")
-    argument("--fid", type=Path, help="pytorch-fid's Inception; with --real")
+    argument("--syncnet", type=Path, help="the authors' file syncnet_v2.model")
+    argument("--fid", type=Path, help="pytorch-fid's Inception file; needs --real")
     argument("--real", type=Path, nargs="+", metavar="VIDEO", help="real videos, for FID")
     argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
     return parser
@@ -37,5 +37,5 @@ def run(options: argparse.Namespace) -> int:
     if inception:
         made, real = (features(inception, videos) for videos in (options.videos, options.real))
         distance = frechet_distance(made, real)
-        print(f"FID: {distance:.2f} of {len(made)} frames from {len(real)} real ones")
+        print(f"FID: {distance:.2f} between {len(made)} frames and {len(real)} real frames")
     return 0

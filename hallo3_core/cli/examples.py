@@ -9,14 +9,14 @@ from ..errors import InputError
 from ..media.outputs import write_file
 from ..media.picture import save_picture
 from ..media.video import save_sound
-from ..model.comfyui_folder import comfyui_folder
+from ..model.finding import comfyui_folder
 
 STOPPED = "Stopped."
 
 
 def add(commands) -> argparse.ArgumentParser:
     parser = commands.add_parser("examples", help="copy the example pictures and sounds")
-    parser.add_argument("folder", type=Path, nargs="?", help="(default: ComfyUI's input)")
+    parser.add_argument("folder", type=Path, nargs="?", help="output (default: ComfyUI's input)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser
 
@@ -24,7 +24,7 @@ def add(commands) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     folder = options.folder or comfyui_folder("input")
     if not folder.is_dir():
-        raise InputError(f"There is no folder {folder}: create it, or name another one.")
+        raise InputError(f"There is no folder {folder}: create it, or give another one.")
     examples = {
         "portrait.png": partial(save_picture, builtin.portrait()),
         "group.png": partial(save_picture, builtin.group()),
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     for name, save in examples.items():
         path = folder / f"hallo3_{name}"
         if path.exists() and not options.overwrite:
-            print(f"{path} was there already and is kept; --overwrite replaces it")
+            print(f"{path} exists already and is kept; --overwrite replaces it")
         else:
             save(path=path, overwrite=options.overwrite)
             print(path)

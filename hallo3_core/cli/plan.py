@@ -1,4 +1,4 @@
-"""`plan`: say what memory a model needs."""
+"""`plan`: say how much memory a model needs."""
 
 import argparse
 from pathlib import Path
@@ -14,10 +14,14 @@ STOPPED = "Stopped."
 
 
 def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("plan", help="say what memory a model needs")
-    parser.add_argument("--model", type=Path, help="as for animate (default: the released one)")
-    parser.add_argument("--memory", type=float, nargs="+", default=CARDS, help="of cards, in GB")
-    parser.add_argument("--dtype", choices=WEIGHTS, nargs="+", default=PLANNED, help="of weights")
+    parser = commands.add_parser("plan", help="say how much memory a model needs")
+    parser.add_argument("--model", type=Path, help="as for animate (default: the released model)")
+    parser.add_argument(
+        "--memory", type=float, nargs="+", default=CARDS, help="memory of the cards, in GB"
+    )
+    parser.add_argument(
+        "--dtype", choices=WEIGHTS, nargs="+", default=PLANNED, help="dtypes of the weights"
+    )
     return parser
 
 

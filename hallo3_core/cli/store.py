@@ -1,4 +1,4 @@
-"""`store`: say what finished segments are kept, and delete them."""
+"""`store`: count the finished segments on disk, or delete them."""
 
 import argparse
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 from ..store.segment_store import GB, SegmentStore
 
 STORE = Path.home() / ".cache" / "hallo3" / "segments"
-"""Finished segments of the command line."""
+"""Where the command line saves finished segments."""
 STOPPED = "Stopped."
 
 
 def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("store", help="say what finished segments are kept")
-    parser.add_argument("--folder", type=Path, default=STORE, help="of the store (%(default)s)")
-    parser.add_argument("--empty", action="store_true", help="delete them")
+    parser = commands.add_parser("store", help="count or delete finished segments on disk")
+    parser.add_argument("--folder", type=Path, default=STORE, help="the store (%(default)s)")
+    parser.add_argument("--empty", action="store_true", help="delete all finished segments")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How good a talking video is: lips, likeness, sharpness, steadiness."""
+"""Measures a talking video: lip sync, likeness, sharpness and steadiness."""
 
 from .report import Report, evaluate
 

@@ -1,12 +1,11 @@
-"""FID (Heusel et al. 2017): how far all pictures of some videos are from those of real ones.
+"""FID (Heusel et al. 2017): the distance between the frames of videos and the frames of real ones.
 
-Its network is the Inception of the first TensorFlow: torchvision's, but for the pooling in its
-blocks. The weights are the user's, `pt_inception-2015-12-05-6726825d.pth` as pytorch-fid publishes
-them; a tensor missing or of another shape is refused.
+Its network is the Inception of the first TensorFlow release. It differs from torchvision's only in
+the pooling inside its blocks. The user provides the weights: the file
+`pt_inception-2015-12-05-6726825d.pth` of pytorch-fid.
 """
 
 from collections.abc import Iterable
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -33,34 +32,36 @@ CLASSES = 1008
 BATCH = 16
 
 
-class Pooled:
-    """A block of Inception whose last branch pools in its own way."""
+def average(x: Tensor) -> Tensor:
+    """The mean of 3 x 3 pixels, without those beyond the edge."""
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
-    pool = staticmethod(partial(F.avg_pool2d, count_include_pad=False))
+
+class PooledA(InceptionA):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        return [*super()._forward(x)[:-1], self.branch_pool(average(x))]
+
+
+class PooledC(InceptionC):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        return [*super()._forward(x)[:-1], self.branch_pool(average(x))]
+
+
+class PooledE(InceptionE):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        return [*super()._forward(x)[:-1], self.branch_pool(average(x))]
+
+
+class LastE(InceptionE):
+    """The last block, whose pooling takes the maximum."""
 
     def _forward(self, x: Tensor) -> list[Tensor]:
-        *branches, _ = super()._forward(x)
-        return [*branches, self.branch_pool(self.pool(x, kernel_size=3, stride=1, padding=1))]
-
-
-class PooledA(Pooled, InceptionA):
-    pass
-
-
-class PooledC(Pooled, InceptionC):
-    pass
-
-
-class PooledE(Pooled, InceptionE):
-    pass
-
-
-class LastE(Pooled, InceptionE):
-    pool = staticmethod(F.max_pool2d)
+        pooled = F.max_pool2d(x, 3, stride=1, padding=1)
+        return [*super()._forward(x)[:-1], self.branch_pool(pooled)]
 
 
 def inception() -> Inception3:
-    """The network in the names of its file, not initialised."""
+    """The network without initialised weights. Its tensors have the names of the weights file."""
     blocks = [BasicConv2d, PooledA, InceptionB, PooledC, InceptionD, PooledE, InceptionAux]
     network = Inception3(CLASSES, aux_logits=False, inception_blocks=blocks, init_weights=False)
     network.Mixed_7c = LastE(2048)
@@ -68,7 +69,10 @@ def inception() -> Inception3:
 
 
 def load_inception(file: Path, device: torch.device | str = "cpu") -> Inception3:
-    """From scaled pictures (batch, 3, 299, 299) in [-1, 1] to features (batch, 2048)."""
+    """Load the network from scaled pictures (batch, 3, 299, 299) in [-1, 1] to (batch, 2048).
+
+    Raises `InputError` if a tensor of the file is missing or has another shape.
+    """
     network = inception()
     fill(network, file, "FID's Inception", "pytorch-fid's pt_inception-2015-12-05-6726825d.pth")
     network.fc = nn.Identity()
@@ -76,7 +80,7 @@ def load_inception(file: Path, device: torch.device | str = "cpu") -> Inception3
 
 
 def features(network: Inception3, videos: Iterable[Path]) -> Tensor:
-    """(frames, 2048) float64 of all frames of the videos, on the CPU."""
+    """The features of all frames of the videos, (frames, 2048) float64 on the CPU."""
     device, found = next(network.parameters()).device, []
     for video in videos:
         frames = iter(read_frames(video))
@@ -86,16 +90,17 @@ def features(network: Inception3, videos: Iterable[Path]) -> Tensor:
 
 
 def pictures(frames: list[np.ndarray]) -> Tensor:
-    """(height, width, 3) uint8 of any size as the network sees them."""
+    """Scale frames (height, width, 3) uint8 for the network: (frames, 3, 299, 299) in [-1, 1]."""
     scaled = torch.from_numpy(np.stack(frames)).movedim(-1, 1) / 127.5 - 1
     return F.interpolate(scaled, (SIDE, SIDE), mode="bilinear")
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:
-    """Squared, between the normal distributions of two sets of features (pictures, channels).
+    """The squared Fréchet distance of two sets of features (pictures, channels).
 
-    The trace of the root of a product of covariances is the sum of the singular values of the
-    product of their factors, which needs no root of a matrix.
+    A normal distribution is fitted to each set. No matrix square root is needed: the trace of the
+    root of the product of two covariances is the sum of the singular values of the product of
+    their factors.
     """
     root, other_root = _covariance_root(one), _covariance_root(other)
     means = (one.mean(0) - other.mean(0)).square().sum()
@@ -105,6 +110,6 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
 
 
 def _covariance_root(values: Tensor) -> Tensor:
-    """R with R^T R the covariance."""
+    """A factor R of the covariance: R^T R is the covariance of values (pictures, channels)."""
     centred = values - values.mean(0)
     return torch.linalg.qr(centred / (len(values) - 1) ** 0.5, mode="r").R

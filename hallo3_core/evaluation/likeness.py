@@ -1,16 +1,20 @@
-"""How far the face in a frame is from the portrait's, the mouth left out."""
+"""Measures how much the face in a frame differs from the portrait's face, outside the mouth."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 SIDE = 64
-"""Of the square that both faces are brought to, in pixels."""
+"""Both faces are scaled to squares of this side, in pixels."""
 MOUTH_GROWTH = 1.5
 
 
 def cut_face(frames: Tensor, boxes: Tensor, side: int = SIDE) -> Tensor:
-    """(frames, height, width, 3) and boxes as shares of them to (frames, 3, side, side)."""
+    """Cut the faces out of frames (frames, height, width, 3), and scale them to squares.
+
+    `boxes` (frames, 4) are left, top, right and bottom as shares of the frame. Returns
+    (frames, 3, side, side).
+    """
     left, top, right, bottom = (edge.view(-1, 1, 1) for edge in boxes.unbind(1))
     across = (torch.arange(side, device=frames.device) + 0.5) / side
     x = left + (right - left) * across.view(1, 1, -1)
@@ -20,7 +24,10 @@ def cut_face(frames: Tensor, boxes: Tensor, side: int = SIDE) -> Tensor:
 
 
 def outside_mouth(face: Tensor, mouth: Tensor) -> Tensor:
-    """(frames, SIDE, SIDE): 1 where a face square is not its mouth, from boxes (frames, 4)."""
+    """A mask (frames, SIDE, SIDE) of the face squares: 0 in the mouth, 1 elsewhere.
+
+    `face` and `mouth` (frames, 4) are boxes. The mouth box grows by `MOUTH_GROWTH`.
+    """
     size = face[:, 2:] - face[:, :2]
     corners = (mouth.unflatten(1, (2, 2)) - face[:, None, :2]) / size[:, None]
     middle, half = corners.mean(1), MOUTH_GROWTH * (corners[:, 1] - corners[:, 0]) / 2
@@ -31,6 +38,9 @@ def outside_mouth(face: Tensor, mouth: Tensor) -> Tensor:
 
 
 def distance(face: Tensor, portrait: Tensor, kept: Tensor) -> Tensor:
-    """(frames,): mean absolute difference of colours, of face squares from the portrait's."""
+    """The mean absolute colour difference of face squares and the portrait's square, (frames,).
+
+    `face` and `portrait` are (frames, 3, SIDE, SIDE). Only pixels where `kept` is 1 count.
+    """
     difference = (face - portrait).abs().mean(1) * kept
     return difference.sum((1, 2)) / kept.sum((1, 2))

@@ -1,7 +1,7 @@
-"""Finds face and mouth in the frames of a video.
+"""Finds the face and the mouth in the frames of a video.
 
-Of drawings by a small network that knows nothing else (see docs/training.md); of photographs by
-MediaPipe's mesh, where it is installed.
+In drawings, a small network finds them. It knows only drawings (docs/training.md). In photographs,
+MediaPipe's face mesh finds them, if it is installed.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,17 @@ from ..portrait.mesh import OVAL, Mesh, box_around
 SIDE = 128
 INNER_LIPS = 13, 14
 LIPS = [61, 291, 0, 17, 37, 267, 84, 314, 146, 375]
-"""Landmarks of the mesh: middles of both lips inside; corners and rims."""
+"""Landmarks of the mesh. `INNER_LIPS`: the inner middle of both lips. `LIPS`: corners and rims."""
 FILE = Path(__file__).parents[1] / "builtin" / "weights" / "face_reader.safetensors"
 
 
 @dataclass(frozen=True)
 class Faces:
-    """`opening` (frames,) is the height between the lips as a share of the face's; `face` and
-    `mouth` (frames, 4) are boxes, left, top, right and bottom, as shares of the picture."""
+    """The faces in frames, one per frame.
+
+    `opening` (frames,) is the distance between the lips as a share of the height of the face.
+    `face` and `mouth` (frames, 4) are boxes: left, top, right and bottom as shares of the picture.
+    """
 
     opening: Tensor
     face: Tensor
@@ -36,10 +39,12 @@ class Faces:
 
 
 Reader = Callable[[Tensor], Faces]
-"""Of (frames, height, width, 3) in [0, 1]; what is found is on the device of the frames."""
+"""A function from frames (frames, height, width, 3) in [0, 1] to `Faces` on the same device."""
 
 
 class FaceReader(nn.Module):
+    """The network that finds the face and the mouth in drawings."""
+
     def __init__(self, widths: tuple[int, ...] = (16, 32, 48, 64, 96)):
         super().__init__()
         layers, last = [], 3
@@ -59,7 +64,7 @@ class FaceReader(nn.Module):
         )
 
     def forward(self, pictures: Tensor) -> Faces:
-        """Of (frames, 3, 128, 128) in [-1, 1]."""
+        """Find the faces in pictures (frames, 3, 128, 128) in [-1, 1]."""
         opening, face, mouth = self.head(self.layers(pictures)).split((1, 4, 4), dim=1)
         return Faces(opening[:, 0], face, mouth)
 
@@ -71,7 +76,7 @@ def load_reader() -> FaceReader:
 
 
 def read_faces(reader: FaceReader, frames: Tensor) -> Faces:
-    """Of (frames, height, width, 3) in [0, 1]."""
+    """Find the faces in frames (frames, height, width, 3) in [0, 1] with the network `reader`."""
     height, width = frames.shape[1:3]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
@@ -86,12 +91,16 @@ def read_faces(reader: FaceReader, frames: Tensor) -> Faces:
 
 
 def drawn_reader(device: torch.device | str = "cpu") -> Reader:
-    """For frames on a device."""
+    """The reader of drawings, for frames on `device`."""
     return partial(read_faces, load_reader().to(device))
 
 
 class MeshReader:
-    """By the mesh; where it sees no face, what it saw last."""
+    """The reader of photographs, with MediaPipe's mesh.
+
+    If the mesh finds no face in a frame, the last face is used again. Raises `InputError` if the
+    first frame has no face.
+    """
 
     def __init__(self, mesh: Mesh):
         self.mesh = mesh
@@ -103,15 +112,17 @@ class MeshReader:
         return Faces(*(column.to(frames.device) for column in columns))
 
     def read(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Opening, face and mouth of one picture."""
+        """Opening, face box and mouth box of one picture (3, height, width) in [0, 1]."""
         points = self.mesh(picture)
         self.seen = self.seen if points is None else points
         if self.seen is None:
-            raise InputError("No face was found where the video begins: check the video.")
+            raise InputError("No face was found in the first frame of the video: use another.")
         oval, lips = box_around(self.seen[OVAL]), box_around(self.seen[LIPS])
         upper, lower = self.seen[list(INNER_LIPS)]
         opening = np.linalg.norm(lower - upper) / (oval[3] - oval[1])
         size = np.array([*picture.shape[:0:-1]] * 2)
-        return tuple(
-            torch.tensor(np.float32(value)) for value in (opening, oval / size, lips / size)
+        return (
+            torch.tensor(opening, dtype=torch.float32),
+            torch.tensor(oval / size, dtype=torch.float32),
+            torch.tensor(lips / size, dtype=torch.float32),
         )

@@ -1,4 +1,4 @@
-"""What is said of a whole video."""
+"""The report of the measures of a whole video."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -25,12 +25,19 @@ DRIFT_FRAMES = 10 * FPS
 
 @dataclass(frozen=True)
 class Report:
-    """`sync` is the correlation of the mouth's opening with the speech's envelope, `lag` the frames
-    by which the mouth is late where it is largest, and `sync_at_lag` its value there; `identity`
-    the mean distance from the portrait; the drifts compare the last ten seconds with the first
-    (that of colour in Delta E); `seams` is the median jump at segment borders as a multiple of
-    that within segments; `likeness` is the median of the face embeddings', NaN without any;
-    `syncnet` is what that says, if it was asked.
+    """The measures of a video.
+
+    - `sync`: the correlation of the mouth's opening with the envelope of the speech.
+    - `lag`: the number of frames by which the mouth is late where the correlation is largest.
+    - `sync_at_lag`: the correlation at this lag.
+    - `identity`: the mean distance of the face from the portrait.
+    - `identity_drift`, `colour_drift`: the change from the first ten seconds to the last ten
+      seconds, of the distance and of the colour (in Delta E).
+    - `sharpness`: the mean CPBD, 0 (blurred) to 1.
+    - `flicker`: the mean second difference of the luminance, in 0 to 255.
+    - `seams`: the median jump at segment borders divided by the median jump within segments.
+    - `likeness`: the median cosine similarity of the face embeddings. NaN without embeddings.
+    - `syncnet`: the result of SyncNet, if it was run.
     """
 
     frames: int
@@ -48,7 +55,7 @@ class Report:
 
     @classmethod
     def of(cls, tracks: Tracks, speech: np.ndarray, syncnet: Sync | None = None) -> "Report":
-        """`speech` (frames,) is the envelope of the speech."""
+        """Summarise the tracks of a video. `speech` (frames,) is the envelope of the speech."""
         sync_at_lag, lag = best_lag(tracks.opening, speech)
         first, last = slice(None, DRIFT_FRAMES), slice(-DRIFT_FRAMES, None)
         colours = [tracks.colour[part].mean(0) for part in (first, last)]
@@ -87,14 +94,17 @@ class Report:
 
 
 def seams(jump: np.ndarray) -> float:
-    """The median jump into a new segment over the median of the others; NaN for one segment."""
+    """The median jump at segment borders divided by the median of the other jumps.
+
+    `jump` is (frames,). NaN if the video has one segment.
+    """
     borders = jump[NEW_FRAMES::NEW_FRAMES]
     inside = np.delete(jump, np.s_[::NEW_FRAMES])
     return float(np.median(borders) / np.median(inside)) if len(borders) else float("nan")
 
 
 def median(values: np.ndarray) -> float:
-    """Of those that are known, or NaN."""
+    """The median of the values that are not NaN, or NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(np.median(known)) if len(known) else float("nan")
 
@@ -106,12 +116,14 @@ def evaluate(
     syncnet: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Report:
-    """Of a video of a face with its speech; without a portrait its first frame is that.
+    """Measure a video of a face with its speech.
 
-    `face_models` is a folder with MediaPipe's landmarker, antelopev2 or both, for photographs;
-    without it faces are drawn ones, and without antelopev2 there is no `likeness`. `syncnet` is its
-    authors' file. Networks of our own and SyncNet work on `device`, MediaPipe on the CPU, and
-    antelopev2 wherever onnxruntime does.
+    Without a `portrait`, the first frame of the video is the portrait. `face_models` is a folder
+    with MediaPipe's landmarker, antelopev2 or both, for photographs. Without the landmarker, the
+    faces must be drawings. Without antelopev2, `likeness` is NaN. `syncnet` is the weights file of
+    SyncNet's authors. Our networks and SyncNet run on `device`, MediaPipe on the CPU, and
+    antelopev2 where onnxruntime runs it. Raises `InputError` if a file cannot be used, or if the
+    video has no frames or no face.
     """
     network = load_syncnet(syncnet, device) if syncnet else None
     folders = [face_models] if face_models else []

@@ -1,4 +1,4 @@
-"""Sharpness by the cumulative probability of blur detection (CPBD; Narvekar and Karam 2011)."""
+"""Measures sharpness: cumulative probability of blur detection (CPBD, Narvekar and Karam 2011)."""
 
 import numpy as np
 from skimage.feature import canny
@@ -6,15 +6,21 @@ from skimage.filters import sobel_v
 
 BLOCK = 64
 EDGE_SHARE = 0.002
-"""Of the pixels of a block that counts."""
+"""A block counts only if more than this share of its pixels are edges."""
 LOW_CONTRAST, WIDE, NARROW = 50, 5, 3
-"""An edge of this width, in pixels, is just noticed as blurred at low and at high contrast."""
+"""The edge width, in pixels, at which blur is just noticeable.
+
+It is `WIDE` up to the contrast `LOW_CONTRAST`, and `NARROW` above.
+"""
 BETA = 3.6
 JUST_NOTICED = 1 - np.exp(-1)
 
 
 def cpbd(luminance: np.ndarray) -> float:
-    """0 (blurred) to 1 of (height, width) in 0 to 255; NaN if there are no edges."""
+    """The sharpness of a picture, 0 (blurred) to 1. NaN if the picture has no edges.
+
+    `luminance` is (height, width), in 0 to 255.
+    """
     edges = canny(luminance / 255) & (np.abs(sobel_v(luminance)) > 0)
     widths = _edge_widths(luminance)
     unnoticed = total = 0
@@ -34,14 +40,20 @@ def cpbd(luminance: np.ndarray) -> float:
 
 
 def _edge_widths(luminance: np.ndarray) -> np.ndarray:
-    """For every pixel, the steps in its row that go on rising, or falling, through it."""
+    """The width of the edge through each pixel of (height, width).
+
+    It is the number of steps in the row that rise, or fall, without a break around the pixel.
+    """
     slope = np.diff(luminance, axis=1)
     across = np.pad(luminance[:, 2:] - luminance[:, :-2], ((0, 0), (1, 1)), "edge")
     return np.where(across > 0, _run(slope > 0), _run(slope < 0))
 
 
 def _run(goes_on: np.ndarray) -> np.ndarray:
-    """For every pixel, how many steps on both sides of it go on without a break."""
+    """For each pixel, the number of steps on both sides of it until the first break.
+
+    `goes_on` (height, steps) says which steps have no break. Returns (height, steps + 1).
+    """
     height, steps = goes_on.shape
     before, after = np.zeros((2, height, steps + 1))
     for i in range(steps):

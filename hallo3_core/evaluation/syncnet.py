@@ -1,8 +1,8 @@
-"""SyncNet (Chung and Zisserman 2016), which hears whether lips belong to a sound.
+"""SyncNet (Chung and Zisserman 2016) measures whether the lips match the sound.
 
-Its weights, `syncnet_v2.model` as its authors publish them, are the user's; a tensor missing or of
-another shape is refused. The two numbers are those that talking-head papers give: LSE-D, the
-distance of lips and sound where they fit best, and LSE-C, by how much that is better than usual.
+The user provides the weights: the file `syncnet_v2.model` of its authors. The results are the two
+numbers of talking-head papers. LSE-D is the distance of lips and sound at the best shift. LSE-C is
+the difference between the median distance of all shifts and LSE-D.
 """
 
 from collections.abc import Iterable
@@ -23,31 +23,35 @@ from .likeness import cut_face
 
 SIDE = 224
 FRAMES = 5
-"""That it sees at a time."""
+"""The number of video frames that the network sees at a time."""
 MFCC_FRAMES = 20
 MFCC_PER_FRAME = 4
 MOST_SHIFT = 15
 BATCH = 20
 ROOM = 0.4
-"""Around a face, in halves of its larger side: so much left and right, twice that below."""
+"""Space around a face, in halves of its larger side: left and right, and twice this below."""
 STEADIED = 13
-"""Frames whose median box is taken."""
+"""The number of frames of the median filter over the face boxes."""
 
 WINDOW, HOP, BINS = 400, 160, 512
 FILTERS, COEFFICIENTS, LIFTER = 26, 13, 22
 PREEMPHASIS = 0.97
 LOUDEST = 32768
-"""Sounds were 16-bit numbers."""
+"""SyncNet was trained on 16-bit sounds."""
 
 
 class Sync(NamedTuple):
+    """The result of SyncNet: LSE-D, LSE-C and the best shift."""
+
     distance: float
     confidence: float
     shift: int
-    """Frames by which the sound is late."""
+    """The number of frames by which the sound is late."""
 
 
 class SyncNet(nn.Module):
+    """The network. Its tensors have the names of the weights file."""
+
     def __init__(self):
         super().__init__()
         self.netcnnaud = nn.Sequential(
@@ -78,11 +82,11 @@ class SyncNet(nn.Module):
         )
 
     def hear(self, mfcc: Tensor) -> Tensor:
-        """(batch, 1, 13, 20) to (batch, 1024)."""
+        """Embed sounds: MFCCs (batch, 1, 13, 20) to (batch, 1024)."""
         return self.netfcaud(self.netcnnaud(mfcc).flatten(1))
 
     def watch(self, faces: Tensor) -> Tensor:
-        """(batch, 3, 5, 224, 224), blue first, 0 to 255, to (batch, 1024)."""
+        """Embed faces: BGR in 0 to 255, (batch, 3, 5, 224, 224) to (batch, 1024)."""
         return self.netfclip(self.netcnnlip(faces).flatten(1))
 
 
@@ -92,14 +96,18 @@ def _block(conv: nn.Conv2d | nn.Conv3d) -> tuple[nn.Module, ...]:
 
 
 def load_syncnet(file: Path, device: torch.device | str = "cpu") -> SyncNet:
+    """Load SyncNet. Raises `InputError` if a tensor is missing or has another shape."""
     network = SyncNet()
     fill(network, file, "SyncNet", "its authors' syncnet_v2.model")
     return network.to(device)
 
 
 def face_squares(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Tensor:
-    """(frames, 3, 224, 224) uint8 around the faces of (height, width, 3), from the boxes of a
-    video, (frames, 4) as shares of a frame, which are steadied first."""
+    """Cut squares around the faces out of frames (height, width, 3): (frames, 3, 224, 224) uint8.
+
+    `boxes` (frames, 4) are left, top, right and bottom as shares of a frame. A median filter
+    smooths them over time first.
+    """
     squares = []
     steady = median_filter(boxes, (STEADIED, 1), mode="nearest")
     for frame, (left, top, right, bottom) in zip(frames, steady, strict=True):
@@ -115,12 +123,19 @@ def face_squares(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Tensor:
 
 
 def sync(network: SyncNet, faces: Tensor, waveform: np.ndarray) -> Sync:
-    """Of `face_squares` and their sound (samples,) at 16 kHz, by the network wherever it is."""
+    """Measure lip sync with SyncNet, on the device of the network.
+
+    `faces` are those of `face_squares`, `waveform` (samples,) is their sound at 16 kHz. Raises
+    `InputError` if the video is too short.
+    """
     device = next(network.parameters()).device
     heard = torch.from_numpy(mfcc(waveform)).T.to(device)
     frames = min(len(faces) - FRAMES, (heard.shape[1] - MFCC_FRAMES) // MFCC_PER_FRAME) + 1
     if frames <= MOST_SHIFT:
-        raise InputError(f"SyncNet has {frames} places to look at: give it a video of 1 s or more.")
+        raise InputError(
+            f"SyncNet can compare lips and sound at only {frames} frames, and needs more than "
+            f"{MOST_SHIFT}: use a video of 1 s or more."
+        )
     clips = faces.unfold(0, FRAMES, 1)[:frames].movedim(-1, 2)
     sounds = heard.unfold(1, MFCC_FRAMES, MFCC_PER_FRAME)[:, :frames].movedim(1, 0)[:, None]
     parts = (part.to(device).flip(1).float() for part in clips.split(BATCH))
@@ -134,9 +149,9 @@ def sync(network: SyncNet, faces: Tensor, waveform: np.ndarray) -> Sync:
 
 
 def mfcc(waveform: np.ndarray) -> np.ndarray:
-    """(frames, 13) float32, 100 a second, of (samples,) at 16 kHz.
+    """The MFCCs of a waveform (samples,) at 16 kHz: (frames, 13) float32, 100 frames a second.
 
-    As python_speech_features has them by default, with which SyncNet was trained.
+    They are those of python_speech_features with its defaults. SyncNet was trained with these.
     """
     sound = waveform.astype(np.float64) * LOUDEST
     sound = np.append(sound[0], sound[1:] - PREEMPHASIS * sound[:-1])
@@ -153,7 +168,7 @@ def mfcc(waveform: np.ndarray) -> np.ndarray:
 
 
 def mel_filters() -> np.ndarray:
-    """(26, 257) triangles, evenly spaced in mel from 0 to 8 kHz."""
+    """Triangular filters (26, 257), evenly spaced on the mel scale from 0 to 8 kHz."""
     most = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
     edges = 700 * (10 ** (np.linspace(0, most, FILTERS + 2) / 2595) - 1)
     edges = np.floor((BINS + 1) * edges / SAMPLE_RATE).astype(int)

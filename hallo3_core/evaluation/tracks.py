@@ -1,4 +1,4 @@
-"""Numbers of every frame of a video, in one pass."""
+"""Measures every frame of a video, in one pass."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,19 +18,24 @@ from .sharpness import cpbd
 
 BATCH = 64
 SOME = 10
-"""Of so many frames one is looked at for what takes long."""
-LUMINANCE = np.float32([0.299, 0.587, 0.114])
+"""Sharpness and likeness take long. They are measured in one of this many frames."""
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """One entry a frame, NaN where there is none.
+    """The measures of each frame. An entry is NaN if it was not measured.
 
-    `opening` of the mouth is a share of the face's height; `distance` from the portrait's face is
-    in [0, 1]; `colour` (frames, 3) is the face's mean in Lab; `jump` from the frame before and
-    `flicker`, the second difference, are mean luminances in 0 to 255. Of every tenth frame
-    `sharpness` is CPBD, and `likeness` the cosine of the face embedding's angle to the portrait's,
-    where there are embeddings. `face` (frames, 4) are boxes as shares of the picture.
+    - `opening` (frames,): the opening of the mouth as a share of the height of the face.
+    - `distance` (frames,): the distance from the portrait's face, in [0, 1].
+    - `colour` (frames, 3): the mean colour of the face in Lab.
+    - `jump` (frames,): the mean absolute difference of the luminance from the previous frame, in 0
+      to 255.
+    - `flicker` (frames,): the same for the second difference over three frames.
+    - `sharpness` (frames,): CPBD of every tenth frame.
+    - `likeness` (frames,): the cosine similarity of the face embedding and the portrait's, in every
+      tenth frame, if there are embeddings.
+    - `face` (frames, 4): the face boxes as shares of the picture.
     """
 
     opening: np.ndarray
@@ -53,9 +58,11 @@ def track(
     finder: Finder | None = None,
     device: torch.device | str = "cpu",
 ) -> Tracks:
-    """Of frames (height, width, 3) uint8; the first stands for a portrait that is not given.
+    """Measure frames (height, width, 3) uint8.
 
-    Faces are read and compared on `device`, and all else on the CPU.
+    Without a `portrait` (height, width, 3) uint8, the first frame is the portrait. Without a
+    `finder`, there are no embeddings. Faces are found and compared on `device`, the rest is
+    computed on the CPU. Raises `InputError` if there are no frames.
     """
     frames, parts = iter(frames), []
     watcher = None
@@ -65,12 +72,12 @@ def track(
             watcher = Watcher(reader, likeness, finder, torch.device(device))
         parts.append(watcher.see(np.stack(part)))
     if not parts:
-        raise InputError("The video has no frames: choose another.")
+        raise InputError("The video has no frames: choose another video.")
     return Tracks(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 class Watcher:
-    """Sees a video part by part, and remembers what the next part is compared with."""
+    """Measures a video part by part. It keeps the frames that the next part is compared with."""
 
     def __init__(
         self,
@@ -86,7 +93,7 @@ class Watcher:
         self.last: np.ndarray | None = None
 
     def cut(self, pictures: np.ndarray) -> tuple[Tensor, Tensor, Faces]:
-        """The faces cut out, what is kept of them without the mouth, and where they are."""
+        """The face squares, their masks without the mouth, and the faces in the pictures."""
         frames = torch.from_numpy(pictures).to(self.device) / 255
         found = self.reader(frames)
         return (
@@ -96,19 +103,21 @@ class Watcher:
         )
 
     def embed(self, picture: np.ndarray) -> Tensor | None:
-        """The embedding of the largest face, if there is a finder that has it."""
+        """The embedding of the largest face. None without a finder, a face or an embedding."""
         if self.finder is None:
             return None
         face = choose(self.finder(torch.from_numpy(picture).movedim(-1, 0) / 255), 0)
         return face.embedding if face else None
 
     def likeness(self, picture: np.ndarray) -> float:
+        """The cosine similarity to the portrait's embedding. NaN if one of the two is missing."""
         embedding = self.embed(picture)
         if embedding is None or self.embedding is None:
             return np.nan
         return F.cosine_similarity(embedding, self.embedding).item()
 
     def see(self, pictures: np.ndarray) -> Tracks:
+        """Measure the next frames (frames, height, width, 3) uint8."""
         count = len(pictures)
         faces, kept, found = self.cut(pictures)
         grey = pictures @ LUMINANCE
@@ -132,5 +141,5 @@ class Watcher:
 
 
 def _ending(values: np.ndarray, count: int) -> np.ndarray:
-    """The last `count` of them, with NaN before them if they are fewer."""
+    """The last `count` values. If there are fewer, NaN is added before them."""
     return np.pad(values, (max(count - len(values), 0), 0), constant_values=np.nan)[-count:]

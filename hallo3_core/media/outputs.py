@@ -1,6 +1,6 @@
-"""Names of files that go out: nothing of the user's is replaced or deleted unasked.
+"""Writing of output files. Files of the user are replaced only with `overwrite`.
 
-A file grows under a name that nobody has, and gets its own name when it is whole.
+A file is written under a temporary name, and gets its final name when it is complete.
 """
 
 import errno
@@ -15,18 +15,19 @@ from itertools import count
 from pathlib import Path
 from tempfile import gettempdir
 
+from av.error import FFmpegError
 from filelock import FileLock, Timeout  # comes with torch
 
 from ..errors import InputError
 
 
 def check_file(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
-    """Raise `InputError` if the file `path` cannot or must not be written; see `check_name`."""
+    """Raise `InputError` if the file `path` cannot be written, or may not be; see `check_name`."""
     if path.is_dir():
         raise InputError(f"The output {path} is a folder: name a file.")
     if not path.parent.is_dir():
         raise InputError(
-            f"There is no folder {path.parent} for the output: make it, or choose another."
+            f"There is no folder {path.parent} for the output: create it, or choose another."
         )
     check_name(path, inputs, overwrite)
     with claimed(path), temporary(path):
@@ -34,8 +35,9 @@ def check_file(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False)
 
 
 def check_name(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
-    """Raise `InputError` if `path` is one of the `inputs`, by whatever name or link, or is there
-    and may not be overwritten.
+    """Raise `InputError` if `path` is one of the `inputs`, or exists and `overwrite` is False.
+
+    Links and other names of the same file are recognised.
     """
     for given in inputs:
         if path.exists() and given.exists() and path.samefile(given):
@@ -44,44 +46,52 @@ def check_name(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False)
         raise InputError(f"{path} exists already: give --overwrite, or choose another name.")
 
 
-def cannot_write(path: Path, error: Exception) -> InputError:
-    """What to tell the user when the system refuses to write `path`."""
+def cannot_write(path: Path, error: OSError | FFmpegError) -> InputError:
+    """The error for the user if the system cannot write `path`."""
     if error.errno == errno.ENOSPC:
         return InputError(f"There is no room left for {path}: make room and start again.")
     return InputError(
-        f"Nothing can be written to {path.parent} ({error.strerror}): choose a folder that is "
-        "yours."
+        f"Nothing can be written to {path.parent} ({error.strerror}): choose a folder where you "
+        "may write."
     )
 
 
 def numbered(path: Path) -> Iterator[Path]:
-    """`a.mp4`, `a_2.mp4`, `a_3.mp4`, ..."""
+    """Yield `a.mp4`, `a_2.mp4`, `a_3.mp4`, ..."""
     yield path
     yield from (path.with_stem(f"{path.stem}_{number}") for number in count(2))
 
 
 def free_name(path: Path) -> Path:
-    """The first of the names `a.mp4`, `a_2.mp4`, ... that nobody has or is writing."""
+    """The first of `a.mp4`, `a_2.mp4`, ... that does not exist and that no job is writing."""
     return next(name for name in numbered(path) if not (os.path.lexists(name) or is_claimed(name)))
 
 
 def new_file(path: Path) -> Path:
-    """An empty file that was not there before: the first of `a.mp4`, `a_2.mp4`, ... to be had."""
-    for name in numbered(path):
-        try:
-            name.open("xb").close()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        return name
+    """Create an empty file with the first free name of `a.mp4`, `a_2.mp4`, ...
+
+    Raises `InputError` if it cannot be created.
+    """
+    return next(filter(_created, numbered(path)))
+
+
+def _created(path: Path) -> bool:
+    """Create an empty file. False if the name is taken."""
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return True
 
 
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, to be moved there when it is whole; else it is deleted.
+    """Create a new file beside `path`, to be moved to `path` when it is complete.
 
-    What a killed program leaves is a file `a.mp4.partial-1f3c5a7e`.
+    If it is still there at the end, it is deleted. A killed program leaves a file such as
+    `a.mp4.partial-1f3c5a7e`. Raises `InputError` if the file cannot be created.
     """
     file = path.with_name(f"{path.name}.partial-{secrets.token_hex(4)}")
     try:
@@ -95,9 +105,9 @@ def temporary(path: Path) -> Iterator[Path]:
 
 
 def place(file: Path, path: Path, overwrite: bool = False) -> None:
-    """Move a whole file to `path` at once.
+    """Move a complete file to `path` in one step.
 
-    Raises `FileExistsError` if somebody has the name, unless it may be overwritten.
+    Raises `FileExistsError` if `path` exists and `overwrite` is False.
     """
     if not overwrite:
         path.open("xb").close()
@@ -105,7 +115,7 @@ def place(file: Path, path: Path, overwrite: bool = False) -> None:
 
 
 def write_file(path: Path, content: bytes, overwrite: bool = False) -> None:
-    """A small file, whole or not at all."""
+    """Write a small file, completely or not at all. Raises `InputError` if that fails."""
     with temporary(path) as file:
         try:
             file.write_bytes(content)
@@ -116,27 +126,27 @@ def write_file(path: Path, content: bytes, overwrite: bool = False) -> None:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """No other job writes `path` in here.
+    """Claim `path`, so that no other job writes it inside this context.
 
-    Raises `InputError` if another does. The system ends the claim of a job that was killed.
+    Raises `InputError` if another job has claimed it. The claim of a killed job ends by itself.
     """
     lock = _lock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
-            f"Another job is writing {path}: choose another name, or wait for it."
+            f"Another job is writing {path}: choose another name, or wait until it ends."
         ) from None
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows keeps it until it is released
+        with suppress(OSError):  # Windows does not delete it before it is released
             Path(lock.lock_file).unlink()
         lock.release()
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether another job is writing `path` just now."""
+    """Whether a job is writing `path` now."""
     try:
         with claimed(path):
             return False
@@ -145,7 +155,11 @@ def is_claimed(path: Path) -> bool:
 
 
 def _lock(path: Path) -> FileLock:
-    """Not beside `path`: a killed job leaves the file, and not every network drive has locks."""
+    """The lock of `path`, a file in the temporary folder.
+
+    It is not beside `path`, because a killed job leaves it there and some network drives have no
+    locks.
+    """
     name = sha256(str(path.resolve()).casefold().encode()).hexdigest()[:16]
     user = getattr(os, "getuid", int)()
     return FileLock(Path(gettempdir(), f"hallo3-{user}-{name}.lock"))
@@ -153,7 +167,10 @@ def _lock(path: Path) -> FileLock:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """`folder` is there in here; if the context is left by an error, no new and empty one stays."""
+    """Create `folder` and its missing parents. After an error, empty new folders are removed.
+
+    Raises `InputError` if it cannot be created.
+    """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +179,7 @@ def new_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # where something else is in it
+        with suppress(OSError):  # a folder that is not empty stays
             for place in missing:
                 place.rmdir()
         raise
@@ -170,9 +187,9 @@ def new_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C and a request to end do nothing in here, so that a file can be finished.
+    """Ignore SIGINT (Ctrl-C) and SIGTERM inside this context, so that a file can be finished.
 
-    Only the main thread gets them; in others this does nothing.
+    Only the main thread gets these signals. In other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,6 +1,6 @@
-"""Pictures and masks that come in: as files, or as tensors of any dtype on any device.
+"""Reading of pictures and masks: from files, or from tensors of any dtype on any device.
 
-From here on a picture is (3, height, width) in [0, 1] and a mask (height, width), both float32 on
+The results are pictures (3, height, width) in [0, 1] and masks (height, width), both float32 on
 the CPU.
 """
 
@@ -22,23 +22,25 @@ from .outputs import check_file, write_file
 
 SMALLEST_SIDE = 16
 LONGEST = 100
-"""How many times as long as its other side a side may be."""
+"""The largest ratio of the longer side to the shorter side."""
 MOST_PIXELS = 89_478_485
-"""What Pillow, too, takes for too many."""
+"""The limit of pixels, which is also Pillow's."""
 WHITES = (1, 255, 65535)
-"""What may stand for white in a picture of floating-point numbers, if not the largest of them."""
+"""Values of white in a floating-point picture: the first that no pixel exceeds. If all are
+exceeded, white is the largest pixel."""
 HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-"""What a HEIC file says that it is, after eight bytes."""
+"""Bytes 8 to 12 of a HEIC file."""
 NOT_PAINTED = (64, 64)
-"""The size of the empty mask that ComfyUI's Load Image gives where nobody has painted one."""
+"""The size of the empty mask that ComfyUI's Load Image gives if no mask was painted."""
 
 logger = logging.getLogger(__name__)
 
 
 def read_image(path: Path) -> Tensor:
-    """Any picture that Pillow reads, upright, in sRGB, on black where it is transparent.
+    """Read any picture that Pillow can read, (3, height, width), float32 in [0, 1].
 
-    Raises `InputError` if it is none, too large, too small or too long.
+    It is turned upright, converted to sRGB, and put on black where it is transparent. Raises
+    `InputError` if it cannot be read, is too large, too small or too long, or is not finite.
     """
     try:
         image = _open(path)
@@ -54,7 +56,7 @@ def read_image(path: Path) -> Tensor:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds
         raise InputError(
-            f"{path} is no picture that can be read ({error}): save it as PNG or JPEG."
+            f"{path} cannot be read as a picture ({error}): save it as PNG or JPEG."
         ) from error
     return check_picture(picture.permute(2, 0, 1), str(path))
 
@@ -68,14 +70,14 @@ def _open(path: Path) -> Image.Image:
                 raise
     if importlib.util.find_spec("pillow_heif") is None:
         raise InputError(
-            f"{path} is a HEIC picture: `pip install pillow-heif`, or save it as PNG or JPEG."
+            f"{path} is a HEIC picture: run `pip install pillow-heif`, or save it as PNG or JPEG."
         )
     importlib.import_module("pillow_heif").register_heif_opener()
     return Image.open(path)
 
 
 def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
-    """(height, width, 3) in [0, 1]."""
+    """Convert to (height, width, 3), float32 in [0, 1]."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = np.asarray(image, dtype=np.float32)
         most = grey.max()
@@ -95,11 +97,11 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def _to_srgb(image: Image.Image, path: Path) -> Image.Image:
-    """By the colour profile that came with it, which is sRGB's where there is none."""
+    """Convert from the colour profile of the picture to sRGB. Without one, it is sRGB already."""
     profile = image.info.get("icc_profile")
     if profile:
         try:
-            return ImageCms.profileToProfile(
+            converted = ImageCms.profileToProfile(
                 image,
                 ImageCms.ImageCmsProfile(io.BytesIO(profile)),
                 ImageCms.createProfile("sRGB"),
@@ -107,18 +109,22 @@ def _to_srgb(image: Image.Image, path: Path) -> Image.Image:
                 "RGB",
                 flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
             )
+            image = converted or image
         except (OSError, ImageCms.PyCMSError) as error:
-            logger.warning("The colour profile of %s is left out (%s).", path, error)
+            logger.warning("The colour profile of %s cannot be used (%s).", path, error)
     return image.convert("RGB")
 
 
 def read_mask(path: Path, size: Size) -> Tensor:
-    """A black and white picture, of a portrait of `size`, as a mask."""
+    """Read a black and white picture as a mask of a portrait of `size`.
+
+    Raises `InputError` if it cannot be read, has another size, or is empty.
+    """
     return _check_mask(read_image(path).mean(0), size, f"The face mask {path}")
 
 
 def one_picture(images: Tensor) -> Tensor:
-    """The portrait, which is the only image of a batch that `rgb_images` takes."""
+    """Read the portrait from a batch of one image. Raises `InputError` as `rgb_images` does."""
     pictures = rgb_images(images, "The portrait")
     if len(pictures) != 1:
         raise InputError(
@@ -129,20 +135,21 @@ def one_picture(images: Tensor) -> Tensor:
 
 
 def rgb_images(images: Tensor, name: str, last: int | None = None) -> Tensor:
-    """Images (batch, height, width, channels) as (batch, height, width, 3), float32 on the CPU.
+    """Convert images (batch, height, width, channels) to RGB: 3 channels, float32 on the CPU.
 
-    They may be grey, RGB, or RGBA, which is put on black; bytes, or floating-point numbers in
-    [0, 1], what is beyond being cut off. With `last` only so many of the last. Raises `InputError`
-    about `name` if they are none of it.
+    They may be grey, RGB or RGBA. RGBA is put on black. They may be bytes, or floats in [0, 1];
+    other floats are clamped. `last` selects only the last images of the batch. `name` names the
+    images in errors. Raises `InputError` if they are not such a tensor, are NaN or infinite, or
+    have a mean above 1.
     """
     if not isinstance(images, Tensor):
         raise InputError(
-            f"{name} is a {type(images).__name__} and no picture: connect an RGB image."
+            f"{name} is a {type(images).__name__}, not a picture: connect an RGB image."
         )
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not len(images):
         shape = " x ".join(map(str, images.shape))
         raise InputError(
-            f"{name} is an array of {shape} and not of batch x height x width x 3: connect an RGB "
+            f"{name} is an array of {shape}, not of batch x height x width x 3: connect an RGB "
             "image."
         )
     images = _to_floats(images[-last:] if last else images)
@@ -152,20 +159,20 @@ def rgb_images(images: Tensor, name: str, last: int | None = None) -> Tensor:
         raise no_numbers(name)
     if images.numel() and images.mean() > 1:
         raise InputError(
-            f"{name} goes up to {images.max():g}, where white is 1: divide it by 255, or by what "
-            "its white is."
+            f"{name} has values up to {images.max():g}, but white must be 1: divide it by its "
+            "white, such as 255."
         )
     return images.clamp(0, 1).expand(-1, -1, -1, 3)
 
 
 def one_mask(mask: Tensor, size: Size) -> Tensor | None:
-    """The mask of a portrait of `size`, of (height, width) or a batch of one of it.
+    """Read the mask of a portrait of `size`: (height, width), or a batch of one such mask.
 
-    None for what Load Image gives where nothing is painted. Raises `InputError` if it is no such
-    mask.
+    Returns None for the empty mask that Load Image gives if nothing is painted. Raises `InputError`
+    if it is not a tensor, is several masks, has another size, is not finite, or is empty.
     """
     if not isinstance(mask, Tensor) or mask.ndim < 2:
-        raise InputError(f"The mask is a {type(mask).__name__} and no MASK: connect a mask.")
+        raise InputError(f"The mask is a {type(mask).__name__}, not a MASK: connect a mask.")
     masks = _to_floats(mask).reshape(-1, *mask.shape[-2:])
     if masks.shape[1:] == NOT_PAINTED and not masks.any():
         return None
@@ -175,21 +182,22 @@ def one_mask(mask: Tensor, size: Size) -> Tensor | None:
 
 
 def check_picture(picture: Tensor, name: str = "The portrait") -> Tensor:
-    """A picture of any device and dtype, as it is from here on.
+    """Convert a picture of any device and dtype to float32 on the CPU, and check it.
 
-    Raises `InputError` about `name` if it is too small, too long or not finite.
+    `name` names the picture in errors. Raises `InputError` if it is too small, too long, or not
+    finite.
     """
     picture = _to_floats(picture)
     height, width = picture.shape[1:]
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(
-            f"{name} has {width} x {height} pixels: use a picture of at least {SMALLEST_SIDE} a "
-            "side."
+            f"{name} has {width} x {height} pixels: use a picture with at least {SMALLEST_SIDE} "
+            "on each side."
         )
     if max(height, width) > LONGEST * min(height, width):
         raise InputError(
-            f"{name} has {width} x {height} pixels, which is too long: cut out the part with the "
-            "face."
+            f"{name} has {width} x {height} pixels, which is too long: crop it to the part with "
+            "the face."
         )
     if not picture.isfinite().all():
         raise no_numbers(name)
@@ -200,7 +208,8 @@ def _check_mask(mask: Tensor, size: Size, name: str) -> Tensor:
     if mask.shape != size:
         found, wanted = (f"{width} x {height}" for height, width in (mask.shape, size))
         raise InputError(
-            f"{name} has {found} pixels and the portrait {wanted}: make it of the portrait itself."
+            f"{name} has {found} pixels, but the portrait has {wanted}: make the mask from the "
+            "portrait itself."
         )
     if not mask.isfinite().all():
         raise no_numbers(name)
@@ -209,39 +218,44 @@ def _check_mask(mask: Tensor, size: Size, name: str) -> Tensor:
     return mask
 
 
+def size_of(picture: Tensor) -> Size:
+    """Height and width of a picture or a mask, (..., height, width)."""
+    height, width = picture.shape[-2:]
+    return height, width
+
+
 def no_numbers(name: str) -> InputError:
-    return InputError(
-        f"{name} has pixels that are no numbers (NaN or infinite): look at what has made it."
-    )
+    """The error for a picture or mask with pixels that are NaN or infinite."""
+    return InputError(f"{name} has pixels that are NaN or infinite: check what made it.")
 
 
 def _to_floats(values: Tensor) -> Tensor:
-    """Float32 on the CPU; 255 becomes 1 if they are bytes."""
+    """Convert to float32 on the CPU. Bytes are divided by 255."""
     white = 255 if values.dtype == torch.uint8 else 1
     return values.detach().to("cpu", torch.float32) / white
 
 
 def to_bytes(picture: Tensor) -> np.ndarray:
-    """A picture on any device as (height, width, 3), uint8."""
+    """Convert a picture (3, height, width) on any device to (height, width, 3), uint8."""
     return (picture * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 def check_picture_file(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
-    """Raise `InputError` if no picture can or must be written to `path`; see `check_file`."""
+    """Raise `InputError` if no picture can or may be written to `path`; see `check_file`."""
     picture_format(path)
     check_file(path, inputs, overwrite)
 
 
 def picture_format(path: Path) -> str:
-    """What Pillow calls the format that a file name ends in."""
+    """Pillow's name of the format of a file name. Raises `InputError` if it cannot be written."""
     found = Image.registered_extensions().get(path.suffix.lower())
     if found not in Image.SAVE:
-        raise InputError(f"{path} does not end as a picture does that can be written: use .png.")
+        raise InputError(f"{path} has no extension of a picture format: name it .png or .jpg.")
     return found
 
 
 def save_picture(picture: Tensor, path: Path, overwrite: bool = False) -> None:
-    """A picture as a file."""
+    """Write a picture (3, height, width) to `path`. Raises `InputError` if it cannot be written."""
     content = io.BytesIO()
     Image.fromarray(to_bytes(picture)).save(content, picture_format(path))
     write_file(path, content.getvalue(), overwrite)

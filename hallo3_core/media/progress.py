@@ -1,4 +1,4 @@
-"""How far a video is, and how long it will still take."""
+"""The progress of a video, and the time that is left."""
 
 import time
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from tqdm import tqdm
 
 
 def in_words(seconds: float) -> str:
-    """Such as 0:40, 12:05 or 1:02:00."""
+    """A duration as text, such as 0:40, 12:05 or 1:02:00."""
     return tqdm.format_interval(round(seconds)).lstrip("0").rjust(4, "0")
 
 
 class TimeLeft:
-    """Seconds that the rest of a video takes, from those that its steps and segments have taken.
+    """Estimates the seconds that the rest of a video takes, from the steps and segments so far.
 
-    A segment is its steps, and then its decoding; `decoding` seconds are a guess until the first
-    was decoded. The first step of all prepares what later ones do not, and what the first step of
-    a later segment takes longer than others is counted with the decoding before it.
+    A segment takes its steps, and then its decoding. `decoding` is a guess in seconds, used until
+    the first segment is decoded. The very first step is slower, so later steps replace it. If the
+    first step of a later segment is slower than usual, the difference is counted as decoding.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class TimeLeft:
         self.start(0)
 
     def start(self, segment: int) -> None:
-        """A segment is begun, and those before it are there, if only from an earlier run."""
+        """Start a segment. The segments before it are done, now or in an earlier run."""
         self.steps_done, self.segments_done = segment * self.steps, segment
         self.last = self.clock()
 
     def step(self) -> None:
-        """A step is done."""
+        """Count a finished step."""
         took, self.last = self.clock() - self.last, self.clock()
         self.steps_done += 1
         if self.decoding_times and self.steps_done % self.steps == 1:
@@ -48,25 +48,26 @@ class TimeLeft:
             self.step_times.append(took)
 
     def segment(self) -> None:
-        """A segment is decoded."""
+        """Count a decoded segment."""
         took, self.last = self.clock() - self.last, self.clock()
         self.decoding_times.append(took)
         self.segments_done += 1
 
     @property
     def step_time(self) -> float:
+        """The median seconds of a step."""
         return median(self.step_times[1:] or self.step_times)
 
     @property
     def seconds(self) -> float:
-        """What is left, as far as it is known; there has to be a step."""
+        """The estimated seconds left. At least one step must be done."""
         steps = self.segments * self.steps - self.steps_done
         segments = self.segments - self.segments_done
         return steps * self.step_time + segments * median(self.decoding_times or [self.decoding])
 
 
 class Progress:
-    """Two bars with the time left: segments of the video, and steps of the segment."""
+    """Two progress bars with the time left: segments of the video, and steps of the segment."""
 
     def __init__(self, segments: int, steps: int, decoding: float, quiet: bool):
         layout = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}{postfix}]"
@@ -85,7 +86,7 @@ class Progress:
         self.segments.set_postfix_str(f"{in_words(self.left.seconds)} left")
 
     def segment(self, index: int, taken: bool = False) -> None:
-        """A segment is decoded, or was there from before and taken."""
+        """Count a segment that was decoded now, or `taken` from an earlier run."""
         if taken:
             self.left.start(index + 1)
             self.segments.n = index + 1

@@ -1,4 +1,4 @@
-"""Video files, read and written with PyAV, and sounds written."""
+"""Reading and writing of video files with PyAV, and writing of sound files."""
 
 import os
 import wave
@@ -32,15 +32,15 @@ FRAGMENTS = {
     "max_interleave_delta": "1",
     "flush_packets": "1",
 }
-"""A picture is in the file, and plays, as soon as the next one is written."""
+"""With these options, a frame is in the file and plays as soon as the next one is written."""
 HALF_FRAME = 0.5 / FPS
 
 H264 = {"crf": "17", "tune": "zerolatency"}
-"""No picture refers to a later one, so pieces can follow one another as they are."""
+"""With these options, no frame refers to a later one, so encoded pieces can be joined."""
 
 
 def save_sound(waveform: Tensor, rate: int, path: Path, overwrite: bool = False) -> None:
-    """(1, samples) in [-1, 1] as a WAV of 16 bits."""
+    """Write a waveform (1, samples) in [-1, 1] as a 16-bit WAV. See `write_file` for errors."""
     content = BytesIO()
     with wave.open(content, "wb") as file:
         file.setnchannels(1)
@@ -51,9 +51,9 @@ def save_sound(waveform: Tensor, rate: int, path: Path, overwrite: bool = False)
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """The pictures of a video file at 25 fps, (height, width, 3) uint8.
+    """Yield the frames of a video file at 25 fps, (height, width, 3) uint8.
 
-    Raises `InputError` if it is no video.
+    Raises `InputError` if it cannot be read as a video.
     """
     count, shown = 0, None
     try:
@@ -66,22 +66,20 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
             if shown is not None:
                 yield shown.to_ndarray(format="rgb24")
     except (av.FFmpegError, OSError, IndexError) as error:
-        raise InputError(
-            f"{path} is no video that can be read ({error}): save it as MP4."
-        ) from error
+        raise InputError(f"{path} cannot be read as a video ({error}): save it as MP4.") from error
 
 
 def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
-    """Raise `InputError` if no video can or must be written to `path`; see `check_file`."""
+    """Raise `InputError` if no video can or may be written to `path`; see `check_file`."""
     if path.suffix.lower() != ".mp4":
-        raise InputError(f"The output {path} does not end in .mp4: name it so.")
+        raise InputError(f"The output {path} does not end in .mp4: give a name that does.")
     check_file(path, inputs, overwrite)
 
 
 def encode_pictures(frames: Tensor) -> bytes:
-    """(frames, height, width, 3) in [0, 1] as an MP4 of H.264 without sound.
+    """Encode frames (frames, height, width, 3) in [0, 1] as an H.264 MP4 without sound.
 
-    The same frames give the same bytes on one machine.
+    On one machine, the same frames give the same bytes.
     """
     file = BytesIO()
     pictures = (frames * 255).round().to(torch.uint8).cpu().numpy()
@@ -98,14 +96,14 @@ def encode_pictures(frames: Tensor) -> bytes:
 class VideoWriter:
     """Writes an MP4 (H.264 yuv420p and AAC, 25 fps) piece by piece, with a sound track.
 
-    The pieces go into a fragmented file beside `path`, `x.unfinished.mp4` or with a number, which
-    was not there before and plays even if the program is killed. Leaving the context makes an
-    ordinary MP4 of it, which gets the name `path`; if an error is the reason, it keeps the name of
-    the unfinished one. `saved` says where it is; if nothing has been written, no file is left.
+    The pieces go into a new fragmented file beside `path`: `x.unfinished.mp4`, or the same with a
+    number. It plays even if the program is killed. At the end of the context it becomes an ordinary
+    MP4 named `path`. After an error, the MP4 keeps the unfinished name. `saved` is the path of the
+    result. If nothing was written, no file is left.
 
-    `path` is claimed meanwhile: `InputError` tells a second job, and what `check_output` tells. A
-    file that turns up there during the job is not replaced without `overwrite`: the video takes
-    the next free name.
+    The writer claims `path` inside the context. It raises `InputError` if another job has claimed
+    it, or if `check_output` does. If another file appears at `path` during the job, and `overwrite`
+    is False, the video takes the next free name.
     """
 
     def __init__(self, path: Path, height: int, width: int, sound: Sound, overwrite: bool = False):
@@ -114,7 +112,7 @@ class VideoWriter:
         self.black = encode_pictures(torch.zeros(1, height, width, 3))
         self.heard = for_aac(sound)
         self.frames = 0
-        self.done = 0, 0  # frames, and bytes of the partial file that has them
+        self.done = 0, 0  # the number of frames in the partial file, and its size in bytes
         self.saved: Path | None = None
 
     @property
@@ -132,11 +130,14 @@ class VideoWriter:
         return self
 
     def write(self, frames: Tensor) -> None:
-        """Append (frames, height, width, 3) in [0, 1], and the sound that goes with them."""
+        """Append frames (frames, height, width, 3) in [0, 1], and the sound for them."""
         self.append(encode_pictures(frames))
 
     def append(self, piece: bytes) -> None:
-        """Append what `encode_pictures` gave, as it is, and the sound that goes with it."""
+        """Append a result of `encode_pictures` without encoding it again, and the sound for it.
+
+        Raises `InputError` if the file cannot be written.
+        """
         try:
             for packet in packets(piece):
                 self.pictures.write(packet, self.frames)
@@ -154,12 +155,12 @@ class VideoWriter:
                 if not self.frames:
                     raise cannot_write(self.path, failure) from failure
                 raise InputError(
-                    f"{self.path} could not be finished ({failure.strerror}): make room; what is "
-                    f"done is in {self.partial}, which plays."
+                    f"{self.path} could not be finished ({failure.strerror}): make room; the "
+                    f"finished part is in {self.partial}, which plays."
                 ) from failure
 
     def _finish(self, whole: bool) -> None:
-        """Make an ordinary MP4 of the partial file; if that fails, the partial one stays."""
+        """Turn the partial file into an ordinary MP4. If that fails, the partial file stays."""
         try:
             self._close()
         finally:
@@ -180,7 +181,7 @@ class VideoWriter:
             self.saved = path
 
     def _close(self) -> None:
-        """End the partial file; on a full disk, with the last piece that is whole."""
+        """Close the partial file. If the disk is full, it ends with the last complete piece."""
         try:
             if self.frames:
                 self.sound.finish()
@@ -194,7 +195,7 @@ class VideoWriter:
 
 
 class PictureTrack:
-    """Puts encoded pictures into a container, one after the other."""
+    """Writes encoded frames into a container, one after the other."""
 
     def __init__(self, container: av.container.OutputContainer, like: bytes):
         self.container = container
@@ -202,20 +203,20 @@ class PictureTrack:
             self.stream = container.add_stream_from_template(piece.streams.video[0])
 
     def write(self, packet: av.Packet, index: int) -> None:
-        """The picture of this index, which is one of a piece of its own."""
+        """Write a packet as the frame `index` of the video. Its own time stamp is replaced."""
         packet.pts = packet.dts = round(index / (FPS * packet.time_base))
         packet.stream = self.stream
         self.container.mux(packet)
 
 
 def packets(piece: bytes) -> Iterator[av.Packet]:
-    """The encoded pictures of a piece, in order."""
-    with av.open(BytesIO(piece)) as reader:
+    """Yield the encoded frames of a piece, in order."""
+    with av.open(BytesIO(piece), "r") as reader:
         yield from (packet for packet in reader.demux(video=0) if packet.dts is not None)
 
 
 class SoundTrack:
-    """Puts a sound into a container, as AAC, as far as the video goes."""
+    """Writes a sound into a container as AAC, as far as the video goes."""
 
     def __init__(self, container: av.container.OutputContainer, sound: Sound):
         self.container = container
@@ -225,7 +226,7 @@ class SoundTrack:
         self.written = 0
 
     def write(self, until: float) -> None:
-        """Encode what is heard before `until` seconds."""
+        """Encode the sound up to `until` seconds."""
         samples = self.sound.waveform[:, self.written : round(until * self.sound.rate)]
         if samples.shape[1]:
             packed = samples.T.reshape(1, -1).contiguous().numpy()
@@ -236,11 +237,12 @@ class SoundTrack:
             self.written += samples.shape[1]
 
     def finish(self) -> None:
+        """Write the samples that the encoder still holds."""
         self.container.mux(self.stream.encode())
 
 
 def remux(source: Path, target: Path) -> None:
-    """Copy a fragmented MP4 into an ordinary one whose index comes first."""
+    """Copy a fragmented MP4 into an ordinary one, with the index at the beginning."""
     with (
         av.open(str(source)) as reader,
         av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as writer,

@@ -1,1 +1,1 @@
-"""Where networks are, and how much memory a video needs."""
+"""Plans how much memory a video needs, and moves networks between main memory and the device."""

@@ -1,4 +1,4 @@
-"""The device and the dtype that were asked for, or the best there are."""
+"""Chooses the device and the dtype to compute in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from ..errors import InputError, NotEnoughMemory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 IMITATING = ("cuda", "xpu")
-"""Kinds of devices that count a slow imitation of bfloat16, too, unless told not to."""
+"""Backends whose `is_bf16_supported` also accepts slow emulation, unless told not to."""
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of this name, or the best there is.
+    """The device with this name. Without a name: cuda if available, or else the CPU.
 
-    Raises `InputError` if it cannot be used.
+    Raises `InputError` if the device cannot be used.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -29,7 +29,10 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The dtype of this name, or the one to compute in on a device."""
+    """The dtype with this name, a key of `DTYPES`. Without a name, the best dtype for the device.
+
+    That is float32 on the CPU, bfloat16 where the device supports it, and float16 elsewhere.
+    """
     if name is not None:
         return DTYPES[name]
     if device.type == "cpu":
@@ -38,7 +41,7 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 by itself; some that have it not imitate it slowly."""
+    """Whether the device supports bfloat16 in hardware. Slow emulation does not count."""
     backend = torch.get_device_module(device)
     if hasattr(backend, "is_bf16_supported"):
         options = {"including_emulation": False} if device.type in IMITATING else {}
@@ -53,9 +56,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 @contextmanager
 def enough_memory(task: str, *remedies: str) -> Iterator[None]:
-    """Raise `NotEnoughMemory` if the device's memory runs out in here.
+    """Raise `NotEnoughMemory` if the device runs out of memory inside this context.
 
-    It says what the `task` was, and what else the user can do.
+    The error names the `task` ("encode the portrait") and the `remedies` that the user can try.
     """
     try:
         yield

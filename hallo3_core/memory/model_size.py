@@ -1,25 +1,23 @@
-"""Bytes of a model's weights, counted on networks without any."""
+"""Counts the bytes of a model's weights, on networks without weights (the meta device)."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
-import torch
 from torch import nn
 
-from ..network.conditioning import AudioProjector
 from ..network.config import Hallo3Config
-from ..network.transformer import Denoiser, ReferenceNetwork
+from ..network.transformer import empty_networks
 from .streaming import matrices, tensors_of
 
 SPEECH_ENCODER_BYTES = 94_371_712 * 4
 WEIGHTS = {"bf16": (2, 2), "fp16": (2, 2), "fp8": (1, 2), "fp32": (4, 4)}
-"""Bytes of each number in the matrices of layers, and of any other."""
+"""Bytes per number: in the matrices of layers, and elsewhere."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Bytes of the matrices of a layer, and of the largest of them."""
+    """The size of a transformer layer: bytes of all its matrices, and of the largest one."""
 
     matrices: float
     largest: float
@@ -27,7 +25,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of the weights of a model, by network, and of one layer of each transformer."""
+    """The size of a model's weights: bytes of each network, and of one layer per transformer."""
 
     denoiser: float
     reference_network: float
@@ -39,10 +37,12 @@ class Weights:
 
     @classmethod
     def of(cls, config: Hallo3Config, vae: nn.Module | None, matrix: int, other: int) -> "Weights":
-        """With `matrix` bytes for each number in the matrices of layers, and `other` elsewhere."""
-        *networks, denoiser_layer, reference_layer = _network_bytes(config, matrix, other)
-        autoencoder = 0 if vae is None else _bytes(vae, matrix, other)
-        return cls(*networks, autoencoder, denoiser_layer, reference_layer)
+        """Count the weights. Numbers in the matrices of layers take `matrix` bytes, others `other`.
+
+        `vae` may be without weights. Without `vae`, its size is 0.
+        """
+        weights = _transformers(config, matrix, other)
+        return weights if vae is None else replace(weights, vae=_bytes(vae, matrix, other))
 
     @property
     def total(self) -> float:
@@ -51,15 +51,21 @@ class Weights:
 
 
 @cache
-def _network_bytes(config: Hallo3Config, matrix: int, other: int) -> tuple[float | Layer, ...]:
-    with torch.device("meta"):
-        networks = Denoiser(config), ReferenceNetwork(config), AudioProjector(config)
-    layers = (_layer_bytes(network.layers[0], matrix, other) for network in networks[:2])
-    return *(_bytes(network, matrix, other) for network in networks), *layers
+def _transformers(config: Hallo3Config, matrix: int, other: int) -> Weights:
+    """The same without the autoencoder; made once, because making the networks takes seconds."""
+    denoiser, reference_network, audio_projector = empty_networks(config)
+    return Weights(
+        denoiser=_bytes(denoiser, matrix, other),
+        reference_network=_bytes(reference_network, matrix, other),
+        audio_projector=_bytes(audio_projector, matrix, other),
+        vae=0,
+        denoiser_layer=_layer_bytes(denoiser.layers[0], matrix, other),
+        reference_layer=_layer_bytes(reference_network.layers[0], matrix, other),
+    )
 
 
 def _bytes(network: nn.Module, matrix: int, other: int) -> float:
-    """Bytes of a network with `matrix` for each number in its layers' matrices."""
+    """Bytes of a network. Numbers in its layers' matrices take `matrix` bytes, others `other`."""
     total = 0
     for name, value in network.state_dict().items():
         in_layer = value.ndim == 2 and re.search(r"(^|layers\.)\d+\.", name)

@@ -1,7 +1,7 @@
-"""How much memory each part of the work needs beside its weights, in bytes.
+"""The memory that each part of the work needs in addition to its weights, in bytes.
 
-The figures are of tensors that are alive at once, counted at full size on a card that is not there
-(docs/memory.md), and 5 % for what allocators lose.
+The constants count the tensors that are alive at the same time. They were measured at full size on
+a simulated card (docs/memory.md). 5 % is added for the fragmentation of the allocator.
 """
 
 from ..autoencoder.lean import WINDOW
@@ -21,39 +21,40 @@ from ..speech.encode import LONGEST_PASS
 SLACK = 1.05
 
 HIDDEN_STATES = 14
-"""Tensors of the size of all text and image tokens that are alive at the peak of a layer."""
+"""Tensors with the size of all text and image tokens that are alive at the peak of a layer."""
 
 SAMPLER_LATENTS = 12
-"""Tensors of the size of a segment's latents that a sampler has beside the denoiser."""
+"""Tensors with the size of a segment's latents that a sampler holds during a denoiser call."""
 
 MLP_STATES = 7
-"""The same while a matrix of the MLP is made ready."""
+"""Like `HIDDEN_STATES`, while an fp8 matrix of the MLP is converted."""
 
 CHUNK_FRAMES = 8
-"""Frames that the autoencoder makes, or looks at, at a time."""
+"""The number of frames that the autoencoder encodes or decodes at a time."""
 
 LISTENING_BYTES = 824
-"""What wav2vec2-base, which is always float32, takes for each sample of the speech."""
+"""Bytes that wav2vec2-base needs for each sample of the speech. It is always float32."""
 
 
 def latent_bytes(config: Hallo3Config) -> int:
-    """The latents of a segment, float32."""
+    """Bytes of the latents of a segment, in float32."""
     grid = config.latent_height * config.latent_width
     return 4 * config.latent_channels * LATENT_FRAMES * grid
 
 
 def kept_bytes(config: Hallo3Config, size: int) -> float:
-    """The keys and values of the reference and the face, which are the same for a whole video."""
+    """Bytes of the keys and values of the reference and the face. A video computes them once."""
     tokens = config.frame_tokens + LATENT_FRAMES * config.face_tokens
     return SLACK * 2 * config.layers * tokens * config.width * size
 
 
 def sampling_bytes(config: Hallo3Config, rows: int, size: int) -> float:
-    """What a denoiser call on `rows` videos takes beside its weights, in numbers of `size` bytes.
+    """Bytes that a denoiser call on a batch of `rows` needs in addition to its weights.
 
-    Hidden states of a layer, what the sampler has, the texts of the videos and none beside them,
-    and the keys and values that stay the same in all steps: those of a whole video, and of audio
-    tokens for both branches of guidance, even if a call takes one.
+    Numbers take `size` bytes. These are counted: the hidden states of a layer; the tensors of the
+    sampler; the text embeddings of the batch and one empty text; the keys and values that are the
+    same in all steps. The latter are those of the whole video, and those of the audio tokens for
+    both branches of guidance, even if a call computes only one branch.
     """
     tokens = config.text_tokens + LATENT_FRAMES * config.frame_tokens
     audio = 2 * config.layers * max(rows, 2) * LATENT_FRAMES * config.audio_tokens
@@ -64,15 +65,16 @@ def sampling_bytes(config: Hallo3Config, rows: int, size: int) -> float:
 
 
 def portrait_bytes(config: Hallo3Config, size: int) -> float:
-    """What the reference network takes for its one frame, and the tokens of all its layers."""
+    """Bytes that the reference network needs for its one frame and the tokens of all layers."""
     hidden = HIDDEN_STATES * (config.text_tokens + config.frame_tokens)
     return SLACK * (hidden + config.layers * config.frame_tokens) * config.width * size
 
 
 def projecting_bytes(config: Hallo3Config, size: int) -> float:
-    """What the audio projector takes for the speech of a segment and for silence.
+    """Bytes that the audio projector needs for the speech of a segment and for null audio.
 
-    Motion, the first latents and the texts of both branches are there by then.
+    The motion latents, the initial latents and the text embeddings of both branches exist by then
+    and are counted, too.
     """
     heard = AUDIO_WINDOW * AUDIO_LAYERS * config.audio_channels
     hidden = 3 * config.audio_tokens * config.audio_width
@@ -82,17 +84,18 @@ def projecting_bytes(config: Hallo3Config, size: int) -> float:
 
 
 def listening_bytes() -> float:
-    """What the speech encoder takes for the longest speech that is encoded in one pass."""
+    """Bytes that the speech encoder needs for the longest speech that one call encodes."""
     return SLACK * LISTENING_BYTES * LONGEST_PASS * SAMPLE_RATE // FPS
 
 
 def decoding_bytes(
     channels: int, latent_height: int, latent_width: int, size: int, tiles: int = 1
 ) -> float:
-    """What the autoencoder takes to decode a segment, of `channels` at full resolution.
+    """Bytes that the autoencoder needs to decode a segment.
 
-    In more than one of `tiles` a side, there are the video as well, the tile before and what is
-    ready of this one, in float32.
+    `channels` is the width of its layers at full resolution. Numbers take `size` bytes. With
+    `tiles` x `tiles` tiles, float32 copies are added: the video, the previous tile, and the
+    finished frames of the current tile.
     """
     if tiles > 1:
         height, width = (tile_side(side, tiles) for side in (latent_height, latent_width))
@@ -100,15 +103,16 @@ def decoding_bytes(
         ready = SLACK * 4 * 3 * SEGMENT_FRAMES * pixels
         return decoding_bytes(channels, height, width, size) + ready
     frame = channels * latent_height * latent_width * SPACE_COMPRESSION**2
-    # the largest convolution has twice the channels, and two results of its input's size around it
+    # the largest convolution has twice the channels; two results of its input's size are alive
     at_once = _frames_at_once(2 * frame, CHUNK_FRAMES)
     return SLACK * (76 + 3 * at_once) * frame * size
 
 
 def encoding_bytes(channels: int, frames: int, height: int, width: int, size: int) -> float:
-    """What the autoencoder takes to encode pixels, first those frames that make no whole chunk.
+    """Bytes that the autoencoder needs to encode `frames` of `height` x `width` pixels.
 
-    At the peak there are three tensors of these, and a part of one in a convolution or a fourth.
+    The first chunk contains the frames that do not fill a chunk. At the peak, three tensors of the
+    first chunk are alive, and a part of one in a convolution or a fourth tensor.
     """
     frame = channels * height * width
     first = min(frames, CHUNK_FRAMES + frames % CHUNK_FRAMES)
@@ -118,5 +122,8 @@ def encoding_bytes(channels: int, frames: int, height: int, width: int, size: in
 
 
 def _frames_at_once(frame: int, most: int) -> int:
-    """How many frames, of so many numbers, a convolution of the autoencoder takes at a time."""
+    """The number of frames that a convolution processes at a time, at most `most`.
+
+    `frame` is the size of one frame, in numbers.
+    """
     return min(max(WINDOW // frame, 1), most)

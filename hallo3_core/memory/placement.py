@@ -1,4 +1,4 @@
-"""Networks that are on a device only while they work, where not all fit together."""
+"""Moves networks to the device. If not all fit, each is on the device only while it works."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ from .streaming import Streamer, put, stand_ins, tensors_of
 
 
 class Placement:
-    """Where networks are: on `device` all the time, or (`in_turn`) in main memory between tasks."""
+    """Says where networks are: always on `device`, or in main memory between tasks (`in_turn`)."""
 
     def __init__(self, device: torch.device | str = "cpu", in_turn: bool = False):
         self.device = torch.device(device)
@@ -19,9 +19,12 @@ class Placement:
         self.streamers: dict[nn.Module, Streamer] = {}
 
     def add(self, network: nn.Module, streamed: Iterable[nn.Module] = ()) -> None:
-        """Put a network where it is to rest; matrices of layers in `streamed` come one by one."""
+        """Add a network, and move it to its resting place.
+
+        The matrices of the layers in `streamed` are copied to the device one by one.
+        """
         if not self.in_turn:
-            # past diffusers' own `to`, which warns of an empty list of exceptions
+            # not diffusers' own `to`: it logs a warning about an empty list of exceptions
             nn.Module.to(network, self.device)
         layers = list(streamed)
         if layers:
@@ -29,7 +32,7 @@ class Placement:
 
     @contextmanager
     def working(self, *networks: nn.Module) -> Iterator[None]:
-        """Have networks on the device for a while."""
+        """Keep the networks on the device inside this context."""
         streamers = [self.streamers[network] for network in networks if network in self.streamers]
         streamed = {module for streamer in streamers for module in streamer.resting}
         moving = (module for network in networks if self.in_turn for module in network.modules())
@@ -47,11 +50,11 @@ class Placement:
         return tensor.data.to(self.device, copy=True)
 
     def rest(self, keys_values: Iterable[KeyValue]) -> list[KeyValue]:
-        """Keys and values of all layers as they wait between tasks, in main memory if in turn."""
+        """Move keys and values to their resting place: main memory if `in_turn`, or the device."""
         return _moved(keys_values, torch.device("cpu") if self.in_turn else self.device)
 
     def bring(self, keys_values: Iterable[KeyValue]) -> list[KeyValue]:
-        """Keys and values on the device, for as long as the result is kept."""
+        """Keys and values on the device. They stay there as long as the result is referenced."""
         return _moved(keys_values, self.device)
 
 

@@ -1,7 +1,6 @@
-"""What a video takes of a device's memory, known before work starts.
+"""Plans how a video fits into the memory of a device, before the work starts.
 
-The figures are of tensors that are alive at once, counted at full size on a card that is not there
-(docs/memory.md), and 5 % for what allocators lose.
+`need.py` says how much memory each part of the work needs.
 """
 
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from math import ceil
 
 import psutil
 import torch
-from torch import nn
+from diffusers import AutoencoderKLCogVideoX
 
 from ..autoencoder.vae import MOST_TILES, TILE_UNITS
 from ..errors import InputError
@@ -31,13 +30,13 @@ from .need import (
 from .streaming import BUFFERS, WITH_STREAMS
 
 GB = 2**30
-"""As the makers of graphics cards count it."""
+"""Makers of graphics cards use 1 GB = 2**30 bytes, so the plan does, too."""
 RESERVED = 0.7 * GB
-"""What a card's driver, the program on it and a display take."""
+"""Bytes of a card that its driver, the program on it and a display need."""
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
+    """Free bytes on a device."""
     if device.type in WITH_STREAMS:
         return torch.get_device_module(device).mem_get_info(device)[0]
     return psutil.virtual_memory().available
@@ -46,9 +45,9 @@ def free_memory(device: torch.device) -> int:
 def choose_tiles(
     channels: int, latent_height: int, latent_width: int, size: int, free: float
 ) -> int:
-    """The fewest tiles a side that a segment can be decoded in with `free` bytes; 1 is whole.
+    """The smallest number of tiles per side with which a segment can be decoded in `free` bytes.
 
-    Raises `InputError` if there are none.
+    1 decodes the whole picture at once. Raises `InputError` if no number of tiles fits.
     """
     shape = (channels, latent_height, latent_width, size)
     most = min(MOST_TILES, min(latent_height, latent_width) // TILE_UNITS)
@@ -64,10 +63,13 @@ def choose_tiles(
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the work, in bytes.
+    """The memory of one part of the work, in bytes.
 
-    Of the weights that it needs, of its own tensors, and of what is `kept` beside it, which rests
-    in main memory where networks are there in turn. `streamed` of its layers come one by one.
+    - `weights`: the weights that it needs.
+    - `work`: its own tensors.
+    - `kept`: tensors of other stages. They are in main memory if networks take turns.
+    - `layer`: the size of a layer, if layers can be streamed.
+    - `streamed`: the number of layers whose matrices are copied to the device one by one.
     """
 
     name: str
@@ -79,18 +81,18 @@ class Stage:
 
     @property
     def alone(self) -> float:
-        """What it takes with nothing beside it on the device."""
-        if not self.streamed:
+        """Bytes that the stage needs if nothing else is on the device."""
+        if self.layer is None or not self.streamed:
             return self.weights + self.work
         return self.weights + self.work - self.streamed * self.layer.matrices + self.buffers
 
     @property
     def buffers(self) -> float:
-        """What is on the device of the layers that come one by one."""
-        return BUFFERS * self.layer.largest
+        """Bytes on the device for all streamed layers together."""
+        return BUFFERS * self.layer.largest if self.layer else 0
 
     def within(self, free: float, layers: int) -> "Stage":
-        """The same with as many of its `layers` streamed as it takes to fit into `free` bytes."""
+        """The same stage with as few streamed layers as possible, to fit into `free` bytes."""
         if self.layer is None or self.alone <= free:
             return self
         over = self.alone + self.buffers - free
@@ -99,12 +101,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a model's networks share a device.
+    """How the networks of a model share the memory of a device.
 
-    All stay there (`in_turn` is False), or each is there while it works, and then some layers of
-    the transformers may come only for their own part of a call. `tiles` a side are decoded one
-    after the other, and the denoiser sees `rows` at once: 2, both branches of guidance, where
-    there is room, or where it halves what has to come.
+    - `in_turn`: False if all networks stay on the device. True if each is there only while it
+      works. Then some layers of the transformers may be streamed.
+    - `tiles`: a segment is decoded in `tiles` x `tiles` parts, one after the other.
+    - `rows`: the batch size of the denoiser. 2 computes both branches of guidance in one call. It
+      is used if it fits, or if it reduces the number of layers to copy in a step.
     """
 
     stages: tuple[Stage, ...]
@@ -123,12 +126,12 @@ class MemoryPlan:
         return max(map(self.peak, self.stages))
 
     def streamed(self, name: str) -> int:
-        """How many layers come one by one in the stage of this name."""
+        """The number of streamed layers in the stage with this name."""
         return next(stage.streamed for stage in self.stages if stage.name == name)
 
     @property
     def coming(self) -> int:
-        """Layers that come to the device in a guided step."""
+        """The number of layers that are copied to the device in a guided step."""
         return self.streamed("sampling") * (2 // self.rows)
 
     def lines(self) -> Iterator[str]:
@@ -138,7 +141,7 @@ class MemoryPlan:
 
     @property
     def how(self) -> str:
-        """What stays on the device, in words."""
+        """The plan in words."""
         where = "each network on the device while it works" if self.in_turn else "all stays there"
         if streamed := self.streamed("sampling"):
             where += f", {streamed} layers one by one"
@@ -150,36 +153,45 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be planned: a model whose numbers are of `size` bytes, in layers of `matrix`."""
+    """The work to plan.
+
+    The work is done in numbers of `size` bytes. Numbers in the matrices of layers take `matrix`
+    bytes. `listening` says that the speech is encoded on the device.
+    Without `vae`, decoding is left out.
+    """
 
     config: Hallo3Config
-    vae: nn.Module | None
+    vae: AutoencoderKLCogVideoX | None
     weights: Weights
     matrix: int
     size: int
     listening: bool
 
+    @property
+    def channels(self) -> int | None:
+        """Channels of the autoencoder at full resolution."""
+        return None if self.vae is None else self.vae.config.block_out_channels[0]
+
     def plan(self, in_turn: bool, rows: int, free: float) -> MemoryPlan:
-        """How it is done in this way; if networks are there in turn, within `free` bytes."""
+        """The plan with these choices. If `in_turn`, layers and tiles are chosen for `free` bytes.
+
+        Raises `InputError` if decoding cannot fit.
+        """
         tiles = 1
-        if in_turn and self.vae is not None:
-            tiles = choose_tiles(*self._latent, free - self.weights.vae)
+        if in_turn and self.channels is not None:
+            height, width = self.config.latent_height, self.config.latent_width
+            left = free - self.weights.vae
+            tiles = choose_tiles(self.channels, height, width, self.size, left)
         stages = self._stages(rows, tiles)
         if in_turn:
             stages = [stage.within(free, self.config.layers) for stage in stages]
         return MemoryPlan(tuple(stages), self.weights, in_turn, tiles, rows)
 
-    @property
-    def _latent(self) -> tuple[int, int, int, int]:
-        """Channels of the autoencoder, height and width of latents, and bytes of a number."""
-        channels = self.vae.config.block_out_channels[0]
-        return channels, self.config.latent_height, self.config.latent_width, self.size
-
     def _unpacking(self, frames: int, rows: int = 1) -> float:
-        """What fp8 adds to the peak of a layer that `rows` of so many latent frames go through.
+        """Bytes that fp8 adds to the peak of a layer, for `rows` videos of `frames` latent frames.
 
-        A matrix is made float32, scaled and rounded before it is used. Those of the MLP are as
-        large as it gets, and their turn comes when fewer hidden states are alive than at the peak.
+        An fp8 matrix is converted to float32, scaled and rounded before it is used. The matrices of
+        the MLP are the largest. When they are used, fewer hidden states are alive than at the peak.
         """
         if self.matrix >= self.size:
             return 0
@@ -198,11 +210,13 @@ class Work:
         if self.listening:
             speech.append(Stage("speech", weights.speech_encoder, listening_bytes()))
         decoding = []
-        if self.vae is not None:
-            encoding = encoding_bytes(self._latent[0], MOTION_FRAMES + 1, *config.canvas, size)
+        if self.channels is not None:
+            encoding = encoding_bytes(self.channels, MOTION_FRAMES + 1, *config.canvas, size)
             portrait = max(portrait, encoding)
+            latent = config.latent_height, config.latent_width
+            decoded = decoding_bytes(self.channels, *latent, size, tiles)
             decoding = [
-                Stage("decoding", weights.vae, decoding_bytes(*self._latent, tiles), kept),
+                Stage("decoding", weights.vae, decoded, kept),
                 Stage("motion", weights.vae, encoding, kept),
             ]
         reference = weights.reference_network + weights.vae
@@ -216,20 +230,19 @@ class Work:
 
 def plan_memory(
     config: Hallo3Config,
-    vae: nn.Module | None,
+    vae: AutoencoderKLCogVideoX | None,
     kind: str,
     free: float,
     offload: bool = True,
     size: int | None = None,
     listening: bool = True,
 ) -> MemoryPlan:
-    """How a model with weights of a `kind` fits into `free` bytes.
+    """Plan how a model with weights of a `kind` (a key of `WEIGHTS`) fits into `free` bytes.
 
-    `vae` may be without weights; without it the plan leaves out decoding. `offload` says that
-    networks can rest in other memory. The work is done in numbers of `size` bytes, as large as
-    weights of that kind that are not in fp8 unless said otherwise. `listening` says that the speech
-    is encoded on the device, too. Raises `InputError`, saying how much would do, if the model does
-    not fit.
+    `vae` may be without weights. Without `vae`, the plan leaves out decoding. `offload` says that
+    networks can be moved to main memory. The work is done in numbers of `size` bytes; the default
+    is the size of the weights that are not in fp8. `listening` says that the speech is encoded on
+    the device, too. If the model does not fit, `InputError` says how much memory is enough.
     """
     matrix, usual = WEIGHTS[kind]
     size = size or usual

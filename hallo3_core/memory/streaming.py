@@ -1,14 +1,18 @@
-"""Matrices that come to the device for their own call alone, the next one while one is at work.
+"""Streams weight matrices: each is on the device only for its own call.
 
-Two buffers take turns. Each has a part on the device and one in pinned main memory, through which
-the weights pass on their way from where they rest, be it a memory-mapped file. To pin the weights
-themselves would be a second copy of them in main memory that cannot be swapped out, and no faster:
-a matrix is at work for longer than it takes to copy.
+The next matrix is copied while the current one computes. Two buffers alternate. Each buffer has a
+part on the device and a part in pinned main memory. Weights pass through the pinned part, because
+they may be in a memory-mapped file. Pinning the weights themselves would need a second copy in main
+memory that cannot be swapped out. It would not be faster: a matrix computes longer than its copy
+takes.
 
-diffusers' group offloading does not serve here. It traces the order of layers in one `forward`, and
-keys and values are made by calls of layers outside; what it has brought by a wrong guess stays on
-the device, so that no plan can count it; it pins a copy of all weights beforehand, or pins anew in
-every call (`low_cpu_mem_usage`); and it needs accelerate, which is not among our requirements.
+diffusers' group offloading cannot be used here:
+
+- It records the order of layers in one `forward`, but keys and values are computed by calls of
+  layers outside of it.
+- If it copies a wrong layer, that layer stays on the device, so no plan can count it.
+- It pins a copy of all weights in advance, or pins again in every call (`low_cpu_mem_usage`).
+- It needs accelerate, which is not one of our requirements.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,33 +23,33 @@ import torch
 from torch import Tensor, nn
 
 ALIGNMENT = 256
-"""Bytes, for kernels that read many at a time."""
+"""Bytes. Some kernels need aligned tensors because they read many bytes at a time."""
 BUFFERS = 2
 WITH_STREAMS = ("cuda", "xpu", "npu")
-"""Devices that copy from pinned memory while they compute."""
+"""Types of devices that can copy from pinned memory while they compute."""
 
 
 def matrices(layer: nn.Module) -> list[nn.Linear]:
-    """What is streamed of a layer: all but its norms, which are a thousandth of it."""
+    """The modules of a layer that are streamed: all but its norms, 0.1 % of its weights."""
     return [module for module in layer.modules() if isinstance(module, nn.Linear)]
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """A module's own parameters and buffers by name."""
+    """The parameters and buffers of a module by name, without those of its submodules."""
     return dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)])
 
 
 def put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Have these as a module's own parameters and buffers."""
+    """Set parameters and buffers of a module."""
     for name, tensor in tensors.items():
         setattr(module, name, tensor)
 
 
 def stand_ins(tensors: Mapping[str, Tensor], contents: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Parameters and buffers of the same names with other contents, on any device.
+    """Parameters and buffers with the names of `tensors` and other contents, on any device.
 
-    They take the place of the old ones, whose `data` could be changed instead, but not to that of
-    every kind of device: torch refuses those that come from outside it, such as Ascend's NPUs.
+    They replace the old ones. Setting `data` of the old ones would not work on every device: torch
+    refuses it for devices from outside of torch, such as Ascend's NPUs.
     """
     return {
         name: nn.Parameter(data, requires_grad=False) if isinstance(old, nn.Parameter) else data
@@ -54,12 +58,12 @@ def stand_ins(tensors: Mapping[str, Tensor], contents: Iterable[Tensor]) -> dict
 
 
 def room(tensors: Iterable[Tensor]) -> int:
-    """Bytes that tensors take one after the other, aligned."""
+    """Bytes that tensors need one after the other, each aligned to `ALIGNMENT`."""
     return sum(-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors)
 
 
 def views(room_of: Tensor, tensors: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Parts of a buffer of bytes with the shapes and dtypes of `tensors`."""
+    """Yield parts of a buffer (bytes,) uint8 with the shapes and dtypes of `tensors`."""
     start = 0
     for tensor in tensors:
         part = room_of[start : start + tensor.nbytes]
@@ -68,9 +72,10 @@ def views(room_of: Tensor, tensors: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 class Buffer:
-    """Room for the weights of one matrix at a time.
+    """Memory for the weights of one matrix.
 
-    `arrived` is recorded when they are on the device, `used` when the call that needs them is done.
+    The event `arrived` is recorded after the copy to the device, and `used` after the call that
+    needs the weights.
     """
 
     def __init__(self, size: int, device: torch.device, backend: ModuleType):
@@ -82,20 +87,21 @@ class Buffer:
 
 
 class Streamer:
-    """Brings the matrices of some layers to a device, each for its own calls.
+    """Copies the matrices of layers to the device, each for its own calls.
 
-    What follows a matrix is what came after it the last time, and is brought while it is at work.
-    A guess that is wrong costs a copy, and nothing else.
+    While a matrix computes, the next one is copied: the one that followed it last time. A wrong
+    guess costs one copy, and nothing else.
     """
 
     def __init__(self, layers: Iterable[nn.Module], device: torch.device):
         self.device = device
-        # torch.cpu has streams and events, too, which do nothing: there copies are done at once
+        # the streams and events of torch.cpu do nothing, so copies on the CPU are synchronous
         self.overlaps = device.type in WITH_STREAMS
         self.backend = torch.get_device_module(device) if self.overlaps else torch.cpu
         self.resting: dict[nn.Module, dict[str, Tensor]] = {}
         self.following: dict[nn.Module, nn.Module] = {}
         self.buffers: list[Buffer] = []
+        self.last: nn.Module | None = None
         for module in (module for layer in layers for module in matrices(layer)):
             self.resting[module] = tensors_of(module)
             module.register_forward_pre_hook(self._bring)
@@ -104,18 +110,18 @@ class Streamer:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Have the buffers on the device for a while; no layer can be called without them."""
+        """Allocate the buffers inside this context. Layers can be called only inside it."""
         size = max((room(tensors.values()) for tensors in self.resting.values()), default=0)
         self.side = self.backend.Stream(self.device)
         self.buffers = [Buffer(size, self.device, self.backend) for _ in range(BUFFERS)]
-        for buffer in self.buffers:  # what was in its memory before may still be in use
+        for buffer in self.buffers:  # earlier work may still use this memory
             buffer.used.record(self.backend.current_stream(self.device))
         self.now, self.last = 0, None
         try:
             yield
         finally:
             for buffer in self.buffers:
-                buffer.arrived.synchronize()  # before its memory is given to others
+                buffer.arrived.synchronize()  # before its memory is freed
             self.buffers = []
 
     def _bring(self, module: nn.Module, inputs: tuple) -> None:
@@ -140,17 +146,17 @@ class Streamer:
             self._fetch(following)
 
     def _is_here(self, module: nn.Module) -> bool:
-        """Whether a module's weights are in a buffer, or on their way."""
+        """Whether the weights of a module are in a buffer, or are being copied."""
         return any(buffer.module is module for buffer in self.buffers)
 
     def _fetch(self, module: nn.Module) -> None:
-        """Start to bring a module's weights, into the buffer that is not in use."""
+        """Start to copy the weights of a module into the buffer that is not in use."""
         buffer, resting = self.buffers[1 - self.now], [*self.resting[module].values()]
-        buffer.arrived.synchronize()  # its part in main memory was read
+        buffer.arrived.synchronize()  # until its part in main memory has been read
         for part, tensor in zip(views(buffer.host, resting), resting, strict=True):
             part.copy_(tensor)
         size = room(resting)
-        buffer.used.wait(self.side)  # its part on the device was used
+        buffer.used.wait(self.side)  # until its part on the device has been used
         with self.backend.stream(self.side):
             buffer.there[:size].copy_(buffer.host[:size], non_blocking=self.overlaps)
         buffer.arrived.record(self.side)

@@ -1,1 +1,1 @@
-"""The files of a model: found, loaded, downloaded, converted and checked."""
+"""The files of a model: find, load, download, convert and check them."""

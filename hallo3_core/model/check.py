@@ -1,4 +1,4 @@
-"""What a weights file is, and whether it will load."""
+"""Check weights files: what they are, and whether they can be loaded."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,11 @@ from .layout import (
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found; `extra` are tensors that nothing reads."""
+    """The result of `check`.
+
+    `parameters` is the number of elements of all tensors that are used, `dtypes` the number of
+    these tensors of each dtype, and `extra` the names of tensors that are not used.
+    """
 
     kind: str
     sizes: str
@@ -41,12 +45,12 @@ class Report:
         kinds = ", ".join(f"{count:,} tensors {name}" for name, count in self.dtypes.items())
         yield f"{self.kind}{self.sizes}: {self.parameters:,} parameters; {kinds}"
         if self.extra:
-            yield f"{len(self.extra)} tensors that nothing reads, such as {self.extra[0]}"
-        yield "whole, all numbers finite; it will load"
+            yield f"{len(self.extra)} tensors that are not used, such as {self.extra[0]}"
+        yield "complete, all numbers are finite; it can be loaded"
 
 
 def installed_files(folder: Path) -> list[Path]:
-    """Hallo3's files in ComfyUI's `models`: the converted ones, or else the published ones.
+    """Hallo3's files in ComfyUI's `models` folder: the converted ones, or else the published ones.
 
     Raises `InputError` if there are none.
     """
@@ -54,16 +58,19 @@ def installed_files(folder: Path) -> list[Path]:
 
 
 def check(path: Path) -> Report:
-    """Read all of a file. Raises `InputError` if it will not load, or holds broken numbers."""
+    """Read all tensors of a file.
+
+    Raises `InputError` if the file cannot be loaded or has NaN or infinite numbers.
+    """
     weights = read_weights(path)
     kind, sizes, modules = _recognise(path, weights)
-    used = set()
+    used: set[str] = set()
     for module, names in modules:
         require_shapes(module, weights, names, path)
         used.update(names.values())
     for name in used:
-        if not all(piece.float().isfinite().all() for piece in slices(weights[name])):
-            raise InputError(f"{path} has no finite numbers in {name}: download it again.")
+        if not all(bool(piece.float().isfinite().all()) for piece in slices(weights[name])):
+            raise InputError(f"{path} has NaN or infinite numbers in {name}: download it again.")
     scales = {beside for name in used for beside in scale_names(name)}
     extra = [name for name in weights if name not in used | scales]
     dtypes = Counter(str(weights[name].dtype).removeprefix("torch.") for name in used)
@@ -74,7 +81,10 @@ def check(path: Path) -> Report:
 def _recognise(
     path: Path, weights: Mapping[str, Tensor]
 ) -> tuple[str, str, list[tuple[nn.Module, dict[str, str]]]]:
-    """What a file is, its sizes, and the networks in it with their names for its tensors."""
+    """What a file is, its sizes, and its networks.
+
+    Each network comes with a map from the names of its tensors to the names in the file.
+    """
     metadata = read_metadata(path)
     kind = describe(weights)
     if kind == VAE:
@@ -92,8 +102,8 @@ def _recognise(
         return f"Hallo3 {part}, converted", _sizes(config), [(module, layout)]
     if not hallo3_parts(weights):
         raise InputError(
-            f"{path} is {kind}, which is no part of Hallo3: choose a published file, or one of its "
-            "conversion."
+            f"{path} is {kind}, which is not part of Hallo3: choose a published or converted file "
+            "of Hallo3."
         )
     config, layouts = published_layout(shapes_of(weights), path)
     modules = [
@@ -105,4 +115,4 @@ def _recognise(
 
 def _sizes(config: Hallo3Config) -> str:
     height, width = config.canvas
-    return f", {config.layers} layers of {config.width}, canvas {width} x {height}"
+    return f", {config.layers} layers of width {config.width}, canvas {width} x {height}"

@@ -1,8 +1,8 @@
-"""The published files as safetensors for ComfyUI's `models` folder.
+"""Convert the published files to safetensors for ComfyUI's `models` folder.
 
-The transformer file becomes three, for the three networks that are needed at different times;
-tensors keep their published names. The autoencoder gets diffusers' names, so that ComfyUI's own
-loader reads it. Reading is memory-mapped and writing goes in slices.
+The transformer file is split into three files, one for each network, because the networks are
+needed at different times. Its tensors keep their published names. The autoencoder gets diffusers'
+names, so that ComfyUI's own loader reads it. Files are memory-mapped and written in slices.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ FORMAT = "1"
 LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
 SMALLEST_SCALE = 1e-12
 FP8_MARK = json.dumps({"format": "float8_e4m3fn"}).encode().ljust(32)
-"""What ComfyUI wants to find beside a scaled weight, with spaces up to a multiple of 8 bytes."""
+"""The mark that ComfyUI needs beside a scaled weight, padded with spaces to 32 bytes."""
 
 CONVERTED = ("bf16", "fp16", "fp8_e4m3fn")
 DTYPES = {
@@ -43,7 +43,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Part:
-    """A file to be written: `names` in it to those of the source."""
+    """A file to write. `names` maps the tensor names in it to the names in the source."""
 
     file: Path
     names: dict[str, str]
@@ -52,16 +52,16 @@ class Part:
 
     @property
     def plain_dtype(self) -> torch.dtype:
-        """Of what is not scaled."""
+        """The dtype of tensors without a scale."""
         return torch.bfloat16 if self.dtype == torch.float8_e4m3fn else self.dtype
 
     def scales(self, name: str, tensor: Tensor) -> bool:
-        """Whether a tensor is kept in fp8 with a scale: the matrices of the layers are."""
+        """Whether a tensor is stored in fp8 with a scale. Only matrices of the layers are."""
         inside = re.search(r"\.(layers|adaLN_modulations)\.\d+\.", name)
         return self.dtype == torch.float8_e4m3fn and tensor.ndim == 2 and bool(inside)
 
     def entries(self, weights: Mapping[str, Tensor]) -> Iterator[Entry]:
-        """What the file has, in order."""
+        """The tensors of the file, in order."""
         for name, theirs in self.names.items():
             tensor = weights[theirs]
             if not self.scales(name, tensor):
@@ -75,7 +75,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where every tensor of a source goes; `left_out` ones are read by nothing."""
+    """Which file every tensor of a source goes to. No network uses those in `left_out`."""
 
     source: Path
     weights: Mapping[str, Tensor]
@@ -83,26 +83,31 @@ class Plan:
     left_out: list[str]
 
     def lines(self) -> Iterator[str]:
-        """For every tensor of the source, the file that it goes to."""
+        """One line for each tensor of the source: its name, and the file that it goes to."""
         for part in self.parts:
             for name in part.names.values():
                 yield f"{name} -> {part.file.as_posix()}"
         for name in self.left_out:
-            yield f"{name} -> left out, nothing reads it"
+            yield f"{name} -> left out, not used"
 
     @property
     def bytes(self) -> int:
-        """What all the tensors take that are to be read."""
+        """The size in bytes of all tensors of the source that are read."""
         names = (name for part in self.parts for name in part.names.values())
         return sum(self.weights[name].nbytes for name in names)
 
 
 def find_sources(path: Path) -> list[Path]:
-    """The published files at `path`: a file, or a folder of the download or within it."""
+    """The published files at `path`, which is a file or a folder of the download.
+
+    Raises `InputError` if there are none.
+    """
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"There is no {path}: give a published file, or the folder of them.")
+        raise InputError(
+            f"There is no {path}: give a published file, or the folder of these files."
+        )
     if (path / "latest").is_file():
         version = (path / "latest").read_text(encoding="utf-8").strip()
         return [path / version / Path(TRANSFORMER_FILE).name]
@@ -114,23 +119,27 @@ def find_sources(path: Path) -> list[Path]:
         found = [speech_file(path)]
     if not found:
         raise InputError(
-            f"There is nothing of Hallo3 in {path}: give a folder with {TRANSFORMER_FILE}, "
+            f"There are no files of Hallo3 in {path}: give a folder with {TRANSFORMER_FILE}, "
             f"{VAE_FILE} or {SPEECH_FOLDER}."
         )
     return found
 
 
 def plan(source: Path, weights: Mapping[str, Tensor], dtype: str) -> Plan:
-    """Which files `weights` of `source` become. Raises `InputError` if they are not Hallo3's."""
+    """Plan which files the `weights` of `source` are converted to.
+
+    `dtype` is one of `CONVERTED`. Raises `InputError` if the weights are not Hallo3's, are
+    incomplete or are converted already.
+    """
     kind = describe(weights)
     part = read_metadata(source).get("hallo3_network")
     if part in PARTS:
-        raise InputError(f"{source} is converted already, to the {part}: give the published file.")
+        raise InputError(f"{source} is already converted (the {part}): give the published file.")
     ours = kind in (VAE, SPEECH_ENCODER) or hallo3_parts(weights)
     if not ours:
         raise InputError(
-            f"{source} is {kind}, not a published file of Hallo3: give one of those that "
-            "`download` brings."
+            f"{source} is {kind}, not a published file of Hallo3: give one that "
+            "`python -m hallo3_core download` fetches."
         )
     wide = "fp16" if dtype == "fp16" else "bf16"
     if kind == VAE:
@@ -166,12 +175,13 @@ def _part(network, folder, name, names, dtype, sizes: Mapping[str, str] = Mappin
 def convert(
     plan: Plan, folder: Path, progress: Callable[[int], None], overwrite: bool = False
 ) -> list[Path]:
-    """Write the files of a plan into `folder`; `progress` is told the bytes read, twice over.
+    """Write the files of a plan into `folder`, and return their paths.
 
-    Everything is read and checked before anything is written. A file that is already there from
-    the same source is kept. Raises `InputError` for another file of that name unless it may be
-    overwritten, for the source in any case, for numbers that are not finite or not in range, and
-    when there is no room.
+    All tensors are read and checked before anything is written. `progress` receives the bytes of
+    each piece, both times that it is read. A file that exists and comes from the same source is
+    kept. Raises `InputError` if another file has the name of an output and `overwrite` is False, if
+    an output has the path of the source, if numbers are NaN, infinite or too large for the dtype,
+    or if there is no room.
     """
     origin = {"source": plan.source.name}
     made_before(plan, folder, origin, overwrite)
@@ -202,9 +212,9 @@ def convert(
 
 
 def made_before(plan: Plan, folder: Path, origin: dict[str, str], overwrite: bool) -> list[Part]:
-    """The parts whose files are in `folder` and say that they come from `origin`.
+    """The parts whose files exist in `folder`, with `origin` in their metadata.
 
-    Raises `InputError` if another file has the name of a part and may not be overwritten.
+    Raises `InputError` if another file has the name of a part and `overwrite` is False.
     """
     kept = []
     for part in plan.parts:
@@ -217,7 +227,11 @@ def made_before(plan: Plan, folder: Path, origin: dict[str, str], overwrite: boo
 
 
 def examine(plan: Plan, progress: Callable[[int], None]) -> tuple[dict[str, Tensor], str]:
-    """The largest magnitude in every tensor that is read, and a hash of them all."""
+    """The largest magnitude in each tensor that is read, and a SHA-256 hash of all of them.
+
+    `progress` receives the bytes of each piece. Raises `InputError` for numbers that are NaN,
+    infinite or too large for fp16.
+    """
     largest, contents = {}, hashlib.sha256()
     for part in plan.parts:
         limit = torch.finfo(part.plain_dtype).max
@@ -229,7 +243,9 @@ def examine(plan: Plan, progress: Callable[[int], None]) -> tuple[dict[str, Tens
                 found = torch.maximum(found, piece.float().abs().max())
                 progress(piece.nbytes)
             if not found <= limit:
-                kind = "numbers too large for fp16" if found.isfinite() else "no finite numbers"
+                kind = (
+                    "numbers too large for fp16" if found.isfinite() else "NaN or infinite numbers"
+                )
                 raise InputError(
                     f"{plan.source} has {kind} in {name}: "
                     + ("choose bf16." if found.isfinite() else "download it again.")

@@ -1,4 +1,4 @@
-"""The released files from huggingface.co, when the user asks for them."""
+"""Download the released files from huggingface.co, when the user asks for them."""
 
 import hashlib
 import shutil
@@ -21,8 +21,11 @@ BLOCK = 2**24
 
 @dataclass(frozen=True)
 class Download:
-    """A file of a repository: where it goes in a folder of the published layout and in ComfyUI's
-    `models`, and about how many GB it has."""
+    """A file of a repository on huggingface.co.
+
+    `published` is its place in a folder of the published layout, and `comfyui` its place in
+    ComfyUI's `models`. `gigabytes` is its approximate size, 0 for a small file.
+    """
 
     repository: str
     name: str
@@ -32,7 +35,7 @@ class Download:
     licence: str
 
     def place(self, folder: Path) -> Path:
-        """Where it goes in `folder`, which may be ComfyUI's `models`."""
+        """The path of the file in `folder`, which may be ComfyUI's `models`."""
         comfyui = folder.name == "models" or (folder / "diffusion_models").is_dir()
         return folder / (self.comfyui if comfyui else self.published)
 
@@ -83,26 +86,26 @@ TEXT_ENCODERS = {
     "fp16": (_text_encoder("t5xxl_fp16.safetensors", 9.79), *TOKENIZER),
     "fp8_e4m3fn": (_text_encoder("t5xxl_fp8_e4m3fn.safetensors", 4.89), *TOKENIZER),
 }
-"""Of prompts, which not everybody wants."""
+"""The text encoder and its tokenizer, which only prompts need."""
 
 
 def download(files: tuple[Download, ...], folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Bring files into `folder`, each whole and verified, and yield where they are.
+    """Download files into `folder`, verify each file, and yield its path.
 
-    What is there already is kept, and what was broken off goes on where it stopped. Raises
-    `InputError` if a file cannot be had; and, before any is fetched, if a place is taken by
-    another file, unless it may be overwritten.
+    A file that exists with the published size is kept. An interrupted download continues where it
+    stopped. Raises `InputError` if a download fails. Before the first download, raises `InputError`
+    if another file has the path of a download and `overwrite` is False.
     """
     staging = folder / STAGING
     with claimed(staging), new_folder(folder):
-        missing = {}
+        missing: dict[Download, str] = {}
         for file in files:
             target = file.place(folder)
             with _told(file):
                 published = get_hf_file_metadata(hf_hub_url(file.repository, file.name))
             if not target.is_file() or target.stat().st_size != published.size:
                 check_name(target, (), overwrite)
-                missing[file] = published.etag
+                missing[file] = published.etag or ""
         try:
             for file in files:
                 target = file.place(folder)
@@ -111,13 +114,13 @@ def download(files: tuple[Download, ...], folder: Path, overwrite: bool = False)
                         _fetch(file, missing[file], staging, target)
                 yield target
         finally:
-            with suppress(OSError):  # it stays while something in it is to go on
+            with suppress(OSError):  # an unfinished download stays in it
                 staging.rmdir()
 
 
 @contextmanager
 def _told(file: Download) -> Iterator[None]:
-    """Errors in here become a sentence; they are those of whichever HTTP library there is."""
+    """Turn every error into an `InputError`. The error types depend on the HTTP library."""
     try:
         yield
     except InputError:
@@ -125,13 +128,13 @@ def _told(file: Download) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{file.name} of {file.repository} cannot be had ({reason}): check the network "
-            "and the disk, and start again; what is there already is kept."
+            f"{file.name} of {file.repository} cannot be downloaded ({reason}): check the "
+            "network and the disk, then start again; what is downloaded already is kept."
         ) from error
 
 
 def _fetch(file: Download, etag: str, staging: Path, target: Path) -> None:
-    """Bring a file to `target` by way of a folder of its own."""
+    """Download a file into its own folder in `staging`, verify it, and move it to `target`."""
     own = staging / f"{file.repository}/{file.name}".replace("/", "--")
     loaded = Path(hf_hub_download(file.repository, file.name, local_dir=own))
     whole = _is_whole(loaded, etag)
@@ -140,11 +143,11 @@ def _fetch(file: Download, etag: str, staging: Path, target: Path) -> None:
         loaded.replace(target)
     shutil.rmtree(own)
     if not whole:
-        raise InputError(f"{file.name} arrived damaged: start again.")
+        raise InputError(f"{file.name} was damaged in the download: start again.")
 
 
 def _is_whole(file: Path, etag: str) -> bool:
-    """Whether a file has the hash that huggingface.co has of it."""
+    """Whether a file has the hash that huggingface.co gives: SHA-256 if large, else Git's."""
     large = len(etag) == hashlib.sha256().digest_size * 2
     contents = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % file.stat().st_size)
     with file.open("rb") as opened:

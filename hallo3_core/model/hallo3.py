@@ -27,10 +27,10 @@ from .loading import fill_transformers, load_vae, open_model
 
 @dataclass(frozen=True)
 class Hallo3:
-    """The networks of one model; `text_encoder` loads the prompt's, which few need.
+    """The networks of one model. Calling `text_encoder` loads the text encoder, for prompts.
 
-    `tiles` a side are decoded one after the other; the denoiser sees `rows` at once, 2 being both
-    branches of guidance.
+    Frames are decoded in `tiles` x `tiles` tiles, one after the other. `rows` is the batch size of
+    the denoiser: 2 computes both branches of classifier-free guidance at once.
     """
 
     denoiser: Denoiser
@@ -56,30 +56,30 @@ class Hallo3:
         return self.denoiser.embed.position.dtype
 
     def working(self, *networks: nn.Module) -> AbstractContextManager:
-        """Have networks on the device for a while, if they do not stay there."""
+        """A context in which networks are on the device, if they are not always there."""
         return self.placement.working(*networks)
 
     def to(self, dtype: torch.dtype) -> "Hallo3":
-        """All but the speech encoder as `dtype`."""
+        """Convert all networks except the speech encoder to `dtype`, in place."""
         for network in (self.denoiser, self.reference_network, self.audio_projector, self.vae):
-            nn.Module.to(network, dtype)  # past diffusers' own, which warns of an empty list
+            nn.Module.to(network, dtype)  # diffusers' own `to` warns of an empty list
         return self
 
     def placed(self, device: torch.device, plan: MemoryPlan | None = None) -> "Hallo3":
-        """The model on a device, all of it or as planned."""
+        """The model on a device: all networks, or as `plan` says."""
         placement = Placement(device, plan is not None and plan.in_turn)
         for network, stage in ((self.denoiser, "sampling"), (self.reference_network, "portrait")):
             placement.add(network, network.layers[: plan.streamed(stage)] if plan else ())
-        for network in (self.audio_projector, self.vae, self.speech_encoder):
-            placement.add(network)
+        for whole in (self.audio_projector, self.vae, self.speech_encoder):
+            placement.add(whole)
         tiles, rows = (plan.tiles, plan.rows) if plan else (1, 1)
         return replace(self, placement=placement, tiles=tiles, rows=rows)
 
     @classmethod
     def from_folder(cls, path: Path, dtype: torch.dtype = torch.float32) -> "Hallo3":
-        """The model in a folder laid out like the published download, or around its weights file.
+        """Load the model at `path`, its folder or its weights file (see `find_files`), on the CPU.
 
-        Raises `InputError` for a file that is missing or is not what it should be.
+        Raises `InputError` if a file is missing, damaged or the wrong one.
         """
         files, opened = open_model(path)
         transformers = fill_transformers(opened, dtype, files.transformers)
@@ -87,8 +87,8 @@ class Hallo3:
         wanted, found = transformers[0].config.audio_channels, speech_encoder.config.hidden_size
         if found != wanted:
             raise InputError(
-                f"The speech encoder in {files.speech_encoder} has {found} channels and the "
-                f"model takes {wanted}: put wav2vec2-base-960h there."
+                f"The speech encoder in {files.speech_encoder} has {found} channels, but "
+                f"the model needs {wanted}: put wav2vec2-base-960h there."
             )
         return cls(
             *transformers,
@@ -99,9 +99,10 @@ class Hallo3:
 
 
 def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) -> MemoryPlan:
-    """The memory plan of the model at `path`, or of the released one (None); see `plan_memory`.
+    """The memory plan of the model at `path`, or of the released model if `path` is None.
 
-    Weights in fp8 stay so, whatever `kind`, and the work is done in the numbers of `kind`.
+    `kind` is the dtype of weights and computation; weights in fp8 stay in fp8. `free` is in bytes.
+    See `plan_memory`, also for the errors.
     """
     if path is None:
         config = Hallo3Config()

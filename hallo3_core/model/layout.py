@@ -1,4 +1,4 @@
-"""The sizes of the networks in a file, and its name for each of their parameters."""
+"""The sizes of the networks in a file, and the names of their parameters in the file."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -33,10 +33,10 @@ NETWORKS = (
     (ReferenceNetwork, REFERENCE_NETWORK, TRANSFORMER_NAMES),
     (AudioProjector, AUDIO_PROJECTOR, AUDIO_PROJECTOR_NAMES),
 )
-"""The networks of the transformer file, and how their parameters are named there."""
+"""The networks of the transformer file: class, prefix of the names there, and table of names."""
 
 PARTS = ("denoiser", "reference network", "audio projector")
-"""What a converted file of each of `NETWORKS` says it is."""
+"""The names of `NETWORKS` in the metadata of converted files."""
 
 
 def published_layout(
@@ -44,16 +44,17 @@ def published_layout(
     source: Path,
     latent_size: tuple[int, int] | None = None,
 ) -> tuple[Hallo3Config, list[dict[str, str]]]:
-    """The sizes of a published checkpoint, and its name for every parameter of each of `NETWORKS`.
+    """The sizes of a published checkpoint, and the names of its parameters.
 
-    `shapes` are those of all its tensors. `latent_size` (height, width) of the latent grid is
-    needed for a canvas that is not 2:3. Raises `InputError` naming `source` if it is not Hallo3
-    or lacks tensors.
+    `shapes` has the shape of each of its tensors. `latent_size` is (height, width) of the latents;
+    it is needed if the canvas is not 2:3. The names are a dict for each of `NETWORKS`, from our
+    names to the names in the file. Raises `InputError` naming `source` if it is not Hallo3, if
+    tensors are missing, or if their shapes do not fit together.
     """
     if not hallo3_parts(shapes):
         raise InputError(
             f"{source} is not {TRANSFORMERS} but {describe(shapes)}: choose "
-            f"{Path(TRANSFORMER_FILE).name}, or hallo3_dit_*.safetensors as convert makes it."
+            f"{Path(TRANSFORMER_FILE).name}, or hallo3_dit_*.safetensors from `convert`."
         )
     layouts = _layouts(Hallo3Config(layers=layer_count(shapes)), shapes, source)
     denoiser, _, audio_projector = (
@@ -71,8 +72,20 @@ def published_layout(
     return config, layouts
 
 
+def published_weights(*states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dicts of all `NETWORKS` as one dict, under their published names."""
+    weights: dict[str, Tensor] = {}
+    for state, (_, prefix, table) in zip(states, NETWORKS, strict=True):
+        names = published_names(state, prefix, table)
+        weights |= {names[ours]: value for ours, value in state.items()}
+    return weights
+
+
 def _layouts(config: Hallo3Config, names: Collection[str], source: Path) -> list[dict[str, str]]:
-    """Our name to the published one for each of `NETWORKS`, which must be among `names`."""
+    """For each of `NETWORKS`, map our names to the published names.
+
+    Raises `InputError` if a published name is missing from `names`.
+    """
     layouts = [
         published_names(network(config, device="meta").state_dict(), prefix, table)
         for network, prefix, table in NETWORKS
@@ -84,9 +97,9 @@ def _layouts(config: Hallo3Config, names: Collection[str], source: Path) -> list
 def converted_layout(
     config: Hallo3Config, part: str, weights: Mapping[str, Tensor], file: Path
 ) -> dict[str, str]:
-    """Our name to that in a converted file for the network that is a part of Hallo3.
+    """Map our names to the names in a converted file of `part`, one of `PARTS`.
 
-    Raises `InputError` naming `file` if it has not just what the network needs.
+    Raises `InputError` naming `file` if it has not exactly the tensors that the network needs.
     """
     network, prefix, table = NETWORKS[PARTS.index(part)]
     module = network(config, device="meta")
@@ -97,39 +110,40 @@ def converted_layout(
 
 
 def converted_config(metadata: Mapping[str, str], file: Path) -> Hallo3Config:
-    """The sizes in the header of a converted file."""
+    """The sizes in the metadata of a converted file. Raises `InputError` if it is damaged."""
     try:
         config = Hallo3Config(**json.loads(metadata["config"]))
         if all(isinstance(size, int) and size > 0 for size in astuple(config)):
             return config
     except (KeyError, TypeError, ValueError):
         pass
-    raise InputError(f"{file} has a header that is damaged: convert again.")
+    raise InputError(f"The header of {file} is damaged: convert the published file again.")
 
 
 def scale_names(name: str) -> tuple[str, str]:
-    """The scale of a tensor in ComfyUI's scaled fp8 files, and the mark that it is there."""
+    """The names of a weight's scale and of its format mark in ComfyUI's scaled fp8 files."""
     return f"{name}_scale", f"{name.removesuffix('weight')}comfy_quant"
 
 
 def require_no_others(weights: Mapping[str, Tensor], layout: Mapping[str, str], file: Path) -> None:
-    """Raise `InputError` if a converted file has tensors that its network has not."""
+    """Raise `InputError` if a converted file has tensors that its network does not have."""
     used = layout.values()
     known = {*used, *(beside for name in used for beside in scale_names(name))}
     others = [name for name in weights if name not in known]
     if others:
         raise InputError(
-            f"{file} has {len(others)} tensors too many, such as {others[0]}: its header is "
-            "damaged, convert again."
+            f"{file} has {len(others)} extra tensors, such as {others[0]}: its header is "
+            "damaged, convert the published file again."
         )
 
 
 def vae_layout(
     weights: Mapping[str, Tensor], file: Path
 ) -> tuple[AutoencoderKLCogVideoX, dict[str, str]]:
-    """An autoencoder without weights for those of `file`, and their name for each of its own.
+    """An autoencoder on the meta device with the sizes of `file`, and its names there.
 
-    Raises `InputError` if it is another network or not whole.
+    The names are a dict from the autoencoder's names to those in `weights`. Raises `InputError` if
+    the file is another network or incomplete.
     """
     looks_like = describe(weights)
     if looks_like != VAE:

@@ -1,4 +1,4 @@
-"""Networks of a model, loaded from its files."""
+"""Load the networks of a model from its files."""
 
 from collections import ChainMap
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from ..checkpoints.weights_file import read_metadata
 from ..errors import InputError
 from ..network.conditioning import AudioProjector
 from ..network.config import Hallo3Config
-from ..network.transformer import Denoiser, ReferenceNetwork
+from ..network.transformer import Denoiser, ReferenceNetwork, empty_networks
 from .finding import Files, find_files
 from .layout import (
     NETWORKS,
@@ -31,7 +31,10 @@ Transformers = tuple[Denoiser, ReferenceNetwork, AudioProjector]
 
 
 class Opened(NamedTuple):
-    """The transformers' weights, memory-mapped, and their name for every parameter."""
+    """The transformers' weights, memory-mapped, and their sizes.
+
+    `layouts` has a dict for each of `NETWORKS`, from our names to the names in `weights`.
+    """
 
     weights: dict[str, Tensor]
     config: Hallo3Config
@@ -39,9 +42,10 @@ class Opened(NamedTuple):
 
 
 def open_transformers(file: Path, latent_size: tuple[int, int] | None = None) -> Opened:
-    """A published checkpoint, or a converted denoiser and the files that were made with it.
+    """Open a published checkpoint, or a converted denoiser and the files converted with it.
 
-    Raises `InputError` if a file is not Hallo3's or another is missing.
+    `latent_size` is that of `published_layout`. Raises `InputError` if a file is missing, damaged,
+    incomplete or not Hallo3's.
     """
     weights = read_weights(file)
     metadata = read_metadata(file)
@@ -67,7 +71,10 @@ def open_transformers(file: Path, latent_size: tuple[int, int] | None = None) ->
 
 
 def _companion(file: Path, metadata: Mapping[str, str], network: str) -> Path:
-    """The file beside `file` that was converted from the same source, at best to the same dtype."""
+    """The converted file of `network` in the folder of `file`, from the same source.
+
+    A file of the same dtype comes first. Raises `InputError` if there is none.
+    """
     others = {other: read_metadata(other) for other in sorted(file.parent.glob("*.safetensors"))}
     fitting = [
         other
@@ -84,10 +91,10 @@ def _companion(file: Path, metadata: Mapping[str, str], network: str) -> Path:
 
 
 def open_model(path: Path) -> tuple[Files, Opened]:
-    """The files of a model and its transformers, opened, before anything is loaded.
+    """Find the files of a model and open its transformers. No network is loaded yet.
 
-    Raises `InputError` if the transformers are not Hallo3's, or if another network that every
-    video needs is not there.
+    Raises `InputError` as `find_files` and `open_transformers` do, or if the autoencoder or the
+    speech encoder is missing.
     """
     files = find_files(path)
     opened = open_transformers(files.transformers)
@@ -95,7 +102,7 @@ def open_model(path: Path) -> tuple[Files, Opened]:
     for network, place in needed.items():
         if not place.exists():
             raise InputError(
-                f"The {network} of the model is not at {place}: bring it there with `python -m "
+                f"The {network} of the model is not at {place}: get it with `python -m "
                 "hallo3_core download`."
             )
     return files, opened
@@ -104,22 +111,26 @@ def open_model(path: Path) -> tuple[Files, Opened]:
 def load_transformers(
     file: Path, dtype: torch.dtype = torch.float32, latent_size: tuple[int, int] | None = None
 ) -> Transformers:
-    """Denoiser, reference network and audio projector from a published checkpoint."""
+    """Load the denoiser, reference network and audio projector.
+
+    `file` and `latent_size` are those of `open_transformers`, which says what errors it raises.
+    """
     return fill_transformers(open_transformers(file, latent_size), dtype, file)
 
 
 def fill_transformers(opened: Opened, dtype: torch.dtype, file: Path) -> Transformers:
-    """The same from what was opened; `file` is named in errors."""
-    networks = []
-    for (network, *_), layout in zip(NETWORKS, opened.layouts, strict=True):
-        module = network(opened.config, device="meta")
-        fill(module, opened.weights, layout, dtype, file)
-        networks.append(module)
-    return tuple(networks)
+    """Load the transformers from opened files, as `dtype`. `file` is the file named in errors."""
+    networks = empty_networks(opened.config)
+    for network, layout in zip(networks, opened.layouts, strict=True):
+        fill(network, opened.weights, layout, dtype, file)
+    return networks
 
 
 def load_vae(file: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKLCogVideoX:
-    """The video autoencoder from a file of the published or of diffusers' names."""
+    """Load the video autoencoder from a file with the published names or diffusers' names.
+
+    Raises `InputError` if the file is damaged, incomplete or another network.
+    """
     weights = read_weights(file)
     module, names = vae_layout(weights, file)
     fill(module, weights, names, dtype, file)

@@ -1,1 +1,1 @@
-"""What the model computes: the denoiser, the reference network and the projectors."""
+"""The networks of the model: the denoiser, the reference network and the projectors."""

@@ -1,4 +1,4 @@
-"""What the two video transformers are made of: tokens in, layers, latents out."""
+"""The parts of the two video transformers: the embedding, the layers and the output head."""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from .layers import (
 
 
 class Embed(nn.Module):
-    """Latents, text and timestep to tokens and a time vector."""
+    """Turns latents, text and timestep into tokens and a time vector."""
 
     def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
         super().__init__()
@@ -38,7 +38,12 @@ class Embed(nn.Module):
     def forward(
         self, latents: Tensor, timesteps: Tensor, text: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Text tokens, image tokens, and the activated time vector (batch, 1, time width)."""
+        """Return text tokens, image tokens and the activated time vector.
+
+        `latents` (batch, 2 * channels, frames, height, width), `timesteps` (batch,) and `text`
+        (batch, tokens, text width). The tokens are (batch, tokens, width), the time vector is
+        (batch, 1, time width).
+        """
         batch, frames = latents.shape[0], latents.shape[2]
         patches = self.patch(latents.transpose(1, 2).flatten(0, 1))
         image = patches.flatten(2).transpose(1, 2).unflatten(0, (batch, frames)).flatten(1, 2)
@@ -54,28 +59,34 @@ class Embed(nn.Module):
 
 
 class Head(nn.Module):
-    """Image tokens to latents."""
+    """Turns image tokens into latents."""
 
     def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
         super().__init__()
-        self.grid = config.grid
         self.norm_in = operations.LayerNorm(config.width, eps=1e-5, **factory)
         self.norm_out = operations.LayerNorm(config.width, eps=1e-6, **factory)
         self.modulation = operations.Linear(config.time_width, 2 * config.width, **factory)
         self.linear = operations.Linear(config.width, config.latent_channels * PATCH**2, **factory)
 
-    def forward(self, image: Tensor, time: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """`grid` has the rows and columns of the tokens of a frame, if they are not all."""
+    def forward(self, image: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return latents (batch, channels, frames, height, width).
+
+        `image` (batch, tokens, width), `time` (batch, 1, time width). `grid` is the number of rows
+        and columns of tokens in a frame.
+        """
         shift, scale = self.modulation(time).chunk(2, dim=-1)
         image = self.norm_out(self.norm_in(image))
         image = self.linear(torch.addcmul(shift, image, 1 + scale))
-        patches = image.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, (-1, *(grid or self.grid)))
-        # (batch, frames, rows, columns, channels, p, q), p going with rows and q with columns
+        patches = image.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, (-1, *grid))
+        # (batch, frames, rows, columns, channels, p, q): p is a row and q a column in a patch
         return patches.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
 
 
 class Layer(nn.Module):
-    """A CogVideoX layer: joint self-attention and an MLP, both between adaptive norms and gates."""
+    """A CogVideoX layer: joint self-attention and an MLP.
+
+    Adaptive layer norm modulates the input of each, and a gate scales the output of each.
+    """
 
     def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
         super().__init__()
@@ -91,12 +102,16 @@ class Layer(nn.Module):
         self.mlp = MLP(width, operations, **factory)
 
     def modulations(self, time: Tensor) -> list[Modulation]:
-        """Of image before attention and before the MLP, then of text before each."""
+        """Return four modulations: image attention, image MLP, text attention, text MLP."""
         vectors = self.modulation(time).chunk(12, dim=-1)
         return [Modulation(*vectors[i : i + 3]) for i in range(0, 12, 3)]
 
     def project(self, x: Tensor, rotary: Rotary | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Normed queries and keys, and values, of modulated tokens."""
+        """Return queries, keys and values of modulated tokens (batch, tokens, width).
+
+        Queries and keys are normalized, and rotated if `rotary` is given. Each result is
+        (batch, heads, tokens, head width).
+        """
         query, key, value = self.query_key_value(x).chunk(3, dim=-1)
         query = self.query_norm(split_heads(query, self.heads))
         key = self.key_norm(split_heads(key, self.heads))
@@ -112,7 +127,10 @@ class Layer(nn.Module):
         attend: Attention,
         *reference: KeyValue,
     ) -> tuple[Tensor, Tensor]:
-        """Attention of modulated text and image over themselves and the reference tokens."""
+        """Attend from modulated text and image tokens to both and to the reference tokens.
+
+        `reference` is empty, or the keys and values of the reference tokens.
+        """
         query, *key_value = self.project(torch.cat([text, image], dim=1), rotary)
         sources = zip(key_value, *reference, strict=True)
         key, value = (torch.cat(parts, dim=2) for parts in sources)
@@ -122,7 +140,7 @@ class Layer(nn.Module):
     def feed_forward(
         self, text: Tensor, image: Tensor, text_modulation: Modulation, image_modulation: Modulation
     ) -> tuple[Tensor, Tensor]:
-        """Text and image after the MLP."""
+        """Return text and image tokens after the MLP."""
         x = [text_modulation(self.mlp_norm(text)), image_modulation(self.mlp_norm(image))]
         out = self.mlp(torch.cat(x, dim=1))
         text_out, image_out = out.tensor_split([text.shape[1]], dim=1)
@@ -133,7 +151,10 @@ class ReferenceLayer(Layer):
     def forward(
         self, text: Tensor, image: Tensor, time: Tensor, rotary: Rotary, attend: Attention
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Text and image after the layer, and the image tokens that entered its attention."""
+        """Return text and image tokens after the layer, and the modulated image tokens.
+
+        The modulated image tokens are those that entered self-attention. The denoiser uses them.
+        """
         image_first, image_second, text_first, text_second = self.modulations(time)
         entering = image_first(self.attention_norm(image))
         text_in = text_first(self.attention_norm(text))
@@ -155,16 +176,16 @@ class DenoiserLayer(Layer):
         )
 
     def reference_keys_values(self, tokens: Tensor) -> KeyValue:
-        """Of the reference network's tokens (batch, tokens, width); they carry no rotation."""
+        """Return keys and values of the reference tokens (batch, tokens, width), not rotated."""
         _, key, value = self.project(tokens)
         return key, alone(value)
 
     def face_keys_values(self, tokens: Tensor) -> KeyValue:
-        """Of face tokens (batch * frames, tokens, face width)."""
+        """Return keys and values of the face tokens (batch * frames, tokens, face width)."""
         return self.face_attention.keys_values(tokens, self.key_norm)
 
     def audio_keys_values(self, tokens: Tensor) -> KeyValue:
-        """Of audio tokens (batch * frames, tokens, audio width)."""
+        """Return keys and values of the audio tokens (batch * frames, tokens, audio width)."""
         return self.audio_attention.keys_values(tokens, self.key_norm)
 
     def forward(
@@ -179,7 +200,10 @@ class DenoiserLayer(Layer):
         audio: KeyValue,
         attend_across: Attention | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Text and image after the layer; `attend_across`, if given, looks at face and audio."""
+        """Return text and image tokens after the layer, each (batch, tokens, width).
+
+        `attend_across` is the attention function of the two cross-attentions; default `attend`.
+        """
         attend_across = attend_across or attend
         image_first, image_second, text_first, text_second = self.modulations(time)
         text_in = text_first(self.attention_norm(text))

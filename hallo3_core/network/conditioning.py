@@ -9,7 +9,7 @@ from .layers import Operations
 
 
 class AudioProjector(nn.Module):
-    """Speech windows of a segment to audio tokens, one group for each latent frame."""
+    """Turns the speech windows of a segment into audio tokens, one group per latent frame."""
 
     def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
         super().__init__()
@@ -23,7 +23,7 @@ class AudioProjector(nn.Module):
         self.norm = operations.LayerNorm(config.audio_width, **factory)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """(batch, 49, 5, 12, channels) to (batch, 13, tokens, width)."""
+        """Turn windows (batch, 49, 5, 12, channels) into tokens (batch, 13, tokens, width)."""
         x = F.relu(self.linear_1(windows.flatten(2)))
         x = F.relu(self.linear_2(x))
         x = self.linear_3(x).transpose(1, 2)
@@ -33,7 +33,7 @@ class AudioProjector(nn.Module):
 
 
 class FaceProjector(nn.Module):
-    """A face embedding to face tokens."""
+    """Turns a face embedding into face tokens."""
 
     def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
         super().__init__()
@@ -43,5 +43,5 @@ class FaceProjector(nn.Module):
         self.norm = operations.LayerNorm(config.face_width, **factory)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """(batch, channels) to (batch, tokens, width)."""
+        """Turn embeddings (batch, channels) into tokens (batch, tokens, width)."""
         return self.norm(self.linear(embedding).unflatten(-1, (self.tokens, -1)))

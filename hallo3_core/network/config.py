@@ -1,4 +1,4 @@
-"""Sizes of a Hallo3 model, and the frame arithmetic that is the same for all of them."""
+"""The sizes of a Hallo3 model, and the frame arithmetic that all models share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ AUDIO_WINDOW = 5
 
 
 def frame_count(samples: int, rate: int) -> int:
-    """Video frames that cover `samples` of sound at `rate` Hz."""
+    """Number of video frames that cover `samples` samples of sound at `rate` Hz."""
     return -(-samples * FPS // rate)
 
 
 def segment_count(frames: int) -> int:
-    """Segments that cover `frames` video frames."""
+    """Number of segments that cover `frames` video frames."""
     return -(-frames // NEW_FRAMES)
 
 
 @dataclass(frozen=True)
 class Hallo3Config:
-    """Sizes of the networks; the defaults are the released model's."""
+    """Sizes of the networks. The defaults are those of the released model."""
 
     layers: int = 42
     heads: int = 48
@@ -60,12 +60,12 @@ class Hallo3Config:
         return self.heads * self.head_width
 
     @property
-    def canvas(self) -> tuple[int, int]:
+    def canvas(self) -> Size:
         """Height and width of the canvas in pixels."""
         return self.latent_height * SPACE_COMPRESSION, self.latent_width * SPACE_COMPRESSION
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grid(self) -> Size:
         """Rows and columns of patch tokens in a latent frame."""
         return self.latent_height // PATCH, self.latent_width // PATCH
 
@@ -82,11 +82,13 @@ class Hallo3Config:
         rotary_rows: int = 0,
         latent_size: tuple[int, int] | None = None,
     ) -> "Hallo3Config":
-        """Read the sizes off the shapes of a denoiser's and an audio projector's parameters.
+        """Derive the sizes from the parameter shapes of a denoiser and an audio projector.
 
-        The position table does not tell text from image: `rotary_rows` are the image's where a
-        rotary table came along, else the text is taken to have 226. `latent_size` (height, width)
-        of the latent grid is that of a 2:3 canvas unless given.
+        The position table has a row for each text and image token. `rotary_rows` is the number of
+        image rows, if the checkpoint has a rotary table. Otherwise (0) 226 rows are text.
+        `latent_size` is the height and width of the latent grid. Without it, a 2:3 canvas is
+        assumed. Raises `InputError` if the number of tokens does not fit a 2:3 canvas, and
+        `KeyError` if a parameter is missing.
         """
         rows = denoiser["embed.position"][1]
         text_tokens = rows - rotary_rows if rotary_rows else cls.text_tokens
@@ -119,7 +121,7 @@ def _two_by_three(frame_tokens: int) -> tuple[int, int]:
     unit = isqrt(max(frame_tokens, 0) // 6)
     if unit == 0 or 6 * unit * unit != frame_tokens:
         raise InputError(
-            f"The position table has {frame_tokens} tokens for a latent frame, which is no 2:3 "
-            "canvas: give the size of the latent grid."
+            f"The position table has {frame_tokens} tokens for each latent frame, which do not "
+            "make a 2:3 canvas: give the size of the latent grid."
         )
     return 2 * unit * PATCH, 3 * unit * PATCH

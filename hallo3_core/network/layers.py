@@ -1,15 +1,14 @@
 """Building blocks of the transformers.
 
-Every layer that has parameters is made from `operations`: `torch.nn`, or a namespace with the
-same classes that casts or quantises weights. Attention is a callable, so that a host can bring
-its own kernel.
+`operations` provides every layer that has parameters. It is `torch.nn`, or a namespace with the
+same classes that casts or quantises weights. Attention is a callable, so that a host program can
+use its own kernel.
 """
 
 from collections.abc import Callable
 from functools import cache
 from math import log
-from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,33 +16,50 @@ from torch import Tensor, nn
 
 from .config import Hallo3Config
 
-Operations = ModuleType | type
+
+class Operations(Protocol):
+    """Classes of layers, as in `torch.nn`. Another namespace may cast or quantise their weights."""
+
+    @property
+    def Linear(self) -> Callable[..., nn.Module]: ...
+
+    @property
+    def Conv1d(self) -> Callable[..., nn.Module]: ...
+
+    @property
+    def Conv2d(self) -> Callable[..., nn.Module]: ...
+
+    @property
+    def LayerNorm(self) -> Callable[..., nn.Module]: ...
+
+
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values, each (batch, heads, tokens, head width)."""
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention over (batch, heads, tokens, head width), not causal, no mask."""
+    """Softmax attention without a mask, all tensors (batch, heads, tokens, head width)."""
     return F.scaled_dot_product_attention(query, key, value)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(batch, tokens, heads * head width) to (batch, heads, tokens, head width)."""
+    """Reshape (batch, tokens, heads * head width) to (batch, heads, tokens, head width)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
+    """Reshape (batch, heads, tokens, head width) to (batch, tokens, heads * head width)."""
     return x.transpose(1, 2).flatten(2)
 
 
 def alone(x: Tensor) -> Tensor:
-    """A part of a tensor that is to be kept, without the rest of it."""
+    """Copy a view of a larger tensor, so that the larger tensor can be freed."""
     return x.clone(memory_format=torch.contiguous_format)
 
 
 class Modulation(NamedTuple):
-    """Shift, scale and gate of an adaptive norm, each (batch, 1, width)."""
+    """Shift, scale and gate of an adaptive layer norm, each (batch, 1, width)."""
 
     shift: Tensor
     scale: Tensor
@@ -57,7 +73,9 @@ class Modulation(NamedTuple):
 
 
 class ScaledLinear(nn.Linear):
-    """A linear layer whose weight is kept in fp8, to be multiplied by `weight_scale`."""
+    """A linear layer with an fp8 weight, which is multiplied by `weight_scale` when used."""
+
+    weight_scale: Tensor
 
     def __init__(self, inputs: int, outputs: int, bias: bool, **factory):
         super().__init__(inputs, outputs, bias, **factory)
@@ -79,12 +97,14 @@ class MLP(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries from image tokens, keys and values from tokens of another kind.
+    """Cross-attention from image tokens to context tokens (face or audio).
 
-    The norms of queries and keys belong to the layer around it and are handed in.
+    The layer around it owns the norms of queries and keys, and passes them in.
     """
 
-    def __init__(self, width: int, context_width: int, heads: int, operations, **factory):
+    def __init__(
+        self, width: int, context_width: int, heads: int, operations: Operations, **factory
+    ):
         super().__init__()
         self.heads = heads
         self.query = operations.Linear(width, width, **factory)
@@ -92,7 +112,7 @@ class CrossAttention(nn.Module):
         self.out = operations.Linear(width, width, **factory)
 
     def keys_values(self, context: Tensor, key_norm: nn.Module) -> KeyValue:
-        """Keys and values of (batch, tokens, context width)."""
+        """Return keys and values of `context` (batch, tokens, context width)."""
         key, value = self.key_value(context).chunk(2, dim=-1)
         return key_norm(split_heads(key, self.heads)), alone(split_heads(value, self.heads))
 
@@ -109,16 +129,16 @@ class CrossAttention(nn.Module):
 
 
 class Rotary(NamedTuple):
-    """A rotation for each pair of a head's numbers, (tokens, 2, head width), float32.
+    """Rotary embedding: a rotation for each pair of channels, (tokens, 2, head width), float32.
 
-    The first row has the cosine for each number, the second the sine, negative for the first of a
+    Row 0 has the cosine for each channel. Row 1 has the sine, negated for the first channel of a
     pair.
     """
 
     turns: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotate the neighbouring pairs of (batch, heads, tokens, head width)."""
+        """Rotate neighbouring channels of x (batch, heads, tokens, head width); keeps the dtype."""
         cosines, sines = self.turns.unbind(-2)
         swapped = x.float().unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
         return swapped.mul_(sines).addcmul_(x.float(), cosines).to(x.dtype)
@@ -130,9 +150,10 @@ class Rotary(NamedTuple):
 @cache
 @torch.inference_mode(False)
 def rotary_table(config: Hallo3Config, frames: int, device: torch.device) -> Rotary:
-    """The 3-D rotary table of the text tokens, which are not rotated, and of `frames` of images.
+    """The 3-D rotary table of all tokens: first text, then `frames` latent frames.
 
-    A quarter of the head's width rotates with time; rows and columns share the rest.
+    Text tokens are not rotated. A quarter of the head width encodes time. Rows and columns share
+    the rest equally.
     """
     rows, columns = config.grid
     time_width = config.head_width // 4
@@ -143,18 +164,18 @@ def rotary_table(config: Hallo3Config, frames: int, device: torch.device) -> Rot
         _angles(columns, space_width, device)[None, None].expand(frames, rows, -1, -1),
     ]
     image = torch.cat(angles, dim=-1).flatten(0, 2)
-    angles = torch.cat([image.new_zeros(config.text_tokens, image.shape[1]), image])
-    cosines, sines = angles.cos().repeat_interleave(2, -1), angles.sin()
+    tokens = torch.cat([image.new_zeros(config.text_tokens, image.shape[1]), image])
+    cosines, sines = tokens.cos().repeat_interleave(2, -1), tokens.sin()
     return Rotary(torch.stack([cosines, torch.stack([-sines, sines], -1).flatten(-2)], dim=1))
 
 
-def _angles(positions: int, width: int, device) -> Tensor:
+def _angles(positions: int, width: int, device: torch.device) -> Tensor:
     frequencies = 10_000.0 ** -(torch.arange(0, width, 2, device=device).float() / width)
     return torch.arange(positions, device=device).float()[:, None] * frequencies
 
 
 def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
-    """Sinusoids of (batch,) timesteps, cosines first: (batch, width), float32."""
+    """Sinusoidal embedding of timesteps (batch,): (batch, width), float32, cosines first."""
     half = width // 2
     indices = torch.arange(half, dtype=torch.float32, device=timesteps.device)
     frequencies = torch.exp(-log(10_000) * indices / half)

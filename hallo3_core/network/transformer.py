@@ -1,23 +1,43 @@
-"""The two video transformers: the denoiser, and the reference network that gives identity.
+"""The two video transformers: the denoiser, and the reference network for the identity.
 
-Latents are (batch, channels, frames, height, width). Text and image tokens are carried side by
-side as two tensors (batch, tokens, width); they meet only in self-attention.
+Latents are (batch, channels, frames, height, width). Text and image tokens are two tensors
+(batch, tokens, width). Only self-attention mixes them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .blocks import DenoiserLayer, Embed, Head, ReferenceLayer
-from .conditioning import FaceProjector
+from .conditioning import AudioProjector, FaceProjector
 from .config import LATENT_FRAMES, Hallo3Config
 from .layers import Attention, KeyValue, Operations, Rotary, attention, rotary_table
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Selects the tokens that the layers process: all tokens or, in training, a part of them.
+
+    `select` takes all text and image tokens, each (batch, tokens, width), and returns the selected
+    ones. `rotary` is the rotary table of the selected tokens. `grid` is the number of rows and
+    columns of selected tokens in a frame.
+    """
+
+    rotary: Rotary
+    grid: tuple[int, int]
+    select: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def all_tokens(config: Hallo3Config, frames: int, device: torch.device) -> Tokens:
+    """Select all text tokens and all image tokens of `frames` latent frames."""
+    return Tokens(rotary_table(config, frames, device), config.grid, lambda *tokens: tokens)
+
+
 class ReferenceNetwork(nn.Module):
-    """A CogVideoX transformer that looks at the reference image alone, once per portrait."""
+    """A CogVideoX transformer for the reference image. It runs once per portrait."""
 
     def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
         super().__init__()
@@ -29,34 +49,40 @@ class ReferenceNetwork(nn.Module):
         self.head = Head(config, operations, **factory)
 
     @property
-    def placement(self) -> dict:
-        """Device and dtype that the input has to have."""
+    def placement(self) -> dict[str, Any]:
+        """The device and dtype that the input must have."""
         return {"device": self.embed.position.device, "dtype": self.embed.position.dtype}
 
     def forward(
-        self, latents: Tensor, attend: Attention = attention, text: Tensor | None = None
+        self,
+        latents: Tensor,
+        attend: Attention = attention,
+        text: Tensor | None = None,
+        tokens: Tokens | None = None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Reference tokens of every layer, and the network's own prediction.
+        """Return the reference tokens of every layer, and the prediction of the network.
 
         `latents` (batch, 16, 1, height, width) are the scaled latents of the reference image.
-        `text` (batch, tokens, width) is a caption's in training; otherwise it is zero.
-        The tokens, each (batch, frame tokens, width), are all that the denoiser uses.
+        `text` (batch, tokens, text width) is the encoded caption in training, otherwise zeros.
+        `tokens` selects tokens; default all.
+        The reference tokens are (batch, frame tokens, width). The denoiser uses only these.
         """
         batch, config = latents.shape[0], self.config
         if text is None:
             text = latents.new_zeros(batch, config.text_tokens, config.text_width)
         timesteps = latents.new_zeros(batch)
         text, image, time = self.embed(torch.cat([latents, latents], dim=1), timesteps, text)
-        rotary = rotary_table(config, frames=1, device=latents.device)
+        tokens = tokens or all_tokens(config, 1, latents.device)
+        text, image = tokens.select(text, image)
         features = []
         for layer in self.layers:
-            text, image, entering = layer(text, image, time, rotary, attend)
+            text, image, entering = layer(text, image, time, tokens.rotary, attend)
             features.append(entering)
-        return features, self.head(image, time)
+        return features, self.head(image, time, tokens.grid)
 
 
 def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
-    """Tensors one after the other in a batch; a single one that comes again takes no memory."""
+    """Concatenate tensors along the batch. One row that repeats is expanded, not copied."""
     first = rows[0]
     if len(first) == 1 and all(row is first for row in rows):
         return first.expand(len(rows), *first.shape[1:])
@@ -65,9 +91,11 @@ def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What steers the denoiser and stays the same over all steps of a segment.
+    """The inputs of the denoiser that are constant over all steps of a segment.
 
-    `Denoiser.conditions` makes them; keys and values are those of every layer.
+    `Denoiser.conditions` makes them. `text` is (batch, tokens, text width) and `motion`
+    (batch, 16, 13, height, width). `reference`, `face` and `audio` have keys and values for every
+    layer.
     """
 
     text: Tensor
@@ -87,12 +115,15 @@ def run_layer(
     *keys_values: KeyValue,
     attend: Attention = attention,
 ) -> tuple[Tensor, Tensor]:
-    """Text and image after layer `index`; keys and values are of reference, face and audio."""
+    """Return text and image tokens after layer `index`.
+
+    `keys_values` are those of reference, face and audio, in this order.
+    """
     return layer(text, image, time, rotary, attend, *keys_values)
 
 
 class Denoiser(nn.Module):
-    """Predicts v of the noisy latents of one segment."""
+    """Predicts v from the noisy latents of a segment."""
 
     def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
         super().__init__()
@@ -105,18 +136,21 @@ class Denoiser(nn.Module):
         self.head = Head(config, operations, **factory)
 
     def reference_keys_values(self, features: Iterable[Tensor]) -> list[KeyValue]:
-        """Of the reference network's tokens."""
-        pairs = zip(self.layers, features, strict=True)
+        """Return keys and values of the reference network's tokens, for every layer."""
+        pairs = zip(self.denoiser_layers, features, strict=True)
         return [layer.reference_keys_values(tokens) for layer, tokens in pairs]
 
     def face_keys_values(self, embedding: Tensor) -> list[KeyValue]:
-        """Of a face embedding (batch, 512), the same for every frame."""
+        """Return keys and values of a face embedding (batch, 512), for every layer.
+
+        All latent frames have the same.
+        """
         tokens = self.face_projector(embedding).repeat_interleave(LATENT_FRAMES, dim=0)
-        return [layer.face_keys_values(tokens) for layer in self.layers]
+        return [layer.face_keys_values(tokens) for layer in self.denoiser_layers]
 
     def audio_keys_values(self, tokens: Tensor) -> list[KeyValue]:
-        """Of the audio projector's tokens (batch, 13, tokens, width)."""
-        return [layer.audio_keys_values(tokens.flatten(0, 1)) for layer in self.layers]
+        """Return keys and values of audio tokens (batch, 13, tokens, width), for every layer."""
+        return [layer.audio_keys_values(tokens.flatten(0, 1)) for layer in self.denoiser_layers]
 
     def conditions(
         self,
@@ -126,15 +160,15 @@ class Denoiser(nn.Module):
         face: list[KeyValue],
         audio_tokens: Tensor,
     ) -> Conditions:
-        """Conditions of a batch: a row for each of `text` and `audio_tokens`.
+        """Make the conditions of a batch, one row for each row of `text` and `audio_tokens`.
 
-        Motion, reference and face are those of each row, or of one that all rows share. A whole
-        video needs `reference_keys_values` and `face_keys_values` once, so they are handed in.
+        `motion`, `reference` and `face` have as many rows, or one row that all share. Compute
+        `reference` and `face` once per video, with `reference_keys_values` and `face_keys_values`.
         """
         batch = len(text)
 
         def for_all(x: Tensor, rows: int = 1) -> Tensor:
-            """`rows` of x belong to each row of the batch."""
+            """Repeat x for each row of the batch if it has only `rows` rows."""
             return x if len(x) == batch * rows else join_rows((x,) * batch)
 
         def layers(keys_values: list[KeyValue], rows: int = 1) -> list[KeyValue]:
@@ -154,21 +188,34 @@ class Denoiser(nn.Module):
         timesteps: Tensor,
         conditions: Conditions,
         run: Callable[..., tuple[Tensor, Tensor]] = run_layer,
+        tokens: Tokens | None = None,
     ) -> Tensor:
-        """v of `latents` (batch, 16, 13, height, width) at `timesteps` (batch,) of 0 to 999.
+        """Predict v of `latents` (batch, 16, 13, height, width); v has the same shape.
 
-        `run` is called for every layer, as `run_layer` is.
+        `timesteps` (batch,) are from 0 to 999. `run` is called for every layer, with the arguments
+        of `run_layer`. `tokens` selects tokens, default all; v then covers only the selected part.
         """
         text, image, time = self.embed(
             torch.cat([latents, conditions.motion], dim=1), timesteps, conditions.text
         )
-        rotary = rotary_table(self.config, LATENT_FRAMES, device=image.device)
+        tokens = tokens or all_tokens(self.config, LATENT_FRAMES, image.device)
+        text, image = tokens.select(text, image)
         for i, (layer, *keys_values) in enumerate(self.conditioned_layers(conditions)):
-            text, image = run(i, layer, text, image, time, rotary, *keys_values)
-        return self.head(image, time)
+            text, image = run(i, layer, text, image, time, tokens.rotary, *keys_values)
+        return self.head(image, time, tokens.grid)
+
+    @property
+    def denoiser_layers(self) -> Iterator[DenoiserLayer]:
+        return cast(Iterator[DenoiserLayer], iter(self.layers))  # which a ModuleList does not say
 
     def conditioned_layers(self, conditions: Conditions) -> Iterator[tuple]:
-        """Every layer with the keys and values of its own."""
+        """Yield every layer with its keys and values of reference, face and audio."""
         return zip(
             self.layers, conditions.reference, conditions.face, conditions.audio, strict=True
         )
+
+
+def empty_networks(config: Hallo3Config) -> tuple[Denoiser, ReferenceNetwork, AudioProjector]:
+    """The networks without weights, on the meta device, where they take no memory."""
+    with torch.device("meta"):
+        return Denoiser(config), ReferenceNetwork(config), AudioProjector(config)

@@ -1,1 +1,1 @@
-"""A picture and its face to an Identity."""
+"""Turns a picture and its face into an Identity."""

@@ -1,10 +1,12 @@
-"""The portrait: masked to the face, fitted to the canvas, encoded as an Identity.
+"""Encodes the portrait: masks it to the face, fits it to the canvas, makes an Identity of it.
 
-Images are (3, height, width) in [0, 1]; on the canvas, (1, 3, height, width) in [-1, 1].
+Pictures are (3, height, width) in [0, 1]. Canvas pictures are (1, 3, height, width) in [-1, 1].
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
@@ -13,9 +15,8 @@ from torch import Tensor
 from ..autoencoder.motion import motion_latents
 from ..autoencoder.vae import encode
 from ..errors import InputError
-from ..media.picture import check_picture
-from ..network.config import MOTION_FRAMES, Size
-from ..network.transformer import ReferenceNetwork
+from ..media.picture import check_picture, size_of
+from ..network.config import MOTION_FRAMES, Hallo3Config, Size
 from ..noise import Noise
 from .framing import FIT, FITS, Box, Framing
 
@@ -25,15 +26,31 @@ LEAST_GROWTH, MOST_GROWTH = 0.5, 5.0
 logger = logging.getLogger(__name__)
 
 
+class ReferenceCall(Protocol):
+    """A `ReferenceNetwork`, or what calls one for a host that moves networks itself."""
+
+    config: Hallo3Config
+
+    @property
+    def placement(self) -> Mapping[str, Any]:
+        """Device and dtype of the latents that it takes."""
+
+    def __call__(self, latents: Tensor, /) -> tuple[list[Tensor], Tensor]:
+        """Reference tokens of every layer, and the network's own prediction."""
+
+
 @dataclass(frozen=True)
 class Identity:
-    """Who is animated.
+    """The person to animate.
 
-    `portrait` (1, 3, height, width) is the canvas portrait, `motion` (1, 16, 13, height / 8,
-    width / 8) the motion latents of its standing still, which the first segment continues, `face`
-    (1, 512) the face embedding, `features` the reference network's tokens, one (1, tokens, width)
-    for each layer, and `place` the rows and columns of the canvas that the picture itself covers.
-    All of it is in main memory: features of the released model in bf16 take 0.3 GB.
+    - `portrait` (1, 3, height, width): the picture on the canvas, in [-1, 1].
+    - `motion` (1, 16, 13, height / 8, width / 8): latents of the portrait standing still. The first
+      segment continues them.
+    - `face` (1, 512): the face embedding.
+    - `features`: the tokens of the reference network, (1, tokens, width) for each layer.
+    - `place`: the rows and columns of the canvas that the picture covers.
+
+    All tensors are in main memory. The features of the released model take 0.3 GB in bf16.
     """
 
     portrait: Tensor
@@ -43,13 +60,14 @@ class Identity:
     place: tuple[slice, slice]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the picture, which is what the video shows."""
-        return self.portrait[..., *self.place].shape[-2:]
+    def size(self) -> Size:
+        """Height and width of the picture on the canvas. The video has this size."""
+        height, width = self.portrait[..., *self.place].shape[-2:]
+        return height, width
 
 
 def check_growth(growth: float) -> None:
-    """Raises `InputError` if a face's box cannot grow so many times."""
+    """Raises `InputError` if the factor by which a face box grows is out of range."""
     if not LEAST_GROWTH <= growth <= MOST_GROWTH:
         raise InputError(
             f"The face grows {growth:g} times: choose {LEAST_GROWTH:g} to {MOST_GROWTH:g}; "
@@ -58,9 +76,10 @@ def check_growth(growth: float) -> None:
 
 
 def face_region(mask: Tensor, growth: float = FACE_BOX_GROWTH) -> Tensor:
-    """The box around a mask (height, width), grown about its centre and filled with 1.
+    """A region (height, width): 1 in the box around the mask, 0 elsewhere.
 
-    A box that has grown past the edge is shifted back inside the picture.
+    The box is `growth` times as large as the mask, with the same centre. A box that passes the edge
+    of the picture is shifted back inside. Raises `InputError` if `growth` is out of range.
     """
     check_growth(growth)
     region = torch.zeros_like(mask)
@@ -76,14 +95,17 @@ def face_region(mask: Tensor, growth: float = FACE_BOX_GROWTH) -> Tensor:
 
 
 def region_box(region: Tensor) -> Box:
-    """The box around what is 1 in a mask (height, width)."""
+    """The box around the ones of a mask (height, width)."""
     rows, columns = ((region > 0.5).any(dim=axis).nonzero() for axis in (1, 0))
     left, right = columns.min().item(), columns.max().item() + 1
     return left, rows.min().item(), right, rows.max().item() + 1
 
 
 def box_region(box: Box, size: Size, growth: float = FACE_BOX_GROWTH) -> Tensor:
-    """The region of a face in this box of a picture of `size`, at least a pixel of it."""
+    """The face region (height, width) of a picture of `size`, from the box of the face.
+
+    The box covers at least one pixel of the picture.
+    """
     mask = torch.zeros(size)
     left, top, right, bottom = (max(round(edge), 0) for edge in box)
     top, left = min(top, size[0] - 1), min(left, size[1] - 1)
@@ -91,8 +113,20 @@ def box_region(box: Box, size: Size, growth: float = FACE_BOX_GROWTH) -> Tensor:
     return face_region(mask, growth)
 
 
+def region_of(
+    mask: Tensor | None, box: Box | None, size: Size, growth: float = FACE_BOX_GROWTH
+) -> Tensor | None:
+    """The face region (height, width) of a picture of `size`, from the mask or else from the box.
+
+    None if there is neither mask nor box. Raises `InputError` if `growth` is out of range.
+    """
+    if mask is not None:
+        return face_region(mask, growth)
+    return None if box is None else box_region(box, size, growth)
+
+
 def face_box(region: Tensor | None) -> Box | None:
-    """The box around a face region; None where it is the whole picture, so that no place counts."""
+    """The box around a face region. None if there is no region, or if it is the whole picture."""
     if region is None:
         return None
     height, width = region.shape
@@ -101,31 +135,32 @@ def face_box(region: Tensor | None) -> Box | None:
 
 
 def framing_of(fit: str, picture: Size, canvas: Size, region: Tensor | None) -> Framing:
-    """Where a picture of that size with that face region goes on the canvas, by one of `FITS`."""
+    """The place of a picture on the canvas. `fit` is one of `FITS`, `region` the face region."""
     return FITS[fit](picture, canvas, face_box(region))
 
 
 def framed_region(framing: Framing, region: Tensor) -> Tensor:
-    """A region (height, width) of the picture as a region of the video."""
+    """Convert a region of the picture (height, width) to a region of the video."""
     rows, columns = framing.place
     shown = torch.zeros(framing.canvas)
-    left, top, right, bottom = map(round, framing.box(region_box(region), tuple(region.shape)))
+    left, top, right, bottom = map(round, framing.box(region_box(region), size_of(region)))
     shown[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1
     return shown[rows, columns]
 
 
 def encode_identity(
     vae: AutoencoderKLCogVideoX,
-    reference_network: ReferenceNetwork,
+    reference_network: ReferenceCall,
     portrait: Tensor,
     reference: Tensor,
     noise: Noise,
     face: Tensor | None = None,
     place: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> Identity:
-    """Identity from the canvas portrait, the canvas reference image and the face embedding.
+    """Make an Identity from the canvas portrait, the masked canvas portrait and the face embedding.
 
-    Draws from the streams `reference` and `motion` 0.
+    `portrait` and `reference` are (1, 3, height, width) in [-1, 1], `face` is (1, 512). Without
+    `face`, the embedding is zeros. Noise is drawn from the streams `reference` and `motion` 0.
     """
     latents = encode(vae, reference[:, :, None], noise.stream("reference"))
     still = portrait[:, :, None].expand(-1, -1, MOTION_FRAMES, -1, -1)
@@ -139,22 +174,22 @@ def encode_identity(
 @torch.no_grad()
 def encode_portrait(
     vae: AutoencoderKLCogVideoX,
-    reference_network: ReferenceNetwork,
+    reference_network: ReferenceCall,
     image: Tensor,
     region: Tensor | None,
     noise: Noise,
     face: Tensor | None = None,
     fit: str = FIT,
 ) -> Identity:
-    """Identity from a picture (3, height, width), its face region and the face embedding.
+    """Make an Identity from a picture (3, height, width), its face region and its face embedding.
 
-    `region` (height, width) is 1 at the face and 0 elsewhere; without it the whole picture is.
-    Without an embedding it is zeros, as in the published program when it finds no face. `fit` is
-    one of `FITS`, and a warning says if it cuts the face away. Raises `InputError` if the picture
-    is too small, too long or not finite.
+    `region` (height, width) is 1 at the face and 0 elsewhere. Without `region`, the whole picture
+    is used. Without `face` (1, 512), the embedding is zeros, as in the published program when it
+    finds no face. `fit` is one of `FITS`; if it cuts the face away, a warning is logged. Raises
+    `InputError` if the picture is too small, too long or not finite.
     """
     image = check_picture(image)
-    canvas, picture = reference_network.config.canvas, tuple(image.shape[1:])
+    canvas, picture = reference_network.config.canvas, size_of(image)
     framing, box = framing_of(fit, picture, canvas, region), face_box(region)
     if box and not framing.keeps(box, picture):
         logger.warning(

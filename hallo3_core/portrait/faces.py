@@ -1,8 +1,9 @@
-"""Finding faces in a portrait, with whatever is installed.
+"""Finds the faces in a portrait.
 
-With InsightFace and the antelopev2 files a face comes with its embedding, as in the published
-program; without them scikit-image's cascade finds frontal faces and there is no embedding.
-Pictures are (3, height, width) in [0, 1]; boxes are (left, top, right, bottom) in pixels.
+If InsightFace and the antelopev2 files are installed, they find the faces and compute the face
+embeddings, as in the published program. Otherwise scikit-image's cascade finds frontal faces, and
+there is no embedding. Pictures are (3, height, width) in [0, 1]. Boxes are (left, top, right,
+bottom) in pixels.
 """
 
 import importlib
@@ -31,14 +32,20 @@ from .framing import Box
 DETECTOR, RECOGNISER = "scrfd_10g_bnkps.onnx", "glintr100.onnx"
 DETECTION_SIZE = (640, 640)
 LARGEST_SIDE = 480
-"""Of a picture that the cascade looks at; larger ones take longer and show no more faces."""
+"""Larger pictures are reduced to this side, in pixels, before the cascade sees them.
+
+More pixels take longer and do not show more faces.
+"""
 CASCADE_SIDE = 24
-"""Of the smallest face that the cascade knows."""
+"""The side of the smallest face that the cascade can find, in pixels."""
 
 
 @dataclass(frozen=True)
 class Margins:
-    """How far the oval's box reaches beyond a detector's, in shares of the latter's sides."""
+    """The distances from a detector's box to the box of the face oval, as shares of its sides.
+
+    A positive margin makes the box larger.
+    """
 
     left: float
     top: float
@@ -58,8 +65,11 @@ class Margins:
 
 @dataclass(frozen=True)
 class Face:
-    """A face in a picture: its box (of the oval around it), how sure the detector is, and its
-    embedding (1, 512), float32, if there is a network for it."""
+    """A face in a picture.
+
+    `box` is the box around the oval of the face. `score` is the detector's confidence.
+    `embedding` is (1, 512) float32. Both are None without InsightFace.
+    """
 
     box: Box
     score: float | None = None
@@ -72,7 +82,7 @@ class Face:
 
 
 def overlap(box: Box, other: Box) -> float:
-    """What two boxes share of all that they cover, 0 to 1."""
+    """Intersection over union of two boxes, 0 to 1."""
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     shared = max(width, 0) * max(height, 0)
@@ -81,7 +91,7 @@ def overlap(box: Box, other: Box) -> float:
 
 
 Finder = Callable[[Tensor], list[Face]]
-"""Finds the faces in a picture, the largest first."""
+"""A function that finds the faces in a picture (3, height, width), the largest first."""
 
 
 def largest_first(faces: list[Face]) -> list[Face]:
@@ -89,17 +99,17 @@ def largest_first(faces: list[Face]) -> list[Face]:
 
 
 CASCADE_MARGINS = Margins(-0.04, -0.07, -0.04, 0.12)
-"""Measured on four portraits against MediaPipe's oval."""
+"""Measured on four portraits, relative to MediaPipe's oval."""
 
 TILTS = (-20, -10, 0, 10, 20)
-"""Degrees by which a picture is turned for the cascade, which knows upright faces."""
+"""The cascade finds upright faces only. So it sees the picture rotated by each of these degrees."""
 
 VOTES, SAME = 2, 0.4
-"""In how many of the turned pictures a face has to be, and what its boxes there share."""
+"""Boxes that overlap more than `SAME` are one face. It must have boxes from `VOTES` rotations."""
 
 
 def find_frontal_faces(picture: Tensor) -> list[Face]:
-    """Frontal faces, by scikit-image's cascade of local binary patterns."""
+    """Find frontal faces with scikit-image's cascade of local binary patterns."""
     height, width = picture.shape[1:]
     scale = min(LARGEST_SIDE / max(height, width), 1)
     size = round(height * scale), round(width * scale)
@@ -115,8 +125,14 @@ def find_frontal_faces(picture: Tensor) -> list[Face]:
             if not group:
                 groups.append(group)
             group.append(upright)
-    boxes = [np.mean(group, axis=0) / scale for group in groups if len(group) >= VOTES]
-    return largest_first([Face(CASCADE_MARGINS.widen(tuple(box.tolist()))) for box in boxes])
+    boxes = [_mean_box(group, scale) for group in groups if len(group) >= VOTES]
+    return largest_first([Face(CASCADE_MARGINS.widen(box)) for box in boxes])
+
+
+def _mean_box(boxes: list[Box], scale: float) -> Box:
+    """The mean of boxes in a picture that was resized by `scale`, in the picture itself."""
+    left, top, right, bottom = (np.mean(boxes, axis=0) / scale).tolist()
+    return left, top, right, bottom
 
 
 def _cascade_boxes(grey: np.ndarray) -> list[Box]:
@@ -130,8 +146,10 @@ def _cascade_boxes(grey: np.ndarray) -> list[Box]:
 
 
 def _turn_back(box: Box, tilt: float, size: tuple[int, int]) -> Box:
-    """A box in a picture of `size` that was turned by `tilt` degrees, around the same face in it
-    before."""
+    """Convert a box in the rotated picture to a box in the upright picture.
+
+    `size` is (height, width). The picture was rotated by `tilt` degrees. The box keeps its size.
+    """
     left, top, right, bottom = box
     middle = np.array(size[::-1]) / 2
     angle = np.radians(tilt)
@@ -142,14 +160,14 @@ def _turn_back(box: Box, tilt: float, size: tuple[int, int]) -> Box:
 
 
 INSIGHTFACE_MARGINS = Margins(0.05, 0.05, 0.05, 0.02)
-"""An estimate: InsightFace's boxes go from the brow to the chin, the oval from the hair to it."""
+"""An estimate. InsightFace's box reaches from the brow to the chin, the oval from hair to chin."""
 
 
 class InsightFace:
-    """Faces and their embeddings by the networks of antelopev2, in onnxruntime sessions."""
+    """Finds faces and computes their embeddings with antelopev2, in onnxruntime."""
 
     def __init__(self, folder: Path):
-        """Raises `InputError` if a file cannot be loaded."""
+        """`folder` has the antelopev2 files. Raises `InputError` if one cannot be loaded."""
         self.networks = PerProcess(partial(_open_networks, folder))
 
     def __call__(self, picture: Tensor) -> list[Face]:
@@ -161,8 +179,9 @@ class InsightFace:
         for box, points in zip(boxes, landmarks, strict=True):
             found = common.Face(bbox=box[:4], kps=points, det_score=box[4])
             embedding = torch.from_numpy(recogniser.get(pixels, found)).float()[None]
-            widened = INSIGHTFACE_MARGINS.widen(tuple(map(float, box[:4])))
-            faces.append(Face(widened, float(box[4]), embedding))
+            left, top, right, bottom, score = map(float, box[:5])
+            widened = INSIGHTFACE_MARGINS.widen((left, top, right, bottom))
+            faces.append(Face(widened, score, embedding))
         return largest_first(faces)
 
 
@@ -174,18 +193,20 @@ def _open_networks(folder: Path) -> tuple[Any, Any]:
 
 
 def _open_network(file: Path, task: str) -> Any:
-    """One of InsightFace's networks, for a task as it calls them."""
+    """Open one InsightFace network. `task` is InsightFace's name of what the network does."""
     read_kind(file, "a face model", ONNX)
     model_zoo = importlib.import_module("insightface.model_zoo")
     try:
         network = model_zoo.get_model(str(file), providers=providers())
     except Exception as error:  # onnxruntime raises many kinds
         raise InputError(
-            f"{file} cannot be loaded ({type(error).__name__}): download antelopev2's again."
+            f"{file} cannot be loaded ({type(error).__name__}): download antelopev2 again."
         ) from error
     found = getattr(network, "taskname", "nothing that InsightFace knows")
     if found != task:
-        raise InputError(f"{file} is for {found}, not for {task}: take antelopev2's of that name.")
+        raise InputError(
+            f"{file} is for {found}, not for {task}: use the antelopev2 file of that name."
+        )
     return network
 
 
@@ -194,7 +215,7 @@ def has_insightface(folder: Path) -> bool:
 
 
 def insightface_missing(folders: list[Path]) -> str:
-    """What is to be done to have InsightFace, in words; nothing if it is there."""
+    """The steps that install InsightFace, in words. Empty if it is installed."""
     missing = []
     if importlib.util.find_spec("insightface") is None:
         missing.append("`pip install insightface onnxruntime`")
@@ -204,23 +225,23 @@ def insightface_missing(folders: list[Path]) -> str:
 
 
 def open_finder(folders: list[Path]) -> Finder:
-    """InsightFace with the first of the folders that has its files, else the cascade."""
+    """InsightFace with the first folder that has its files, or else the cascade."""
     if insightface_missing(folders):
         return find_frontal_faces
     return InsightFace(next(filter(has_insightface, folders)))
 
 
 def no_face(mend: str, folders: list[Path]) -> str:
-    """What to say where no face was found; `mend` is what can be done about it."""
+    """The warning when no face was found. `mend` tells the user what to do."""
     missing = insightface_missing(folders)
     more = f" InsightFace finds faces from all sides: {missing}." if missing else ""
     return f"No face was found: the whole picture counts as one. {mend}{more}"
 
 
 def choose(faces: list[Face], index: int) -> Face | None:
-    """The face of an index, the largest being 0; None if there are no faces at all.
+    """The face with this index; 0 is the largest. None if there are no faces.
 
-    Raises `InputError` if there are fewer.
+    Raises `InputError` if the index is negative or too large.
     """
     if index < 0:
         raise InputError(f"There is no face {index}: the largest is 0, the others follow.")
@@ -237,7 +258,10 @@ def choose(faces: list[Face], index: int) -> Face | None:
 
 
 def draw(picture: Tensor, faces: list[Face], chosen: int) -> Tensor:
-    """The picture with the boxes, indices and scores of its faces, the chosen one in green."""
+    """Draw the boxes, indices and scores of the faces into the picture, the chosen face in green.
+
+    (3, height, width) in [0, 1].
+    """
     image = Image.fromarray(to_bytes(picture))
     pen = ImageDraw.Draw(image)
     size = max(min(image.size) // 25, 10)

@@ -1,4 +1,4 @@
-"""Where a picture goes on the canvas, and what of the canvas the video shows.
+"""Places a picture on the canvas, and says which part of the canvas the video shows.
 
 Boxes are (left, top, right, bottom) in pixels of the picture.
 """
@@ -15,16 +15,19 @@ from ..network.config import Size
 Box = tuple[float, float, float, float]
 
 FACE_SHOWN = 0.9
-"""How much of a face's box has to be in the video: the box goes beyond the face by a tenth of its
-side, so that the face itself is whole."""
+"""The share of the face box that must be in the video.
+
+The box is larger than the face by a tenth of its side. So at this share the face is whole.
+"""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """A picture is resized to `size` and laid on the canvas with its corner at `corner`.
+    """The place of a picture on the canvas.
 
-    The corner is (row, column) on the canvas, negative where the picture is cropped; what of the
-    canvas the picture does not cover is black.
+    The picture is resized to `size` (height, width). Its top left corner is at `corner`
+    (row, column) of the canvas. A negative number crops the picture. The rest of the canvas is
+    black. `smooth` resizes by bicubic interpolation instead of bilinear.
     """
 
     canvas: Size
@@ -34,17 +37,21 @@ class Framing:
 
     @property
     def place(self) -> tuple[slice, slice]:
-        """Rows and columns of the canvas that the picture covers, which is what the video shows."""
-        return tuple(
+        """The rows and columns of the canvas that the picture covers. The video shows these."""
+        rows, columns = (
             slice(max(start, 0), min(start + length, whole))
             for start, length, whole in zip(self.corner, self.size, self.canvas, strict=True)
         )
+        return rows, columns
 
     def apply(self, image: Tensor) -> Tensor:
-        """(3, height, width) in [0, 1] on the canvas: (1, 3, height, width) in [-1, 1]."""
+        """Put a picture (3, height, width) in [0, 1] on the canvas.
+
+        Returns (1, 3, height, width) in [-1, 1].
+        """
         mode = "bicubic" if self.smooth else "bilinear"
         resized = F.interpolate(image[None], self.size, mode=mode, antialias=True)
-        padding = []
+        padding: list[int] = []
         for start, length, whole in zip(self.corner, self.size, self.canvas, strict=True):
             padding = [start, whole - start - length, *padding]
         laid = F.pad(resized, padding)
@@ -53,7 +60,7 @@ class Framing:
         return laid * 2 - 1
 
     def box(self, box: Box, picture: Size) -> Box:
-        """A box of the picture, which has the size `picture`, on the canvas."""
+        """Convert a box of a picture of size `picture` to a box of the canvas."""
         (top, left), (height, width) = self.corner, picture
         tall, wide = self.size[0] / height, self.size[1] / width
         return (
@@ -64,7 +71,7 @@ class Framing:
         )
 
     def share(self, box: Box, picture: Size) -> float:
-        """How much of a box of the picture the video shows, 0 to 1."""
+        """The share of a box of the picture that the video shows, 0 to 1."""
         left, top, right, bottom = self.box(box, picture)
         rows, columns = self.place
         width = min(right, columns.stop) - max(left, columns.start)
@@ -72,12 +79,12 @@ class Framing:
         return max(width, 0) * max(height, 0) / ((right - left) * (bottom - top))
 
     def keeps(self, face: Box, picture: Size) -> bool:
-        """Whether a face of the picture is in the video."""
+        """Whether the video shows at least `FACE_SHOWN` of the face box."""
         return self.share(face, picture) >= FACE_SHOWN
 
 
 def published(picture: Size, canvas: Size, face: Box | None = None) -> Framing:
-    """A square is padded left and right, any other covers the canvas around its centre."""
+    """The published fit: square pictures are padded left and right, others cover the canvas."""
     if picture[0] != picture[1]:
         return _cover(picture, canvas, (0.5, 0.5))
     height, width = canvas
@@ -85,14 +92,14 @@ def published(picture: Size, canvas: Size, face: Box | None = None) -> Framing:
 
 
 def pad(picture: Size, canvas: Size, face: Box | None = None) -> Framing:
-    """All of the picture, as large as it fits; the video has its shape, in even pixels."""
+    """The whole picture, as large as it fits. The video has its aspect ratio and even sides."""
     scale = min(canvas[0] / picture[0], canvas[1] / picture[1])
-    size = tuple(
+    height, width = (
         max(2 * round(side * scale / 2), 2) if side * scale < whole - 1 else whole
         for side, whole in zip(picture, canvas, strict=True)
     )
-    corner = tuple((whole - side) // 2 for whole, side in zip(canvas, size, strict=True))
-    return Framing(canvas, size, corner)
+    corner = (canvas[0] - height) // 2, (canvas[1] - width) // 2
+    return Framing(canvas, (height, width), corner)
 
 
 def crop(picture: Size, canvas: Size, face: Box | None = None) -> Framing:
@@ -106,7 +113,10 @@ def crop(picture: Size, canvas: Size, face: Box | None = None) -> Framing:
 
 
 def _cover(picture: Size, canvas: Size, centre: tuple[float, float]) -> Framing:
-    """`centre` (share of the height, of the width) comes to the middle, if the edges allow."""
+    """Cover the canvas, with `centre` as near to its middle as the edges of the picture allow.
+
+    `centre` is (row, column) as shares of the picture's height and width.
+    """
     (tall, wide), (height, width) = picture, canvas
     if wide * height > width * tall:
         size = (height, wide * height // tall)
@@ -116,11 +126,12 @@ def _cover(picture: Size, canvas: Size, centre: tuple[float, float]) -> Framing:
     for side, whole, share in zip(size, canvas, centre, strict=True):
         start = floor(side * share - whole / 2)
         corner.append(-min(max(start, 0), side - whole))
-    return Framing(canvas, size, tuple(corner))
+    row, column = corner
+    return Framing(canvas, size, (row, column))
 
 
 def auto(picture: Size, canvas: Size, face: Box | None = None) -> Framing:
-    """`published`, or the first of `crop` and `pad` that keeps the face where that would cut it."""
+    """The first of `published`, `crop` and `pad` that keeps the face in the video."""
     framings = (fit(picture, canvas, face) for fit in (published, crop, pad))
     return next(fitted for fitted in framings if face is None or fitted.keeps(face, picture))
 
@@ -132,4 +143,4 @@ FITS: dict[str, Callable[[Size, Size, Box | None], Framing]] = {
     "pad": pad,
     "crop": crop,
 }
-"""Ways to put a picture of a size, with a face at a box if it is known, on a canvas."""
+"""The ways to place a picture on a canvas: (picture size, canvas size, face box or None)."""

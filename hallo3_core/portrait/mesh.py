@@ -1,4 +1,4 @@
-"""MediaPipe's face mesh, where its package and its file are."""
+"""MediaPipe's face mesh. It needs the package mediapipe and the Face Landmarker file."""
 
 import importlib
 import importlib.util
@@ -22,12 +22,14 @@ OVAL = [
 """The landmarks of MediaPipe's mesh that go around the face."""
 
 Mesh = Callable[[Tensor], np.ndarray | None]
-"""Of a picture (3, height, width) in [0, 1] the 478 landmarks of a face, x and y in pixels, or None
-if there is none."""
+"""A function from a picture (3, height, width) in [0, 1] to the 478 landmarks of a face.
+
+The landmarks are (478, 2), x and y in pixels. The result is None if there is no face.
+"""
 
 
 def find_landmarker(folders: list[Path]) -> Path | None:
-    """The first task file in some folders; None if there is none, or MediaPipe is not installed."""
+    """The first Face Landmarker file in the folders. None without one or without MediaPipe."""
     if importlib.util.find_spec("mediapipe") is None:
         return None
     return next(filter(Path.is_file, (folder / LANDMARKER for folder in folders)), None)
@@ -35,7 +37,7 @@ def find_landmarker(folders: list[Path]) -> Path | None:
 
 @contextmanager
 def open_mesh(file: Path) -> Iterator[Mesh]:
-    """By the Face Landmarker task in `file`. Raises `InputError` if it is none."""
+    """Open the Face Landmarker task in `file`. Raises `InputError` if the file is another one."""
     read_kind(file, "a Face Landmarker task", ZIP)
     mediapipe = importlib.import_module("mediapipe")
     options = mediapipe.tasks.vision.FaceLandmarkerOptions(
@@ -63,12 +65,12 @@ def open_mesh(file: Path) -> Iterator[Mesh]:
 
 
 def box_around(points: np.ndarray) -> Box:
-    """The box around (points, 2)."""
+    """The box around points (points, 2)."""
     return *points.min(0), *points.max(0)
 
 
 def oval_box(picture: Tensor, landmarker: Path) -> Box | None:
-    """The box around the oval of a face; None if there is none."""
+    """The box around the oval of the face in a picture. None if there is no face."""
     with open_mesh(landmarker) as mesh:
         points = mesh(picture)
     return None if points is None else box_around(points[OVAL])

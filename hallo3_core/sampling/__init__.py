@@ -1,1 +1,1 @@
-"""From noise to latents, segment by segment."""
+"""Samples the latents of a segment from noise."""

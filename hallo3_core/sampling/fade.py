@@ -1,19 +1,34 @@
-"""From one segment to the next without a jump."""
+"""Fades from one segment to the next, so that the video does not jump."""
 
 import torch
 from torch import Tensor
 
+from ..network.config import MOTION_FRAMES
+
 FADED_FRAMES = 12
-"""Over so many new frames a segment leaves the colours of the one before; ours, not published."""
+"""The number of new frames over which a segment fades in. The published program has no fade."""
+
+
+def shown_frames(canvas: Tensor, place: tuple[slice, slice], last: Tensor | None = None) -> Tensor:
+    """The new frames of a segment, cut to the picture: (new frames, height, width, 3) in [0, 1].
+
+    `canvas` (frames, canvas height, canvas width, 3) are all decoded frames of the segment. The
+    first two repeat the previous segment and are left out. `place` says which rows and columns of
+    the canvas to keep. `last` (height, width, 3) is the last frame of the previous segment. If it
+    is given, the new frames fade in from it.
+    """
+    repeated, new = canvas[:, *place].tensor_split([MOTION_FRAMES])
+    return new if last is None else fade_in(new, repeated[-1], last.to(new))
 
 
 def fade_in(frames: Tensor, repeated: Tensor, last: Tensor) -> Tensor:
-    """New frames of a segment, without the jump from the segment before.
+    """Remove the jump from the previous segment to the new frames.
 
-    `frames` (frames, height, width, 3) in [0, 1]; `repeated` (height, width, 3) is the last motion
-    frame as this segment has it, and `last` the same moment as the segment before has it. What
-    these differ by is added to the first `FADED_FRAMES`, less and less, along half a cosine: it
-    begins and ends to go gently.
+    `frames` (frames, height, width, 3) are the new frames in [0, 1]. `repeated` and `last`
+    (height, width, 3) show the same moment: `repeated` is the last motion frame as decoded in this
+    segment, and `last` is the last frame of the previous segment. The difference `last` -
+    `repeated` is added to the first `FADED_FRAMES` frames. Its weight falls from 1 to 0 along half
+    a cosine, so the fade starts and ends smoothly.
     """
     time = torch.arange(1, FADED_FRAMES + 1).to(frames) / (FADED_FRAMES + 1)
     share = (torch.cos(torch.pi * time) + 1) / 2

@@ -8,11 +8,11 @@ from torch import Tensor
 from .schedule import TRAINING_STEPS
 
 Predict = Callable[[Tensor, Tensor], Tensor]
-"""v of (latents, timestep), the timestep a scalar tensor."""
+"""A function from (latents, timestep) to the prediction of v. The timestep is a scalar tensor."""
 
 
 Interval = tuple[float, float]
-"""Where on the way from noise (0) to the clean latents (1) a part of the steps begins and ends."""
+"""The first and the last guided point of sampling. 0 is pure noise, 1 is the clean latents."""
 
 ALWAYS: Interval = (0, 1)
 
@@ -20,7 +20,10 @@ ALWAYS: Interval = (0, 1)
 def guided(
     unconditional: Predict, conditional: Predict, guidance: float, interval: Interval = ALWAYS
 ) -> Predict:
-    """Classifier-free guidance of two predictions of v, for the steps in `interval`."""
+    """Classifier-free guidance with two denoiser calls per step.
+
+    Outside `interval`, and if `guidance` is 1, only the conditional branch is computed.
+    """
 
     def predict(x: Tensor, timestep: Tensor) -> Tensor:
         with_it = conditional(x, timestep)
@@ -33,7 +36,11 @@ def guided(
 
 
 def guided_at_once(both: Predict, guidance: float) -> Predict:
-    """The same of one prediction for two rows, the unconditional one first."""
+    """Classifier-free guidance with one denoiser call per step, on a batch of two.
+
+    `both` takes latents (2, ...) and predicts v of the unconditional branch first, then of the
+    conditional branch.
+    """
 
     def predict(x: Tensor, timestep: Tensor) -> Tensor:
         without, with_it = both(torch.cat([x, x]), timestep).chunk(2)
@@ -43,6 +50,6 @@ def guided_at_once(both: Predict, guidance: float) -> Predict:
 
 
 def inside(interval: Interval, timestep: Tensor) -> bool:
-    """Whether the step at a timestep is guided."""
+    """Whether the interval contains the step at this timestep."""
     start, end = interval
     return start <= 1 - int(timestep) / (TRAINING_STEPS - 1) <= end

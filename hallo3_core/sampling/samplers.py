@@ -1,4 +1,4 @@
-"""Samplers: from noise to latents, step by step."""
+"""The samplers. Each takes latents from noise to the clean latents, step by step."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from .schedule import Schedule, denoiser_alphas
 
 
 def denoised(predict: Predict, x: Tensor, timestep: Tensor, alpha: Tensor) -> Tensor:
-    """The denoised estimate, by the entry of the denoiser's table nearest to `alpha`."""
+    """The denoised estimate of `x`, from the denoiser's prediction of v.
+
+    It uses the entry of the denoiser's own table of alphas that is nearest to `alpha`.
+    """
     table = denoiser_alphas()
     nearest = table[(table - alpha).abs().argmin()]
     sigma = (1 - nearest**2).sqrt()
@@ -20,7 +23,11 @@ def denoised(predict: Predict, x: Tensor, timestep: Tensor, alpha: Tensor) -> Te
 
 @dataclass(frozen=True)
 class Step:
-    """An update from `alpha` to `next_alpha`, given the denoised estimates there and before."""
+    """The inputs of one update from `alpha` to `next_alpha`.
+
+    `x` are the latents at `alpha` and `x0` is their denoised estimate. `previous_x0` and
+    `previous_alpha` are those of the previous step, None in the first step.
+    """
 
     x: Tensor
     x0: Tensor
@@ -39,12 +46,12 @@ class Step:
 
     @property
     def decay(self) -> Tensor:
-        """exp(-h), where h is the step in log SNR / 2; zero when starting from pure noise."""
+        """exp(-h), where h is the step in log SNR / 2. It is zero if the step starts at noise."""
         return self.alpha * self.next_sigma / (self.sigma * self.next_alpha)
 
     def extrapolated(self) -> Tensor:
-        """The denoised estimate in the middle of the step, from this one and the one before."""
-        if self.previous_x0 is None or self.previous_alpha == 0:
+        """The denoised estimate in the middle of the step, extrapolated from the last two."""
+        if self.previous_x0 is None or self.previous_alpha is None or self.previous_alpha == 0:
             return self.x0
         step = _log_snr(self.next_alpha) - _log_snr(self.alpha)
         last_step = _log_snr(self.alpha) - _log_snr(self.previous_alpha)
@@ -57,17 +64,17 @@ def _log_snr(alpha: Tensor) -> Tensor:
 
 
 def ddim(step: Step, noise: Callable[[], Tensor]) -> Tensor:
-    """First-order deterministic step. Draws nothing."""
+    """DDIM, first-order and deterministic. It draws no noise."""
     return _exponential_step(step, step.x0)
 
 
 def dpmpp_2m(step: Step, noise: Callable[[], Tensor]) -> Tensor:
-    """DPM-Solver++(2M), second-order deterministic (arXiv 2211.01095). Draws nothing."""
+    """DPM-Solver++(2M), second-order and deterministic (arXiv 2211.01095). It draws no noise."""
     return _exponential_step(step, step.extrapolated())
 
 
 def sde_dpmpp_2m(step: Step, noise: Callable[[], Tensor]) -> Tensor:
-    """SDE-DPM-Solver++(2M), the published sampler (arXiv 2211.01095). Draws once."""
+    """SDE-DPM-Solver++(2M), the published sampler (arXiv 2211.01095). It draws noise once."""
     kept = step.decay**2
     x = (step.next_sigma / step.sigma * step.decay).float() * step.x
     x = x + (step.next_alpha * (1 - kept)).float() * step.extrapolated()
@@ -79,7 +86,17 @@ def _exponential_step(step: Step, x0: Tensor) -> Tensor:
     return x + (step.next_alpha * (1 - step.decay)).float() * x0
 
 
-SAMPLERS = {"sde-dpm++2m": sde_dpmpp_2m, "dpm++2m": dpmpp_2m, "ddim": ddim}
+FEW = "few"
+SAMPLERS = {"sde-dpm++2m": sde_dpmpp_2m, "dpm++2m": dpmpp_2m, "ddim": ddim, FEW: ddim}
+
+
+def schedule_of(sampler: str, timesteps: Tensor) -> Schedule:
+    """The schedule of a sampler over these timesteps.
+
+    It is the published schedule. For `few`, the sampler of a distilled denoiser, it is the
+    denoiser's own.
+    """
+    return Schedule.plain(timesteps) if sampler == FEW else Schedule.over(timesteps)
 
 
 def sample(
@@ -89,16 +106,16 @@ def sample(
     sampler: Callable[[Step, Callable[[], Tensor]], Tensor],
     noise: Callable[[], Tensor],
 ) -> Iterator[Tensor]:
-    """Denoise `x` (float32), yielding the denoised estimate of every step; the last is the result.
+    """Denoise the latents `x` (float32). Yield the denoised estimate of each step.
 
-    `noise` draws standard normal numbers of the shape of `x`.
+    The last estimate is the result. `noise` draws standard normal numbers with the shape of `x`.
     """
     alphas = schedule.alphas
-    x0 = previous_alpha = None
+    previous_x0 = previous_alpha = None
     for i, timestep in enumerate(schedule.timesteps):
-        previous_x0, x0 = x0, denoised(predict, x, timestep, alphas[i])
+        x0 = denoised(predict, x, timestep, alphas[i])
         yield x0
         if i + 1 < len(schedule.timesteps):
             step = Step(x, x0, previous_x0, previous_alpha, alphas[i], alphas[i + 1])
             x = sampler(step, noise)
-            previous_alpha = alphas[i]
+            previous_x0, previous_alpha = x0, alphas[i]

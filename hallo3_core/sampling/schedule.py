@@ -21,23 +21,39 @@ def _training_alphas_squared() -> Tensor:
 
 
 def _zero_terminal_snr(alphas_squared: Tensor) -> Tensor:
-    """Stretch descending alphas so that the last is zero and the first stays; returns alphas."""
+    """Rescale descending alphas so that the last is zero and the first stays the same.
+
+    Takes alpha**2, and returns alpha.
+    """
     alphas = alphas_squared.sqrt()
     return (alphas - alphas[-1]) * alphas[0] / (alphas[0] - alphas[-1])
 
 
 @cache
 def denoiser_alphas() -> Tensor:
-    """alpha of each of the 1000 training steps, with zero terminal SNR."""
+    """alpha of each of the 1000 training steps, (1000,) float64, with zero terminal SNR."""
     return _zero_terminal_snr(_training_alphas_squared())
+
+
+def spaced(steps: int) -> Tensor:
+    """Evenly spaced timesteps, (steps,) int64, the noisiest first.
+
+    Raises `InputError` if the number of steps is out of range.
+    """
+    if not 1 <= steps < TRAINING_STEPS:
+        raise InputError(
+            f"The number of steps is {steps}: choose a number from 1 to {TRAINING_STEPS - 1}."
+        )
+    last = TRAINING_STEPS - 1
+    return torch.tensor([last * (steps - i) // steps for i in range(steps)])
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Timesteps and alphas from pure noise to the clean latents.
+    """The timesteps and alphas from noise to the clean latents.
 
-    `timesteps` (steps,) int64 are what the denoiser is told; `alphas` (steps + 1,) float64 are
-    what the update between steps uses, 0 first and 1 last.
+    `timesteps` (steps,) int64 are inputs of the denoiser. `alphas` (steps + 1,) float64 are used in
+    the updates between steps. The first is 0 for pure noise, and the last is 1.
     """
 
     timesteps: Tensor
@@ -45,23 +61,26 @@ class Schedule:
 
     @classmethod
     def published(cls, steps: int) -> "Schedule":
-        """The published schedule: zero terminal SNR over the selected steps alone."""
-        if not 1 <= steps < TRAINING_STEPS:
-            raise InputError(
-                f"The number of steps is {steps}: choose one from 1 to {TRAINING_STEPS - 1}."
-            )
-        last = TRAINING_STEPS - 1
-        return cls.over(torch.tensor([last * (steps - i) // steps for i in range(steps)]))
+        """The published schedule. The selected steps alone are rescaled to zero terminal SNR."""
+        return cls.over(spaced(steps))
+
+    @classmethod
+    def plain(cls, timesteps: Tensor) -> "Schedule":
+        """The denoiser's own alphas at descending timesteps. Distillation trains with these.
+
+        So a schedule with more steps passes through the same points.
+        """
+        end = torch.ones(1, dtype=torch.float64)
+        return cls(timesteps, torch.cat([denoiser_alphas()[timesteps], end]))
 
     @classmethod
     def over(cls, timesteps: Tensor) -> "Schedule":
         """The schedule over descending timesteps.
 
-        From pure noise on, the rescaling to zero terminal SNR is done on the selected steps, as
-        published; a schedule that starts later uses the denoiser's own alphas.
+        If it starts at pure noise, the selected steps are rescaled to zero terminal SNR, as
+        published. If it starts later or has one step, it uses the denoiser's own alphas.
         """
         if len(timesteps) == 1 or timesteps[0] < TRAINING_STEPS - 1:
-            alphas = denoiser_alphas()[timesteps]
-        else:
-            alphas = _zero_terminal_snr(_training_alphas_squared()[timesteps.flip(0)]).flip(0)
+            return cls.plain(timesteps)
+        alphas = _zero_terminal_snr(_training_alphas_squared()[timesteps.flip(0)]).flip(0)
         return cls(timesteps, torch.cat([alphas, torch.ones(1, dtype=torch.float64)]))

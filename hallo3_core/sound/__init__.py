@@ -1,1 +1,1 @@
-"""Sound from files and from other programs, at any rate and with any channels."""
+"""Sound from files and from other programs, with any sample rate and any number of channels."""

@@ -1,4 +1,4 @@
-"""From many channels to those that are heard and to the one that is animated."""
+"""Mixing of many channels: to mono or stereo for the video, and to mono for the animation."""
 
 import logging
 
@@ -6,22 +6,23 @@ import torch
 from torch import Tensor
 
 CANCELLED = 0.1
-"""Channels cancel each other where their mean has less than this part of the power that it would
-have if they had nothing in common."""
+"""Channels cancel each other out if the power of their mean, divided by the power that it would
+have if the channels were uncorrelated, is below this."""
 LEFT, RIGHT = "L", "R"
 FRONT_CENTRE = {"FLC": LEFT, "FRC": RIGHT}
-"""The channels whose names do not end with their side."""
+"""The side of the channels whose names do not end with their side."""
 
 logger = logging.getLogger(__name__)
 
 
 def heard(names: list[str], powers: Tensor) -> Tensor:
-    """How channels are mixed to be heard, (1 or 2, channels).
+    """Weights that mix channels to mono or stereo, (1 or 2, channels).
 
-    `names` are FFmpeg's, such as FL and LFE, and `powers` (channels, channels) the sums of the
-    products of samples. One or two channels stay. Of a layout with sides, left and right are the
-    means of what is on that side or in the middle; of any other all channels have one mean. So
-    nothing is lost and nothing can be louder than full scale.
+    `names` are FFmpeg's channel names, such as FL and LFE. `powers` (channels, channels) is
+    `Sound.powers`. One or two channels are kept as they are. If the layout has a left and a right
+    side, left is the mean of the left and middle channels, and right is the mean of the right and
+    middle channels. Otherwise all channels become one mean. So no channel is lost, and the result
+    is never louder than full scale.
     """
     if len(names) <= 2:
         return torch.eye(len(names))
@@ -35,14 +36,17 @@ def heard(names: list[str], powers: Tensor) -> Tensor:
 
 
 def mean(group: list[int], powers: Tensor) -> Tensor:
-    """Weights (channels,) of the mean of some channels; of the loudest, where they cancel."""
+    """Weights (channels,) of the mean of the channels in `group`.
+
+    If these cancel each other out, the loudest has weight 1, and a warning is logged.
+    """
     part = powers[group][:, group]
     weights = torch.zeros(len(powers))
     if part.sum() < CANCELLED * part.trace():
         loudest = group[part.diagonal().argmax()]
         logger.warning(
-            "The channels of the sound cancel each other out (one may be inverted): channel %d is "
-            "taken for the voice.",
+            "The channels of the sound cancel each other out (one may be inverted): only channel "
+            "%d is used.",
             loudest + 1,
         )
         weights[loudest] = 1

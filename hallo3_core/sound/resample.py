@@ -1,4 +1,4 @@
-"""Sound at another rate, in pieces, so that an hour of it takes little memory."""
+"""Resampling of sound in pieces, so that an hour of sound takes little memory."""
 
 from collections.abc import Iterator
 from math import ceil, gcd
@@ -9,23 +9,26 @@ import torchaudio
 from torch import Tensor
 
 PIECE = 2**20
-"""Samples that are resampled at once, about."""
+"""About as many samples are resampled at once."""
 LARGEST_FILTER = 2**20
-"""torchaudio makes a filter for each of `target` / gcd moments, with at least `rate` / gcd taps
-each, which for 45,731 Hz is 8.8 GB. Where these multiply to more than this, taps are computed for
-each sample."""
+"""torchaudio makes `target` / gcd filters with at least `rate` / gcd taps each. For 45,731 Hz these
+take 8.8 GB. If the product of the two numbers is above this limit, the taps are computed for each
+sample instead."""
 
 
 def resample(waveform: Tensor, rate: int, target: int, **options) -> Tensor:
-    """(..., samples) at `rate` Hz to ceil(samples * target / rate) at `target` Hz.
+    """Resample (..., samples) at `rate` Hz to (..., ceil(samples * target / rate)) at `target` Hz.
 
-    `options` are torchaudio's.
+    `options` are those of `torchaudio.functional.resample`.
     """
     return torch.cat(list(resampled(waveform, rate, target, **options)), dim=-1)
 
 
 def resampled(waveform, rate: int, target: int, **options) -> Iterator[Tensor]:
-    """The pieces of what `resample` gives; of `waveform` parts are taken by `[..., a:b]`."""
+    """Yield the result of `resample` in pieces.
+
+    `waveform` needs only a shape and slicing by `[..., a:b]`, so it may be a `SampleFile`.
+    """
     shared = gcd(rate, target)
     old, new = rate // shared, target // shared
     if old == new or not waveform.shape[-1]:
@@ -38,6 +41,7 @@ def resampled(waveform, rate: int, target: int, **options) -> Iterator[Tensor]:
 
 
 def _by_filters(waveform, old: int, new: int, **options) -> Iterator[Tensor]:
+    """Resample with torchaudio's filters. `old` and `new` are the rates divided by their gcd."""
     samples = waveform.shape[-1]
     margin = old * (ceil(_reach(old, new, **options) / old) + 1)
     step = old * ceil(PIECE / old)
@@ -51,7 +55,7 @@ def _by_filters(waveform, old: int, new: int, **options) -> Iterator[Tensor]:
 
 
 def _by_taps(waveform, old: int, new: int, **options) -> Iterator[Tensor]:
-    """The same filter, computed for each sample anew."""
+    """Resample with the same filter, but compute the taps for each sample."""
     samples, reach = waveform.shape[-1], _reach(old, new, **options)
     taps = torch.arange(-reach, reach + 1)
     wanted = ceil(samples * new / old)
@@ -59,7 +63,7 @@ def _by_taps(waveform, old: int, new: int, **options) -> Iterator[Tensor]:
     for start in range(0, wanted, step):
         time = torch.arange(start, min(start + step, wanted)) * old
         middle, rest = time // new, (time % new).double() / new
-        first, last = middle[0].item() - reach, middle[-1].item() + reach + 1
+        first, last = int(middle[0]) - reach, int(middle[-1]) + reach + 1
         part = waveform[..., max(first, 0) : last]
         before = max(-first, 0)
         part = F.pad(part, (before, last - first - before - part.shape[-1]))
@@ -69,19 +73,19 @@ def _by_taps(waveform, old: int, new: int, **options) -> Iterator[Tensor]:
 
 
 def _cutoff(old: int, new: int, rolloff: float = 0.99, **_) -> float:
-    """The highest frequency that is kept, as a share of half the old rate."""
+    """The highest frequency that is kept, as a fraction of half the old rate."""
     return min(1, new / old) * rolloff
 
 
 def _reach(old: int, new: int, lowpass_filter_width: int = 6, **options) -> int:
-    """Samples to each side that a filter sees."""
+    """Number of input samples on each side that the filter covers."""
     return ceil(lowpass_filter_width / _cutoff(old, new, **options))
 
 
 def _filter(
     distance: Tensor, old: int, new: int, lowpass_filter_width: int = 6, **options
 ) -> Tensor:
-    """torchaudio's windowed sinc, of samples at some distance."""
+    """Values of torchaudio's windowed sinc at some distances, in input samples."""
     cutoff = _cutoff(old, new, **options)
     time = (distance * cutoff).clamp(-lowpass_filter_width, lowpass_filter_width)
     place = time / lowpass_filter_width

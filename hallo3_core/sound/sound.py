@@ -1,4 +1,4 @@
-"""Sound that is read once, and then both animated and heard."""
+"""A sound in memory or in a temporary file. It is animated, and it becomes the sound track."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -18,16 +18,16 @@ from .resample import resampled
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 RATES = (1000, 1_000_000)
 SILENCE = 1e-4
-"""What is nowhere louder is silent: 80 dB below full scale, three steps of 16 bits."""
+"""A sound with no louder sample is silent. It is 80 dB below full scale, 3 steps of 16 bits."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Sound:
-    """`waveform` (channels, samples), float32, at `rate` Hz; full scale is 1.
+    """A waveform (channels, samples), float32, at `rate` Hz. Full scale is 1.
 
-    Raises `InputError` if no sound has such a rate.
+    Raises `InputError` if the rate is below 1,000 or above 1,000,000.
     """
 
     waveform: "Tensor | SampleFile"
@@ -50,14 +50,14 @@ class Sound:
 
     @property
     def peak(self) -> float:
-        """The largest absolute sample, 0 if there is none."""
+        """The largest absolute value of a sample; 0 if the sound is empty."""
         return max(piece.abs().max().item() if piece.numel() else 0 for piece in self.pieces())
 
     def cut(self, start: float, stop: float) -> Tensor:
-        """What is heard from `start` to `stop` seconds, (channels, samples).
+        """Return the sound from `start` to `stop` seconds, (channels, samples).
 
-        There is silence before the beginning and after the end. Cuts that follow one another
-        neither overlap nor leave a gap.
+        Before the beginning and after the end there is silence. If one cut starts where another
+        stops, they neither overlap nor leave a gap.
         """
         first, last = round(start * self.rate), round(stop * self.rate)
         part = self.waveform[:, max(first, 0) : max(last, 0)]
@@ -65,11 +65,14 @@ class Sound:
         return F.pad(part, (before, last - first - before - part.shape[1]))
 
     def pieces(self) -> Iterator[Tensor]:
-        """All of it, some seconds at a time."""
+        """Yield the whole waveform in pieces (channels, samples), some seconds at a time."""
         return resampled(self.waveform, self.rate, self.rate)
 
     def mono(self, rate: int | None = None) -> Tensor:
-        """The mean of the channels, (samples,), at another rate if one is given."""
+        """The mean of the channels, (samples,), float32, at `rate` Hz or at the sound's own rate.
+
+        If the channels cancel each other out, it is the loudest channel.
+        """
         rate = rate or self.rate
         weights = mean(list(range(self.channels)), self.powers())
         found, done = torch.empty(ceil(self.samples * rate / self.rate)), 0
@@ -79,18 +82,21 @@ class Sound:
         return found
 
     def prepared(self) -> Tensor:
-        """(samples,) at 16 kHz, mono, for the speech encoder; a warning tells if it is silent."""
+        """The waveform for the speech encoder: mono, 16 kHz, (samples,). Warns if it is silent."""
         waveform = self.mono(SAMPLE_RATE)
         silence_warning(waveform)
         return waveform
 
     def powers(self) -> Tensor:
-        """Sums of the products of samples, (channels, channels), float64."""
-        pieces = (piece.double() for piece in self.pieces())
-        return sum(piece @ piece.T for piece in pieces)
+        """Sum over all samples of the products of two channels, (channels, channels), float64."""
+        total = torch.zeros(self.channels, self.channels, dtype=torch.float64)
+        for piece in self.pieces():
+            exact = piece.double()
+            total += exact @ exact.T
+        return total
 
     def mixed(self, names: list[str]) -> "Sound":
-        """One or two channels of many, which FFmpeg calls by these names."""
+        """Mix many channels to one or two. `names` are FFmpeg's names of the channels."""
         if len(names) <= 2:
             return self
         weights = heard(names, self.powers())
@@ -98,19 +104,22 @@ class Sound:
 
 
 def check_rate(rate: int) -> None:
-    """Raise `InputError` if no sound has so many samples a second."""
+    """Raise `InputError` if no sound has a sample rate of `rate` Hz."""
     if not RATES[0] <= rate <= RATES[1]:
-        raise InputError(f"The sound has {rate:,} samples a second: use one with 8,000 to 192,000.")
+        raise InputError(f"The sample rate of the sound is {rate:,} Hz: use 8,000 to 192,000 Hz.")
 
 
 class SampleFile:
-    """Float32 (channels, samples) in a temporary file, of which parts are read by `[..., a:b]`.
+    """A waveform (channels, samples), float32, in a temporary file. `[..., a:b]` reads a part.
 
-    An hour of stereo would take 1.4 GB of memory. The file goes with the object.
+    In memory, an hour of stereo would take 1.4 GB. The file is deleted together with the object.
     """
 
     def __init__(self, pieces: Iterable[Tensor]):
-        """`pieces` (channels, samples) of at least one sound."""
+        """Write `pieces`, at least one, each (channels, samples).
+
+        Raises `InputError` if they cannot be written, for example because the disk is full.
+        """
         self.file = TemporaryFile()  # noqa: SIM115
         samples = 0
         for piece in pieces:
@@ -123,12 +132,12 @@ class SampleFile:
             self.file.write(piece.T.contiguous().numpy().data)
         except OSError as error:
             raise InputError(
-                f"The sound has no room in {gettempdir()} ({error.strerror}): make room there, or "
-                "name another folder in TMPDIR."
+                f"The sound cannot be written to {gettempdir()} ({error.strerror}): make room "
+                "there, or set TMPDIR to another folder."
             ) from error
 
     def shorten(self, samples: int) -> None:
-        """Leave out the last samples."""
+        """Remove the last `samples` samples."""
         self.shape = torch.Size((self.shape[0], self.shape[1] - samples))
 
     def __getitem__(self, index: tuple[object, slice]) -> Tensor:
@@ -136,12 +145,12 @@ class SampleFile:
         start, stop, _ = index[1].indices(samples)
         part = torch.empty(max(stop - start, 0), channels)
         self.file.seek(start * channels * part.itemsize)
-        self.file.readinto(part.numpy())
+        self.file.readinto(part.numpy().data)
         return part.T
 
 
 def for_aac(sound: Sound) -> Sound:
-    """The same as AAC can have it: at one of its rates, and nowhere louder than full scale."""
+    """Make a sound suitable for AAC: at a sample rate of AAC, and not louder than full scale."""
     if sound.rate not in AAC_RATES:
         rate = max(AAC_RATES)
         sound = Sound(SampleFile(resampled(sound.waveform, sound.rate, rate)), rate)
@@ -151,9 +160,9 @@ def for_aac(sound: Sound) -> Sound:
 
 
 def silence_warning(waveform: Tensor) -> str | None:
-    """What is wrong with prepared speech (samples,) that is silent; it goes into the log, too."""
+    """Return a warning if the prepared speech (samples,) is silent, else None. Logs it, too."""
     if (waveform - waveform.mean()).abs().max() > SILENCE:
         return None
-    message = "The speech is silent: the mouth follows nothing. Choose a sound in which one speaks."
+    message = "The speech is silent: the mouth has nothing to follow. Choose a sound with speech."
     logger.warning(message)
     return message

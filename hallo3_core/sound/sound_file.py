@@ -1,9 +1,10 @@
-"""Sound and video files, pipes and standard input, read as a `Sound`."""
+"""Reading the sound of sound files, video files, pipes and standard input."""
 
 import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -26,24 +27,25 @@ from .sound import SILENCE, SampleFile, Sound
 
 SHORTEST_GAP = 0.5 / FPS
 LONGEST_GAP = 600.0
-"""Seconds; where the time of a file jumps further, or back, its clock was set anew."""
+"""Seconds. If the time stamps jump further than this, or back, the clock was restarted."""
 TAGS = (b"ID3", b"TAG", b"APE")
-"""How tags begin; they lie between MP3s that were joined."""
+"""The first bytes of tags. Tags are found between MP3s that were joined into one file."""
 WINDOWS_MEDIA = ("wmav1", "wmav2")
-"""Their decoders leave out two frames at the beginning, of which one has sound."""
+"""Codecs whose decoders skip the first two frames, although one of these has sound."""
 LAST_FRAME = 2048
-"""Samples that an encoder fills up with at most."""
+"""An encoder adds fewer samples than this to fill its last frame."""
 
 logger = logging.getLogger(__name__)
 
 
 def read_sound(path: Path) -> Sound:
-    """The sound of a file that FFmpeg reads, mono or stereo, as long as the file's own clock says.
+    """Read the sound of any file that FFmpeg can read, as mono or stereo.
 
-    It is that of the default track, or of the next one that is not silent. What is damaged is left
-    out, with a warning. Raises `InputError` if there is no sound, or numbers that are not finite.
+    Its length follows the time stamps of the file. The default track is used or, if it is silent,
+    the next one that is not. Damaged parts are skipped, with a warning. Raises `InputError` if the
+    file cannot be read, has no sound, or has samples that are NaN or infinite.
     """
-    silent = []
+    silent: list[Sound] = []
     try:
         with _seekable(path) as file:
             with _open(file) as container:
@@ -54,26 +56,26 @@ def read_sound(path: Path) -> Sound:
                     sound = SoundTrack(container, track, path).read()
                 if sound.peak > SILENCE:
                     if silent:
-                        logger.warning("%s: a silent track was passed over.", path)
+                        logger.warning("%s: a silent sound track was skipped.", path)
                     return sound
                 silent.append(sound)
     except FileNotFoundError:
         raise InputError(f"There is no sound file {path}: check the path.") from None
     except (av.FFmpegError, OSError) as error:
         raise InputError(
-            f"{path} is no sound or video file that can be read ({error.strerror}): save it as WAV."
+            f"{path} cannot be read as a sound or video file ({error.strerror}): save it as WAV."
         ) from error
     if not silent:
         raise InputError(f"{path} has no sound track: choose a file with speech in it.")
     longest = max(silent, key=lambda sound: sound.samples)
     if not longest.samples:
-        raise InputError(f"The sound in {path} has no length: use a file with speech in it.")
+        raise InputError(f"The sound in {path} is empty: use a file with speech in it.")
     return longest
 
 
 @contextmanager
 def _seekable(path: Path) -> Iterator[BinaryIO]:
-    """The file, or a copy of what comes out of a pipe, which is read once."""
+    """Open a file. A pipe can be read only once, so it is copied to a temporary file."""
     with path.open("rb") as file:
         if file.seekable():
             yield file
@@ -85,29 +87,33 @@ def _seekable(path: Path) -> Iterator[BinaryIO]:
 
 
 def _open(file: BinaryIO) -> InputContainer:
-    """The open file rather than its name, in which FFmpeg would take a colon for a protocol."""
-    return av.open(file, metadata_errors="ignore")
+    """Open the container of an open file. In a name, FFmpeg would take a colon for a protocol."""
+    return av.open(file, "r", metadata_errors="ignore")
 
 
 def _tracks(container: InputContainer) -> list[int]:
-    """The numbers of the sound tracks that can be decoded, default ones first."""
+    """The indices of the sound tracks that can be decoded, default tracks first."""
     streams = [stream for stream in container.streams.audio if stream.codec_context]
     streams.sort(key=lambda stream: not stream.disposition & Disposition.default)
     return [stream.index for stream in streams]
 
 
+def _has(flags: int, flag: Enum) -> bool:
+    return bool(flags & flag.value)
+
+
 class Clock:
-    """Where the time stamps of a file say that its sound belongs."""
+    """Finds gaps in the sound of a file from its time stamps."""
 
     def __init__(self, container: InputContainer):
         flags, start = container.format.flags, (container.start_time or 0) / av.time_base
-        restarts = flags & Flags.ts_discont.value
-        self.ticks = restarts or not flags & Flags.generic_index.value
-        """Files of sound alone have no clock; their time is counted from what is in them."""
+        restarts = _has(flags, Flags.ts_discont)
+        self.ticks = restarts or not _has(flags, Flags.generic_index)
+        """Whether the file has time stamps. In plain sound files, time is counted in samples."""
         self.zero = start if restarts or start > LONGEST_GAP else 0.0
 
     def gap(self, time: float | None, seconds: float) -> float:
-        """Seconds of silence between the first `seconds` and what is to be heard at `time`."""
+        """Seconds of silence between the sound so far, `seconds` long, and a frame at `time`."""
         if not self.ticks or time is None:
             return 0
         gap = time - self.zero - seconds
@@ -118,28 +124,29 @@ class Clock:
         return 0
 
     def end(self, stream: AudioStream) -> float:
-        """When a track ends, in seconds, 0 if that is not known."""
-        if not self.ticks or not stream.duration:
+        """The time at which a track ends, in seconds, or 0 if unknown."""
+        if not self.ticks or not stream.duration or not stream.time_base:
             return 0
         return float((stream.start_time or 0) + stream.duration) * stream.time_base - self.zero
 
 
 class SoundTrack:
-    """Decodes one track of an open file."""
+    """Decodes one sound track of an open file."""
 
     def __init__(self, container: InputContainer, index: int, path: Path):
         self.container, self.path = container, path
-        self.stream: AudioStream = container.streams[index]
+        self.stream = next(track for track in container.streams.audio if track.index == index)
         self.clock = Clock(container)
         self.samples, self.broken = 0, 0
         self.damaged = False
         frames = self._frames()
         first = list(islice(frames, 1))
         self.frames = chain(first, frames)
-        (kind,) = first or [self.stream]
+        kind: AudioFrame | AudioStream = first[0] if first else self.stream
         self.rate, self.layout = kind.rate, kind.layout
 
     def read(self) -> Sound:
+        """Decode the whole track. Raises `InputError` if samples are NaN or infinite."""
         waveform = SampleFile(self._pieces())
         end = round(self.clock.end(self.stream) * self.rate)
         filled = self.samples - end
@@ -147,36 +154,39 @@ class SoundTrack:
             waveform.shorten(filled)
         if self.broken:
             raise InputError(
-                f"{self.path} has {self.broken:,} samples that are no numbers (NaN or infinite): "
-                "export it again."
+                f"{self.path} has {self.broken:,} samples that are NaN or infinite: export it "
+                "again."
             )
         sound = Sound(waveform, self.rate)
         if self.damaged:
             logger.warning(
-                "%s is damaged or cut off: %.2f s of sound could be read.", self.path, sound.seconds
+                "%s is damaged or cut off: only %.2f s of sound could be read.",
+                self.path,
+                sound.seconds,
             )
         return sound.mixed([channel.name for channel in self.layout.channels])
 
     def _pieces(self) -> Iterator[Tensor]:
-        """(channels, samples) of each frame, and silence where there is none."""
+        """Yield (channels, samples) for each frame, and silence for each gap."""
         yield torch.zeros(self.layout.nb_channels, 0)
         resampler, setup = None, None
         for frame in self.frames:
             gap = round(self.clock.gap(frame.time, self.samples / self.rate) * self.rate)
             self.samples += gap
             yield torch.zeros(self.layout.nb_channels, gap)
-            # what changes on the way goes on as it began
-            if setup != (setup := (frame.format.name, frame.layout.name, frame.rate)):
-                resampler = AudioResampler("flt", self.layout, self.rate)
+            # if layout or rate change later, they are converted to those of the first frame
+            now = frame.format.name, frame.layout.name, frame.rate
+            if resampler is None or setup != now:
+                resampler, setup = AudioResampler("flt", self.layout, self.rate), now
             yield from map(self._counted, resampler.resample(frame))
         if resampler:
             yield from map(self._counted, resampler.resample(None))
 
     def _counted(self, frame: AudioFrame) -> Tensor:
-        """Packed samples: PyAV reads past the end of 8 planes."""
+        """Return the samples of a packed frame; PyAV reads past the end of 8 planes."""
         piece = torch.from_numpy(frame.to_ndarray()).view(-1, self.layout.nb_channels).T
         self.samples += piece.shape[1]
-        self.broken += (~piece.isfinite()).sum().item()
+        self.broken += int((~piece.isfinite()).sum())
         return piece
 
     def _frames(self) -> Iterator[AudioFrame]:

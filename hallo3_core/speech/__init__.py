@@ -1,1 +1,1 @@
-"""A sound to a Speech."""
+"""Turns a sound into a Speech."""

@@ -21,17 +21,18 @@ from ..sound.sound import Sound
 from .long_speech import FRAME_SAMPLES, long_hidden_states, widened
 
 LONGEST_PASS = 3 * 60 * FPS
-"""Frames that are encoded by a single call of the encoder; longer speech goes by another way."""
+"""The most video frames that one call of the encoder encodes. `long_speech` encodes longer ones."""
 
 
 @dataclass(frozen=True)
 class Speech:
-    """What the denoiser hears.
+    """The encoded speech of a video.
 
-    `features` (padded frames, 12, channels) are hidden states of the speech encoder, one row for
-    each video frame and for the silence that fills the last clip of 49; `frames` is how many of
-    them the video has. `sound` is what they were made from, if that is known, and `encoder` the
-    fingerprint of the speech encoder.
+    - `features` (padded frames, 12, channels), float32: hidden states of the speech encoder, one
+      row for each video frame. Silence is added until the number of rows is a multiple of 49.
+    - `frames`: the number of video frames, without the added silence.
+    - `sound`: the sound that was encoded, if it is known.
+    - `encoder`: the fingerprint of the speech encoder.
     """
 
     features: "Tensor | FeatureFile"
@@ -44,21 +45,21 @@ class Speech:
         return segment_count(self.frames)
 
     def new_frames(self, index: int) -> int:
-        """How many frames segment `index` brings."""
+        """The number of new frames in segment `index`."""
         return min(self.frames - index * NEW_FRAMES, NEW_FRAMES)
 
     def on_disk(self) -> "Speech":
-        """The same with its features in a file: they take 55 MB a minute."""
+        """The same speech with its features in a file. They take 55 MB a minute."""
         if isinstance(self.features, FeatureFile):
             return self
         return replace(self, features=FeatureFile(self.features.unbind(1)))
 
 
 class FeatureFile:
-    """Float32 (frames, layers, channels) in a temporary file, that can be sliced by frames.
+    """Features (frames, layers, channels), float32, in a temporary file. Slices read its frames.
 
-    It is written from the layers, each (frames, channels), one after the other. The file goes
-    with the object.
+    `layers` are written one after the other, each (frames, channels). The file is deleted with the
+    object.
     """
 
     def __init__(self, layers: Iterable[Tensor]):
@@ -87,9 +88,10 @@ class FeatureFile:
 
 @torch.no_grad()
 def encode_speech(encoder: Wav2Vec2Model, waveform: Tensor) -> Speech:
-    """Features of a waveform (samples,) at 16 kHz.
+    """Encode a waveform (samples,) at 16 kHz.
 
-    Of more than three minutes in little memory, into a file; the numbers are the same.
+    Speech of more than three minutes is encoded in little memory, into a file. The numbers are the
+    same.
     """
     frames = frame_count(len(waveform), SAMPLE_RATE)
     missing = -frames % SEGMENT_FRAMES
@@ -101,17 +103,20 @@ def encode_speech(encoder: Wav2Vec2Model, waveform: Tensor) -> Speech:
 
 
 def padded(waveform: Tensor, missing: int) -> Tensor:
-    """Zero mean, unit variance, and silence for the `missing` frames."""
+    """Normalise a waveform (samples,) to zero mean and unit variance, and add silence at its end.
+
+    The silence is as long as `missing` video frames.
+    """
     normed = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
     return F.pad(normed, (0, missing * FRAME_SAMPLES))
 
 
 def hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tensor:
-    """The encoder's 12 hidden states after the embedding.
+    """The hidden states of the encoder's 12 layers.
 
-    (samples,) to (steps, 12, channels), float32 on the CPU. The convolutional features are
-    interpolated to `steps` before the encoder sees them. The encoder's parts are called one by one,
-    because a hook on it would change what other threads compute with it.
+    `waveform` is (samples,). Returns (steps, 12, channels), float32 on the CPU. The convolutional
+    features are interpolated to `steps` before the first layer. The parts of the encoder are called
+    one by one: a hook on the encoder would change the results of other threads that use it.
     """
     features = encoder.feature_extractor(waveform[None].to(encoder.device, encoder.dtype))
     features = F.interpolate(features, size=steps, mode="linear", align_corners=True)

@@ -1,7 +1,7 @@
-"""wav2vec2 over hours of speech: what a single call computes, in memory of a few tensors.
+"""Runs wav2vec2 on hours of speech. It computes the same as one call, in little memory.
 
-All that is local in the network (convolutions, norms, feed-forward) is done in overlapping windows,
-and attention over the whole speech head by head.
+The local parts of the network (convolutions, norms, feed-forward) are computed in overlapping
+windows. Attention is computed over the whole speech, head by head.
 """
 
 from collections.abc import Iterator
@@ -11,20 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Wav2Vec2Model
-from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2EncoderLayer
+from transformers.models.wav2vec2.modeling_wav2vec2 import (
+    Wav2Vec2Attention,
+    Wav2Vec2EncoderLayer,
+)
 
 from ..network.config import FPS, SAMPLE_RATE
 
 FRAME_SAMPLES = SAMPLE_RATE // FPS
 WINDOW = 300
-"""Frames of a window."""
+"""The number of video frames in a window."""
 
 
 @torch.no_grad()
 def long_hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Iterator[Tensor]:
-    """Hidden states of every layer in turn, each (steps, channels), float32 on the CPU.
+    """Yield the hidden states of each layer, (steps, channels), float32 on the CPU.
 
-    `waveform` (samples,) at 16 kHz; its convolutional features are interpolated to `steps`.
+    `waveform` is (samples,) at 16 kHz. Its convolutional features are interpolated to `steps`.
     """
     hidden = embed_positions(encoder, project(encoder, waveform, steps))
     del waveform
@@ -34,20 +37,26 @@ def long_hidden_states(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> 
 
 
 def widened(encoder: Wav2Vec2Model, hidden: Tensor) -> Tensor:
-    """A hidden state as features, float32 on the CPU; the built-in encoder is a narrow one."""
+    """Convert a hidden state to features, float32 on the CPU.
+
+    The built-in encoder is narrower than the released one, so its hidden states are widened.
+    """
     widen = getattr(encoder, "widen", nn.Identity())
     return widen(hidden).float().cpu()
 
 
 def project(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tensor:
-    """The convolutional features at `steps` places, as the first layer's width."""
+    """The input of the first layer, (steps, width): projected convolutional features.
+
+    `waveform` is (samples,). Its features are interpolated to `steps`.
+    """
     reach, stride = reach_and_stride(encoder)
     count = (len(waveform) - reach) // stride + 1
     scale = torch.tensor((count - 1) / (steps - 1))
     projected = []
     scale_and_shift = whole_norm(encoder, waveform)
     for first in range(0, steps, WINDOW):
-        # in float32, which is how torch finds its places in a single call
+        # in float32: F.interpolate computes its positions in float32, too
         places = torch.arange(first, min(first + WINDOW, steps)) * scale
         start, stop = floor(places[0]), min(ceil(places[-1]) + 1, count)
         samples = waveform[start * stride : (stop - 1) * stride + reach]
@@ -58,9 +67,9 @@ def project(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tensor:
 
 
 def convolve(encoder: Wav2Vec2Model, samples: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The convolutional features (1, channels, frames) of a part of a waveform.
+    """The convolutional features (1, channels, features) of a part of a waveform (samples,).
 
-    `scale` and `shift` (1, channels, 1) stand for the first layer's norm over time.
+    `scale` and `shift` (1, channels, 1) replace the first layer's norm over time.
     """
     first, *others = encoder.feature_extractor.conv_layers
     found = first.conv(samples[None, None].to(encoder.device, encoder.dtype))
@@ -71,14 +80,17 @@ def convolve(encoder: Wav2Vec2Model, samples: Tensor, scale: Tensor, shift: Tens
 
 
 def interpolate(features: Tensor, places: Tensor) -> Tensor:
-    """(batch, channels, frames) at places between the frames, linearly."""
+    """Interpolate features (batch, channels, features) linearly at `places`.
+
+    Returns (batch, channels, places).
+    """
     left = places.floor().long()
     right = (left + 1).clamp(max=features.shape[2] - 1)
     return torch.lerp(features[..., left], features[..., right], (places - left).to(features))
 
 
 def reach_and_stride(encoder: Wav2Vec2Model) -> tuple[int, int]:
-    """How many samples a convolutional feature sees, and how far apart features are."""
+    """The receptive field of a convolutional feature and the stride of features, in samples."""
     reach, stride = 1, 1
     for kernel, step in zip(encoder.config.conv_kernel, encoder.config.conv_stride, strict=True):
         reach += (kernel - 1) * stride
@@ -87,9 +99,9 @@ def reach_and_stride(encoder: Wav2Vec2Model) -> tuple[int, int]:
 
 
 def whole_norm(encoder: Wav2Vec2Model, waveform: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift that are the first layer's norm over time, over all of a waveform.
+    """Scale and shift of the first layer's norm, from the statistics of the whole waveform.
 
-    Each (1, channels, 1).
+    Each is (1, channels, 1), in the dtype of the encoder.
     """
     layer = encoder.feature_extractor.conv_layers[0]
     norm = layer.layer_norm
@@ -109,7 +121,7 @@ def whole_norm(encoder: Wav2Vec2Model, waveform: Tensor) -> tuple[Tensor, Tensor
 
 
 def embed_positions(encoder: Wav2Vec2Model, hidden: Tensor) -> Tensor:
-    """(frames, width) with the convolutional position embedding, normed."""
+    """Add the convolutional position embedding to (frames, width), then apply the layer norm."""
     around = encoder.config.num_conv_pos_embeddings
     result = torch.empty_like(hidden)
     for start in range(0, len(hidden), WINDOW):
@@ -123,7 +135,7 @@ def embed_positions(encoder: Wav2Vec2Model, hidden: Tensor) -> Tensor:
 
 
 def transform(layer: Wav2Vec2EncoderLayer, hidden: Tensor) -> Tensor:
-    """A layer of the encoder on (frames, width)."""
+    """Apply one layer of the encoder to (frames, width)."""
     attended = attend(layer.attention, hidden)
     for start in range(0, len(hidden), WINDOW):
         now = slice(start, start + WINDOW)
@@ -132,7 +144,7 @@ def transform(layer: Wav2Vec2EncoderLayer, hidden: Tensor) -> Tensor:
     return attended
 
 
-def attend(attention: nn.Module, hidden: Tensor) -> Tensor:
+def attend(attention: Wav2Vec2Attention, hidden: Tensor) -> Tensor:
     """Self-attention of (frames, width), head by head."""
     result = attention.out_proj.bias.expand_as(hidden).clone()
     for part in torch.arange(hidden.shape[1], device=hidden.device).chunk(attention.num_heads):

@@ -1,7 +1,7 @@
-"""Isolating the voice from music, with an MDX-Net in an ONNX file.
+"""Separates the voice from music with an MDX-Net in an ONNX file.
 
-The network sees the complex spectrogram of a few seconds of stereo at 44.1 kHz and gives that of
-the vocals; its sizes are read off its input.
+The network takes the complex spectrogram of a few seconds of stereo sound at 44.1 kHz, and returns
+the spectrogram of the vocals. The shape of its input gives the number of bins and frames.
 """
 
 import importlib
@@ -22,14 +22,14 @@ from ..sound.sound import Sound
 RATE = 44_100
 HOP = 1024
 FFT_SIZES = {3072: 7680, 2048: 6144, 4096: 16_384}
-"""The Fourier transform of MDX-Nets, by how many bins they see; others have twice their bins."""
+"""The FFT size of an MDX-Net, by the number of bins that it sees. Others: twice their bins."""
 
 COMPENSATION = {"Kim_Vocal_2": 1.009}
-"""How much louder the vocals of a network have to be made; others are right as they are."""
+"""The factor by which the vocals of a network are made louder. For other networks it is 1."""
 
 OVERLAP = 0.25
 TOP = 128
-"""Bins by which the share of the vocals above all bins is judged."""
+"""The number of highest bins that give the share of the vocals above the network's bins."""
 
 FILTER = {
     "lowpass_filter_width": 64,
@@ -43,10 +43,10 @@ class VocalIsolator:
     """An MDX-Net in an onnxruntime session."""
 
     def __init__(self, file: Path):
-        """Raises `InputError` if there is no onnxruntime, or the file is no MDX-Net."""
+        """Raises `InputError` without onnxruntime, or if the file is not an MDX-Net."""
         if not installed():
             raise InputError(
-                "Isolating vocals takes onnxruntime, which is not installed: run `pip install "
+                "Isolating vocals needs onnxruntime, which is not installed: run `pip install "
                 "onnxruntime` (or onnxruntime-gpu) in ComfyUI's Python."
             )
         read_kind(file, "an MDX-Net", ONNX)
@@ -62,8 +62,8 @@ class VocalIsolator:
         shape = given.shape
         if len(shape) != 4 or shape[1] != 4 or not all(isinstance(n, int) for n in shape[2:]):
             raise InputError(
-                f"{file} takes {shape} and not (batch, 4, bins, frames): choose an MDX-Net, such "
-                "as Kim_Vocal_2.onnx."
+                f"{file} takes inputs of {shape}, not of (batch, 4, bins, frames): choose an "
+                "MDX-Net, such as Kim_Vocal_2.onnx."
             )
         self.name = given.name
         self.bins, self.frames = shape[2:]
@@ -72,10 +72,10 @@ class VocalIsolator:
         self.window = torch.hann_window(self.fft)
 
     def __call__(self, waveform: Tensor, rate: int) -> Tensor:
-        """The vocals of (channels, samples) at `rate` Hz, of the same shape and rate.
+        """The vocals of a sound (channels, samples) at `rate` Hz, with the same shape and rate.
 
-        Of more than two channels the vocals of their mean are given in each. What a rate has that
-        44.1 kHz has not is passed on.
+        Unless there are two channels, the network gets the mean of the channels, and each channel
+        of the result is the same. Frequencies that 44.1 kHz cannot hold are kept unchanged.
         """
         channels = len(waveform)
         stereo = waveform if channels == 2 else Sound(waveform.float(), rate).mono().expand(2, -1)
@@ -90,17 +90,17 @@ class VocalIsolator:
         return vocals if channels == 2 else vocals.mean(0, keepdim=True).expand(channels, -1)
 
     def _isolate(self, mix: Tensor) -> Tensor:
-        """Vocals of (2, samples) at 44.1 kHz, from chunks that fade into one another."""
+        """The vocals of (2, samples) at 44.1 kHz. Overlapping chunks are blended."""
         vocals = torch.zeros_like(mix)
         for start, piece in self._pieces(mix):
             vocals[:, start : start + piece.shape[1]] += piece
         return vocals * self.compensation
 
     def _pieces(self, mix: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Where each chunk begins, and its vocals times its share of the sum.
+        """Yield the first sample of each chunk, and its vocals times their blending weights.
 
-        Of each chunk that the network sees the edges are dropped, where its transform looks
-        beyond them.
+        Near the edges of a chunk, the Fourier transform reaches beyond the chunk. So the network
+        sees a larger chunk, and its edges are dropped.
         """
         margin, samples = self.fft // 2, mix.shape[1]
         length = HOP * (self.frames - 1) - 2 * margin
@@ -120,9 +120,10 @@ class VocalIsolator:
             yield start, piece[:, : samples - start]
 
     def _separate(self, chunk: Tensor) -> Tensor:
-        """Vocals of a chunk (2, HOP * (frames - 1)), by the network.
+        """The vocals of a chunk (2, HOP * (frames - 1)).
 
-        Above the bins that it sees, vocals have the share that they have in the highest of those.
+        The network does not see the highest bins. There, the share of the vocals is taken from the
+        `TOP` highest bins that it sees.
         """
         spectrum = torch.stft(chunk, self.fft, HOP, window=self.window, return_complex=True)
         seen = spectrum[:, : self.bins]
@@ -136,7 +137,10 @@ class VocalIsolator:
 
 
 def share(part: Tensor, whole: Tensor) -> Tensor:
-    """How much of a spectrum (channels, bins, frames) a part of it is, for each frame, 0 to 1."""
+    """The share of `part` in the spectrum `whole`, for each frame, 0 to 1.
+
+    Both are (channels, bins, frames), complex. Returns (channels, 1, frames).
+    """
     power = whole.abs().square().sum(1, keepdim=True)
     common = (part * whole.conj()).real.sum(1, keepdim=True)
     return (common / power.clamp(min=torch.finfo(power.dtype).tiny)).clamp(0, 1)

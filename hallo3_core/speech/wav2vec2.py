@@ -1,4 +1,4 @@
-"""The speech encoder: wav2vec2 from the files that people have."""
+"""Loads the speech encoder wav2vec2 from a file or from a folder of transformers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +21,12 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 def speech_encoder_layout(
     weights: Mapping[str, Tensor], file: Path, config: Wav2Vec2Config | None = None
 ) -> tuple[Wav2Vec2Model, dict[str, str]]:
-    """wav2vec2 without weights, of wav2vec2-base's sizes by default, and the name in `file` for
-    each of its own.
+    """wav2vec2 without weights, and a mapping from its tensor names to the names in `file`.
 
-    The file may be of the speech recogniser around it, and of an older torch, which named the
-    parts of a weight norm otherwise. Training alone uses `masked_spec_embed`.
+    The sizes are those of `config`, by default of wav2vec2-base. The file may contain the speech
+    recogniser (wav2vec2 with a head). It may come from an older torch, which has other names for
+    the parts of a weight norm. Only training uses `masked_spec_embed`. Raises `InputError` if the
+    weights are of another model.
     """
     looks_like = describe(weights)
     if looks_like != SPEECH_ENCODER:
@@ -45,7 +46,10 @@ def _speech_encoder_name(name: str) -> str:
 
 
 def load_speech_encoder(path: Path) -> Wav2Vec2Model:
-    """wav2vec2, float32: a folder as transformers saves it, or a file of wav2vec2-base-960h."""
+    """Load wav2vec2 in float32, from a folder of transformers or a file of wav2vec2-base-960h.
+
+    Raises `InputError` if the files are missing, damaged or of another model.
+    """
     file = speech_file(path) if path.is_dir() else path
     config = speech_encoder_config(file.parent) if (file.parent / "config.json").exists() else None
     weights = read_weights(file)
@@ -55,22 +59,22 @@ def load_speech_encoder(path: Path) -> Wav2Vec2Model:
 
 
 def speech_encoder_config(folder: Path) -> Wav2Vec2Config:
-    """The configuration in a folder of a speech encoder of 12 layers, as wav2vec2-base has them.
+    """The configuration in a folder of transformers.
 
-    Raises `InputError` if it is of another network.
+    Raises `InputError` if the network is not a wav2vec2 with 12 layers like those of wav2vec2-base.
     """
     found = read_config(folder, Wav2Vec2Config.model_type, NAME)
     config = Wav2Vec2Config.from_dict(found)
     if config.num_hidden_layers != AUDIO_LAYERS or config.do_stable_layer_norm:
         raise InputError(
-            f"{folder} is a folder of a wav2vec2 of {config.num_hidden_layers} layers, not of "
-            f"{AUDIO_LAYERS} as wav2vec2-base has them: choose that of {NAME}."
+            f"{folder} is a folder of a wav2vec2 of {config.num_hidden_layers} layers, not of the "
+            f"{AUDIO_LAYERS} layers of wav2vec2-base: choose the folder of {NAME}."
         )
     return config
 
 
 def speech_file(folder: Path) -> Path:
-    """The weights in a folder as transformers saves it."""
+    """The weights file in a folder of transformers. Raises `InputError` if there is none."""
     for name in FILES:
         if (folder / name).is_file():
             return folder / name

@@ -1,7 +1,7 @@
-"""Which part of the speech each segment of a video has.
+"""Cuts the speech into segments.
 
-Segments have 49 frames; the first two repeat the last two of the segment before, so each brings
-47 new ones.
+A segment has 49 frames. The first two repeat the last two frames of the previous segment. So each
+segment has 47 new frames.
 """
 
 import torch
@@ -12,9 +12,10 @@ from .encode import FeatureFile
 
 
 def windows(features: Tensor | FeatureFile, start: int, stop: int) -> Tensor:
-    """Windows of five around the frames from `start` to `stop`, clamped to the ends of the speech.
+    """The windows of five frames around each frame from `start` to `stop`.
 
-    (frames, 12, channels) to (stop - start, 5, 12, channels).
+    `features` is (frames, 12, channels). Returns (stop - start, 5, 12, channels). Beyond the ends
+    of the speech, the first or the last frame is repeated.
     """
     half = AUDIO_WINDOW // 2
     first = max(start - half, 0)
@@ -25,10 +26,11 @@ def windows(features: Tensor | FeatureFile, start: int, stop: int) -> Tensor:
 
 
 def segment_windows(features: Tensor | FeatureFile, index: int) -> Tensor:
-    """Speech of segment `index`, (1, 49, 5, 12, channels).
+    """The speech of segment `index`, (1, 49, 5, 12, channels).
 
-    The 47 windows of its new frames come after the last two of the segment before (zeros for
-    the first segment); past the end of the speech the last window is repeated.
+    The first two windows are the last two of the previous segment, or zeros for the first segment.
+    The other 47 are those of the new frames. After the end of the speech, the last window is
+    repeated.
     """
     start = index * NEW_FRAMES
     speech = windows(

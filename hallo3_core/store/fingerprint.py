@@ -1,4 +1,4 @@
-"""What a value is, as a short text: equal values have equal fingerprints, others do not."""
+"""Fingerprints of values: equal values have the same one, different values different ones."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -10,31 +10,32 @@ import torch
 from torch import Tensor, nn
 
 Parts = Callable[[object], object]
-"""What to look at in place of an object that is not known here; raises `Unknown`."""
+"""Returns a value that stands for an object of another type, or raises `Unknown`."""
 
 
 class Unknown(TypeError):
-    """A value that cannot be told from others, with what it is as the message."""
+    """A value that has no fingerprint. The message is its type."""
 
 
 def no_others(value: object) -> object:
+    """Raise `Unknown`: objects of other types have no fingerprint."""
     raise Unknown(f"{type(value).__module__}.{type(value).__qualname__}")
 
 
 def fingerprint(value: object, parts: Parts = no_others) -> str:
-    """64 hexadecimal digits that stand for a value.
+    """The fingerprint of a value: 64 hexadecimal digits, a SHA-256 hash.
 
-    Known are numbers, texts, bytes, None, slices, torch's dtypes and devices, tensors (by their
-    numbers, dtype and shape, wherever they are), modules (by class, settings and state),
-    dataclasses, and lists, tuples, sets and dicts of such. `parts` says what of any other object
-    counts. Raises `Unknown`.
+    A value can be a number, text, bytes, None, a slice, a dtype or device of torch, a tensor (its
+    numbers, dtype and shape count, not its device), a module (class, settings and state count), a
+    dataclass, or a list, tuple, set or dict of such values. For any other object, the result of
+    `parts` counts. Raises `Unknown` if `parts` does.
     """
     return _digest(value, parts, ()).hex()
 
 
 def _digest(value: object, parts: Parts, around: tuple[int, ...]) -> bytes:
     if id(value) in around:
-        return b"again"  # an object that holds itself
+        return b"again"  # an object that contains itself
     around = (*around, id(value))
 
     def all_of(values: Iterable) -> list[bytes]:
@@ -74,7 +75,7 @@ def _tensor_digest(tensor: Tensor) -> bytes:
 
 
 def settings_of(module: nn.Module) -> dict[str, object]:
-    """The plain values that a module has beside its state."""
+    """The plain attributes of a module that are not in its state dict."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -84,7 +85,7 @@ def settings_of(module: nn.Module) -> dict[str, object]:
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """The fingerprint of named tensors, by several threads: the released model has 20 GB."""
+    """The fingerprint of named tensors. Several threads hash them: the released model has 20 GB."""
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as threads:
         digests = threads.map(_tensor_digest, weights.values())
         parts = [f"{name} {digest.hex()}" for name, digest in zip(weights, digests, strict=True)]

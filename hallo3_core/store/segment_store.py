@@ -1,7 +1,7 @@
-"""Finished segments on disk, so that nothing is computed twice, whatever happens.
+"""Finished segments on disk, so that no segment is computed twice, even after a crash.
 
-A segment is known by all that decides it (`ClipStore.name`). It is written in two steps: its
-latents as soon as they are sampled, which takes longest, and all of it when it is decoded.
+The name of a segment is a hash of everything that decides it (`ClipStore.name`). A segment is saved
+in two steps: its latents after sampling, which takes longest, and all results after decoding.
 """
 
 import logging
@@ -24,24 +24,25 @@ from ..speech.windows import segment_windows
 from .fingerprint import fingerprint
 
 FORMAT = 2
-"""To be raised when the same settings come to give another video."""
+"""Increase this number when the same settings give a different video."""
 GB = 10**9
 SIZE = 20 * GB
 SEGMENT, LATENTS, PARTIAL = ".segment", ".latents", ".partial"
 DAY = 24 * 60 * 60
 HEARD_AROUND = FPS
-"""Frames of sound before and after a segment that count as its own."""
+"""Frames. The sound this long before and after a segment also decides it."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FinishedSegment:
-    """What a segment leaves to the video and to the segment after it.
+    """The results of a segment: its part of the video, and the start of the next segment.
 
-    `latents` (1, 16, 13, height / 8, width / 8) and `motion` (1, 16, 1, height / 8, width / 8),
-    which the next segment continues (empty after the last one), float32; `last` (height, width, 3)
-    in [0, 1], the last frame; `piece`, the new frames as they are in the video, an MP4 as uint8.
+    `latents` is (1, 16, 13, height / 8, width / 8), float32. `motion` is (1, 16, 1, height / 8,
+    width / 8), float32: the motion latents that the next segment starts from, empty for the last
+    segment. `last` is the last frame, (height, width, 3) in [0, 1]. `piece` has the new frames as
+    they are in the video: the bytes of an MP4 file, uint8.
     """
 
     latents: Tensor
@@ -51,10 +52,10 @@ class FinishedSegment:
 
 
 class SegmentStore:
-    """A folder of finished segments, at most `size` bytes of them; the oldest leave first.
+    """A folder of finished segments, at most `size` bytes. The least recently used go first.
 
-    What cannot be read counts as not there. Where nothing can be written, one warning says so and
-    the store is no longer `usable`: the video goes on without it.
+    A file that cannot be read counts as missing. If a file cannot be written, the store logs one
+    warning and is no longer `usable`. The video continues without the store.
     """
 
     def __init__(self, folder: Path, size: int = SIZE):
@@ -63,19 +64,19 @@ class SegmentStore:
 
     @classmethod
     def of_the_user(cls, folder: Path, size: int = SIZE) -> "SegmentStore":
-        """As given, unless HALLO3_STORE names another folder or HALLO3_STORE_GB another size."""
-        folder = os.environ.get("HALLO3_STORE", folder)
-        return cls(Path(folder), int(float(os.environ.get("HALLO3_STORE_GB", size / GB)) * GB))
+        """The store of the user: HALLO3_STORE replaces `folder`, and HALLO3_STORE_GB `size`."""
+        named = Path(os.environ.get("HALLO3_STORE", folder))
+        return cls(named, int(float(os.environ.get("HALLO3_STORE_GB", size / GB)) * GB))
 
     def segment(self, name: str) -> FinishedSegment | None:
-        """A segment that is finished."""
+        """A finished segment; None if it is not in the store."""
         tensors = self._read(self.folder / f"{name}{SEGMENT}")
-        return tensors and FinishedSegment(**tensors)
+        return FinishedSegment(**tensors) if tensors else None
 
     def latents(self, name: str) -> Tensor | None:
-        """The latents of a segment that is sampled and perhaps not decoded."""
+        """The latents of a segment that is sampled but not decoded; None if there are none."""
         tensors = self._read(self.folder / f"{name}{LATENTS}")
-        return tensors and tensors["latents"]
+        return tensors["latents"] if tensors else None
 
     def put_segment(self, name: str, segment: FinishedSegment) -> None:
         tensors = {field.name: getattr(segment, field.name) for field in fields(segment)}
@@ -87,7 +88,7 @@ class SegmentStore:
         self._write(self.folder / f"{name}{LATENTS}", {"latents": latents})
 
     def files(self) -> list[Path]:
-        """What is there, the longest unused first."""
+        """All files of the store, the least recently used first."""
         endings = (SEGMENT, LATENTS, PARTIAL)
         with suppress(OSError):
             found = [path for path in self.folder.iterdir() if path.suffix in endings]
@@ -95,7 +96,7 @@ class SegmentStore:
         return []
 
     def empty(self) -> None:
-        """Delete all segments; nothing else that may lie in the folder."""
+        """Delete all segments. Other files in the folder stay."""
         for path in self.files():
             path.unlink(missing_ok=True)
 
@@ -111,12 +112,12 @@ class SegmentStore:
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError) as error:
-            logger.warning("%s is damaged (%s) and is computed anew.", path, error)
+            logger.warning("%s is damaged (%s). The segment is computed again.", path, error)
             return None
         return tensors
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Whole or not at all: under a name of its own until it is on the disk."""
+        """Write a complete file or none: it has a temporary name until it is on the disk."""
         if not self.usable:
             return
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -133,14 +134,17 @@ class SegmentStore:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             logger.warning(
-                "Finished segments cannot be kept in %s (%s): the video goes on without. Make "
-                "room there, or let HALLO3_STORE name another folder.",
+                "Finished segments cannot be saved in %s (%s). The video continues without "
+                "saving them. Free space there, or set HALLO3_STORE to another folder.",
                 self.folder,
                 error,
             )
 
     def _make_room(self) -> None:
-        """Remove the longest unused until the size is kept, and what killed programs have left."""
+        """Delete the least recently used files until the store is small enough.
+
+        Partial files that are older than a day come from killed programs, and are deleted too.
+        """
         files = self.files()
         sizes = {path: path.stat().st_size for path in files}
         total, yesterday = sum(sizes.values()), time.time() - DAY
@@ -154,7 +158,7 @@ class SegmentStore:
 class ClipStore:
     """The segments of one clip in a store.
 
-    `clip` is the fingerprint of all that decides its segments, but the speech.
+    `clip` is the fingerprint of everything that decides its segments, except the speech.
     """
 
     def __init__(self, store: SegmentStore, clip: str, speech: Speech | None = None):
@@ -165,12 +169,14 @@ class ClipStore:
         return self.store.usable
 
     def name(self, index: int, before: str) -> str:
-        """What a segment is called that comes after the one called `before`."""
-        if not self.usable:
+        """The name of segment `index`. `before` is the name of the segment before it.
+
+        Empty if the store is not usable.
+        """
+        if not self.usable or self.speech is None:
             return ""
-        speech, last = self.speech, index + 1 == self.speech.segments
-        length = speech.new_frames(index), last
-        heard = heard_by(speech, index)
+        length = self.speech.new_frames(index), index + 1 == self.speech.segments
+        heard = heard_by(self.speech, index)
         made_by = FORMAT, av.__version__  # other encoders' pieces do not fit together
         return fingerprint((made_by, self.clip, before, index, length, heard))
 
@@ -188,14 +194,15 @@ class ClipStore:
 
 
 NOTHING_KEPT = ClipStore(SegmentStore(Path(), size=0), "")
-"""For a clip whose segments are not to be kept, or cannot be told from others."""
+"""Saves nothing. For a clip that should not be saved, or has no fingerprint."""
 
 
 def heard_by(speech: Speech, index: int) -> tuple:
-    """What of a speech decides a segment.
+    """The part of a speech that decides a segment.
 
-    That is its sound and a second around it, where the sound is known: the features of the same
-    sound differ a little with what comes long before or after. Else it is the features.
+    If the sound is known, it is the sound of the segment and of a second before and after it. The
+    features are not used then: they also depend a little on sound that is far away. If the sound is
+    not known, it is the features of the segment.
     """
     if speech.sound is None:
         return (segment_windows(speech.features, index),)

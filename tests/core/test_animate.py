@@ -1,4 +1,4 @@
-"""The job as a whole, on the tiny recorded model (canvas 32 x 48)."""
+"""The whole job, on the tiny recorded model (canvas 32 x 48)."""
 
 from collections import Counter
 from math import cos, pi
@@ -51,7 +51,7 @@ def test_a_shorter_speech_is_the_beginning_of_the_same_video(recorded_model, ide
 
 
 def test_segments_fade_from_the_one_before(recorded_model, identity, speech):
-    """At the border nothing is left of what they differ by, and after twelve frames all of it."""
+    """The fade removes the whole jump at the border, and ends after twelve frames."""
     segments, (first, second, third) = (
         list(animate(recorded_model, identity, speech, SeededNoise(0), steps=2, fade=fade))
         for fade in (False, True)
@@ -144,7 +144,7 @@ def test_steps_are_reported(recorded_model, identity, speech):
 
 
 def test_initial_noise_is_that_of_the_host(recorded_model):
-    """ComfyUI's RandomNoise draws torch.randn after torch.manual_seed(seed)."""
+    """The host is ComfyUI. Its RandomNoise draws torch.randn after torch.manual_seed(seed)."""
     expected = torch.randn(4, 5, generator=torch.manual_seed(43))
     assert torch.equal(SeededNoise(40).stream("initial", 3).normal(4, 5), expected)
 
@@ -158,7 +158,7 @@ def test_streams_are_independent():
 
 
 def test_decoding_keeps_no_copies_for_convolutions_of_one_frame(recorded_model):
-    """diffusers alone would keep the whole input of each; at full size that is gigabytes."""
+    """diffusers alone keeps the whole input of each of them, gigabytes at full size."""
     vae = recorded_model.vae
     latents = torch.zeros(1, 16, 3, 4, 6)
     _, kept = vae.decoder(latents)
@@ -173,7 +173,7 @@ def test_decoding_keeps_no_copies_for_convolutions_of_one_frame(recorded_model):
 
 
 def test_what_decoding_takes_is_foreseen(identity, monkeypatch):
-    """From the first nine of 49 frames."""
+    """The time for 49 frames is estimated from the first nine."""
     now = [0.0]
     monkeypatch.setattr(job.time, "perf_counter", lambda: now[0])
 
@@ -186,7 +186,10 @@ def test_what_decoding_takes_is_foreseen(identity, monkeypatch):
 
 
 def test_a_cpu_convolves_by_onednn(recorded_model):
-    """Small inputs, too, for which torch alone takes something ten times slower."""
+    """oneDNN is used for small inputs, too.
+
+    For these, torch alone would choose a kernel that is ten times slower.
+    """
     latents = torch.zeros(1, 16, 3, 4, 6)
     with torch.no_grad(), torch.profiler.profile() as seen:
         job.decode_images(recorded_model.vae, latents, 9)

@@ -1,4 +1,4 @@
-"""Sound from other programs: it works, or one sentence says why not."""
+"""Sound from other programs is used, or one sentence says why it cannot be used."""
 
 import numpy as np
 import pytest
@@ -49,17 +49,20 @@ def test_rates_of_any_kind(rate):
 @pytest.mark.parametrize(
     ("audio", "says"),
     [
-        (None, "The speech is nothing and not a sound"),
-        (TONE, "The speech is a Tensor and not a sound"),
+        (None, "The speech is nothing, not a sound"),
+        (TONE, "The speech is a Tensor, not a sound"),
         ({"waveform": TONE}, "The speech has no sample_rate"),
         ({"sample_rate": 16_000}, "The speech has no waveform"),
         ({"waveform": TONE, "sample_rate": None}, "The speech has no sample_rate"),
         ({"waveform": TONE, "sample_rate": "fast"}, "sample rate of the speech is 'fast'"),
         ({"waveform": TONE, "sample_rate": float("nan")}, "sample rate of the speech is nan"),
         ({"waveform": TONE, "sample_rate": float("inf")}, "sample rate of the speech is inf"),
-        ({"waveform": TONE, "sample_rate": 0}, "The sound has 0 samples a second"),
-        ({"waveform": TONE, "sample_rate": -16_000}, "The sound has -16,000 samples a second"),
-        ({"waveform": TONE, "sample_rate": 4_000_000}, "The sound has 4,000,000 samples a second"),
+        ({"waveform": TONE, "sample_rate": 0}, "sample rate of the sound is 0 Hz"),
+        ({"waveform": TONE, "sample_rate": -16_000}, "sample rate of the sound is -16,000 Hz"),
+        (
+            {"waveform": TONE, "sample_rate": 4_000_000},
+            "The sample rate of the sound is 4,000,000 Hz",
+        ),
         ({"waveform": "a.wav", "sample_rate": 16_000}, "waveform of the speech is a str"),
         (
             {"waveform": TONE[None], "sample_rate": 16_000},
@@ -68,12 +71,12 @@ def test_rates_of_any_kind(rate):
         ({"waveform": TONE[0, 0, 0], "sample_rate": 16_000}, r"is \(\) of torch.float32"),
         ({"waveform": TONE.bool(), "sample_rate": 16_000}, "of torch.bool"),
         ({"waveform": TONE.cfloat(), "sample_rate": 16_000}, "of torch.complex64"),
-        ({"waveform": TONE[..., :0], "sample_rate": 16_000}, "The speech has no length"),
-        ({"waveform": TONE[:, :0], "sample_rate": 16_000}, "The speech has no length"),
-        ({"waveform": TONE[:0], "sample_rate": 16_000}, "The speech has no length"),
+        ({"waveform": TONE[..., :0], "sample_rate": 16_000}, "The speech is empty"),
+        ({"waveform": TONE[:, :0], "sample_rate": 16_000}, "The speech is empty"),
+        ({"waveform": TONE[:0], "sample_rate": 16_000}, "The speech is empty"),
         ({"waveform": TONE.mT, "sample_rate": 16_000}, "16,000 channels of 1 samples: swap"),
-        ({"waveform": TONE / TONE, "sample_rate": 16_000}, "1 samples that are no numbers"),
-        ({"waveform": TONE.double() * 1e300, "sample_rate": 16_000}, "that are no numbers"),
+        ({"waveform": TONE / TONE, "sample_rate": 16_000}, "1 samples that are NaN or infinite"),
+        ({"waveform": TONE.double() * 1e300, "sample_rate": 16_000}, "that are NaN or infinite"),
     ],
 )
 def test_what_is_no_sound(audio, says):
@@ -88,7 +91,7 @@ def test_a_batch_stays_one(caplog):
     )
     assert (waveform.shape, rate) == ((3, 2, 16_000), 8000)
     sound_of_audio({"waveform": waveform, "sample_rate": rate}, "The soundtrack")
-    assert "The soundtrack is a batch of 3 sounds: the first is taken." in caplog.text
+    assert "The soundtrack is a batch of 3 sounds: only the first is used." in caplog.text
 
 
 def test_many_channels_that_cancel_out(caplog):

@@ -1,4 +1,4 @@
-"""The autoencoder: in tiles, with the layers of any diffusers, and from the files of others."""
+"""The autoencoder: in tiles, with every diffusers version, from files of other programs."""
 
 import logging
 
@@ -24,7 +24,7 @@ def vae():
 
 @pytest.fixture(scope="module")
 def latents(vae):
-    """A still portrait of 128 x 192 pixels, 17 frames."""
+    """Latents of a still portrait: 128 x 192 pixels, 17 frames."""
     pixels = torch.nn.functional.interpolate(builtin.portrait()[None], (128, 192)) * 2 - 1
     with torch.no_grad():
         return vae.encode(pixels[:, :, None].repeat(1, 1, 17, 1, 1)).latent_dist.mean
@@ -32,7 +32,10 @@ def latents(vae):
 
 @torch.no_grad()
 def test_decoding_in_tiles(vae, latents):
-    """It is near decoding the whole, also where tiles meet, and nobody else sees it."""
+    """The result is close to decoding the whole picture, at the borders of tiles, too.
+
+    Nothing outside of the call sees that tiling is on.
+    """
     whole = torch.cat(list(decode(vae, LATENT_SCALE * latents)), dim=2)
     tiling = []
     handle = vae.decoder.register_forward_pre_hook(lambda *_: tiling.append(vae.use_tiling))
@@ -118,7 +121,10 @@ def test_this_diffusers_is_known(unknown_diffusers, caplog):
 
 @pytest.mark.parametrize("prefix", ["", "vae."])
 def test_the_files_of_vae_save(tmp_path, prefix):
-    """The prefix is what was saved from Load Hallo3 VAE at first; the built-in one has 8 groups."""
+    """The first Load Hallo3 VAE saved files with this prefix.
+
+    The built-in autoencoder has norms of 8 groups.
+    """
     weights = load_file(builtin.WEIGHTS / builtin.VAE_FILE)
     file = tmp_path / "saved.safetensors"
     save_file({prefix + name: value for name, value in weights.items()}, file)
@@ -138,7 +144,7 @@ def test_a_published_file_with_what_was_trained_beside_it(tmp_path):
 
 
 def test_files_that_are_no_autoencoder(tmp_path):
-    """Each is called what it is, and none the CogVideoX VAE that it is not."""
+    """Each error names what the file is. None calls it a CogVideoX VAE."""
     whole = {
         f"decoder.mid_block.resnets.0.norm1.conv_y.conv.{part}": 1 for part in ("weight", "bias")
     }
@@ -153,7 +159,10 @@ def test_files_that_are_no_autoencoder(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_latents_say_how_many_frames_are_new(dtype):
-    """Also after Load Latent, which makes them float32; and what they show stays the same."""
+    """They say it after Load Latent, too, which converts them to float32.
+
+    The decoded frames do not change.
+    """
     latents = torch.randn(1, 16, 13, 4, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
     assert read_new_frames(latents) is None
     for count in (1, 16, 35, 47):

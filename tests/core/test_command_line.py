@@ -1,5 +1,6 @@
-"""What the user types and sees. Jobs run on the built-in model, short and in one step."""
+"""What the user types and sees. The jobs use the built-in model, short speech and one step."""
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from hallo3_core import builtin
 from hallo3_core import cli as command_line
@@ -26,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def speech(tmp_path) -> Path:
-    """0.3 s of noise at 22.05 kHz: 8 frames."""
+    """A sound file with 0.3 s of noise at 22.05 kHz. The video has 8 frames."""
     samples = np.random.default_rng(0).integers(-9000, 9000, 6615, dtype=np.int16)
     with wave.open(str(path := tmp_path / "speech.wav"), "wb") as file:
         file.setparams((1, 2, 22_050, 0, "NONE", ""))
@@ -36,8 +38,11 @@ def speech(tmp_path) -> Path:
 
 @pytest.fixture
 def run(tmp_path, speech, monkeypatch, capsys):
-    """Animate into `out/video.mp4`, or run another command; gives exit status, what was printed
-    and complained of. True gives the bare option, False its opposite, None leaves it out."""
+    """Run `animate` into `out/video.mp4`, or another command.
+
+    Returns the exit status, the printed text and the error text. True gives the bare option, False
+    its opposite, None leaves it out.
+    """
 
     def run(command="animate", **options):
         if command == "animate":
@@ -60,7 +65,7 @@ def run(tmp_path, speech, monkeypatch, capsys):
 
 
 def shape(path: Path) -> tuple[int, int, int]:
-    """Frames, height and width of a video."""
+    """The number of frames, the height and the width of a video."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         return stream.frames, stream.height, stream.width
@@ -93,7 +98,7 @@ def test_without_a_name_the_next_free_one_is_taken(run, tmp_path):
 
 
 def test_finished_segments_are_taken_again(run, tmp_path):
-    """The video is the same, and the store says what it has."""
+    """The second video is the same, and `store` lists the segments."""
     outputs = [tmp_path / "out" / name for name in ("first.mp4", "second.mp4", "third.mp4")]
     prints = [run(output=output)[1] for output in outputs[:2]]
     assert [text.splitlines()[1:] for text in prints] == [
@@ -132,7 +137,7 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
     job, changed = jobs
     assert (job.model.dtype, job.noise.seed, job.speech.frames) == (torch.float32, 0, 8)
     assert job.text is None
-    assert astuple(job.settings)[:3] == (1, 3.5, "sde-dpm++2m")
+    assert astuple(job.settings)[:3] == (1, 1.0, "few")
     assert (changed.model.dtype, changed.noise.seed) == (torch.bfloat16, 9)
     assert changed.text.shape == (1, 226, 4096)
     assert astuple(changed.settings)[:3] == (7, 2.5, "ddim")
@@ -141,11 +146,30 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
     assert difference.abs().max() > 0.1
 
 
+def test_settings_suit_the_model(tmp_path):
+    """Few steps for a distilled model or LoRA; what was given comes first."""
+    lora = tmp_path / "few.safetensors"
+    save_file({"x": torch.zeros(1)}, lora, {"hallo3_steps": "8"})
+    many, few = (50, 3.5, "sde-dpm++2m"), (4, 1.0, "few")
+    for words, expected in (
+        ([], few),
+        (["--steps", "6"], (6, *few[1:])),
+        (["--undistilled"], many),
+        (["--model", "released"], many),
+        (["--model", "released", "--lora", str(lora)], (8, *few[1:])),
+        (["--model", "released", "--lora", str(lora), "--guidance", "2"], (8, 2.0, "few")),
+    ):
+        parser = argparse.ArgumentParser()
+        animate_command.add(parser.add_subparsers())
+        options = parser.parse_args(["animate", *words])
+        assert astuple(animate_command.settings_of(options))[:3] == expected
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"portrait": "nowhere.png"}, "There is no picture nowhere.png"),
-        ({"portrait": "{speech}"}, "is no picture that can be read"),
+        ({"portrait": "{speech}"}, "cannot be read as a picture"),
         ({"speech": "nowhere.wav"}, "There is no sound file nowhere.wav"),
         ({"speech": "{picture}"}, "has no sound track"),
         ({"steps": 0}, "The number of steps is 0"),
@@ -159,7 +183,7 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
         ({"device": "toaster"}, "The device toaster cannot be used"),
         ({"face-mask": "nowhere.png"}, "There is no picture nowhere.png"),
         ({"model": "nowhere"}, "There is no model nowhere"),
-        ({"model": "{folder}"}, "There is no Hallo3 in"),
+        ({"model": "{folder}"}, "There is no Hallo3 model in"),
         ({"model": "{speech}"}, "is a sound or a video, not weights"),
         ({"model": "{vae}"}, "is not the Hallo3 transformers but the CogVideoX VAE"),
     ],
@@ -210,7 +234,7 @@ def test_examples_are_copied_on_request(tmp_path, monkeypatch, capsys):
 
 
 def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
-    """Beside a video of that name, which stays; the next try goes on from there."""
+    """The unfinished video gets another name, and the next run continues from there."""
     sample, sampled = ModelAnimator.sample, []
 
     def stop_in_the_second(self, index, motion):
@@ -223,7 +247,7 @@ def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
     status, printed, _ = run(speech=builtin.SPEECH)
     unfinished = tmp_path / "out" / "video.unfinished.mp4"
     assert status == 130
-    assert printed == f"Stopped. {unfinished}: 1.88 s, 47 frames. Start again to go on.\n"
+    assert printed == f"Stopped. {unfinished}: 1.88 s, 47 frames. Start again to continue.\n"
     assert shape(unfinished) == (47, 128, 128)
     status, printed, _ = run(speech=builtin.SPEECH)
     assert status == 0
@@ -233,7 +257,7 @@ def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
 def test_a_killed_job_goes_on_where_it_was(tmp_path):
-    """At some moment after the first segment, in a process of its own."""
+    """A process is killed after its first segment."""
     output, store = tmp_path / "v.mp4", tmp_path / "segments"
     command = [sys.executable, "-m", "hallo3_core", "animate", "--steps", "1", "--quiet"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -254,7 +278,11 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path):
 def test_ctrl_c_before_the_first_segment_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "hallo3_core", "animate", "--output", tmp_path / "v.mp4"]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--undistilled"],  # whose first segment takes a while
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while "steps" not in process.stderr.readline():
         time.sleep(0.1)

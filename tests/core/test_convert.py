@@ -1,4 +1,4 @@
-"""Published files become safetensors, whole or not at all, and load again."""
+"""Published files become safetensors, completely or not at all. The results can be loaded."""
 
 import errno
 import json
@@ -49,7 +49,7 @@ def run(source: Path, folder: Path, dtype: str = "bf16") -> list[Path]:
 
 @torch.no_grad()
 def prediction(denoiser: Denoiser) -> torch.Tensor:
-    """v of noise, in float32."""
+    """The denoiser's prediction of v for noise, in float32."""
     torch.manual_seed(2)
     denoiser.float()
     config = denoiser.config
@@ -136,7 +136,7 @@ def test_what_was_downloaded_into_comfyui_is_found(tmp_path):
 
 
 def test_it_can_be_started_again(source, tmp_path):
-    """What is whole is kept, what is not is made."""
+    """Complete files are kept, and missing ones are made."""
     files = run(source, tmp_path)
     before = [file.stat().st_mtime_ns for file in files]
     files[1].unlink()
@@ -155,9 +155,9 @@ def spoiled(source: Path, **changes) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (lambda old: old.clone().index_fill_(0, torch.tensor(3), torch.nan), "no finite numbers"),
+        (lambda old: old.clone().index_fill_(0, torch.tensor(3), torch.nan), "NaN or infinite"),
         (lambda old: old[:-1].clone(), "wrong shape"),
-        (lambda old: old.to(torch.int8), "whole numbers"),
+        (lambda old: old.to(torch.int8), "integer tensors"),
     ],
 )
 def test_a_spoiled_tensor_is_refused_before_anything_is_written(source, tmp_path, value, says):
@@ -177,7 +177,7 @@ def test_numbers_too_large_for_fp16(source, tmp_path):
 
 
 def test_a_full_disk_leaves_no_file(source, tmp_path, monkeypatch):
-    """Nor a folder."""
+    """It leaves no folder, either."""
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -202,7 +202,10 @@ def test_a_conversion_that_stops_leaves_no_file(source, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", [b"mine", None], ids=["a file of the user's", "another model"])
 def test_other_files_are_not_replaced(source, tmp_path, content):
-    """Unless that is asked for; those of a killed job and the user's own partial ones never."""
+    """They are replaced only with --overwrite.
+
+    Partial files of the user or of a killed job are never replaced.
+    """
     dit, reference, audio = run(source, tmp_path)
     if content is None:
         weights = spoiled(source, value=lambda old: old * 2)
@@ -228,7 +231,7 @@ def test_other_files_are_not_replaced(source, tmp_path, content):
 
 
 def test_a_conversion_onto_its_source(tmp_path):
-    """A published file that the user gave the name of a converted one."""
+    """The user gave a published file the name of a converted one."""
     source = tmp_path / "models" / "vae" / "hallo3_vae_bf16.safetensors"
     source.parent.mkdir(parents=True)
     before = (FIXTURES / "vae_weights.safetensors").read_bytes()
@@ -249,7 +252,7 @@ def test_a_companion_that_is_missing_or_chosen(source, tmp_path):
 
 
 def test_a_converted_folder_is_a_model(source, tmp_path):
-    """All networks of the command line's --model are found in ComfyUI's folders."""
+    """--model finds all networks in ComfyUI's folders."""
     Wav2Vec2ForCTC(Wav2Vec2Config()).save_pretrained(tmp_path / "wav2vec2")
     wav2vec2 = tmp_path / "wav2vec2" / "model.safetensors"
     for file in (source, FIXTURES / "vae_weights.safetensors", wav2vec2):
@@ -257,7 +260,7 @@ def test_a_converted_folder_is_a_model(source, tmp_path):
     model = Hallo3.from_folder(tmp_path / "models")
     assert model.config == CONFIG
     run(source, tmp_path / "models", "fp8_e4m3fn")
-    with pytest.raises(InputError, match="give the file itself"):
+    with pytest.raises(InputError, match="give one file"):
         Hallo3.from_folder(tmp_path / "models")
     dit = tmp_path / "models" / "diffusion_models" / "hallo3_dit_fp8_e4m3fn.safetensors"
     assert Hallo3.from_folder(dit).config == CONFIG
@@ -272,7 +275,7 @@ def test_check_knows_what_was_converted(source, tmp_path, dtype):
         "Hallo3 denoiser, converted",
         "Hallo3 audio projector, converted",
     ]
-    assert found[1].sizes == ", 3 layers of 128, canvas 192 x 128"
+    assert found[1].sizes == ", 3 layers of width 128, canvas 192 x 128"
     assert [report.extra for report in found] == [[ROTARY_TABLE], [], []]
     assert found[1].parameters + found[2].parameters < found[0].parameters
     assert found[1].dtypes.keys() <= {"bfloat16", "float8_e4m3fn"}
@@ -281,7 +284,7 @@ def test_check_knows_what_was_converted(source, tmp_path, dtype):
 def test_check_refuses_what_will_not_load(source, tmp_path):
     broken = tmp_path / "broken.safetensors"
     save_file(spoiled(source, value=lambda old: old * torch.inf), broken)
-    with pytest.raises(InputError, match="no finite numbers in ref_model"):
+    with pytest.raises(InputError, match="NaN or infinite numbers in ref_model"):
         check(broken)
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(InputError, match="a folder of diffusers, not weights"):
@@ -304,5 +307,5 @@ def test_the_command(source, tmp_path):
         cwd=FIXTURES.parents[1],
     )
     assert checked.returncode == 2
-    assert "it will load" in checked.stdout
+    assert "it can be loaded" in checked.stdout
     assert "is text, not weights" in checked.stdout

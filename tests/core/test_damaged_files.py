@@ -1,4 +1,4 @@
-"""Weights files that are cut short, spoiled or hostile: one sentence, and nothing is written."""
+"""Cut, damaged or hostile weights files give one sentence, and nothing is written."""
 
 import json
 import random
@@ -22,7 +22,7 @@ KINDS = ("published", "bf16", "fp8_e4m3fn")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    """A published file, and denoisers converted from it."""
+    """A published file, and the denoisers converted from it."""
     folder = tmp_path_factory.mktemp("files")
     source = folder / "mp_rank_00_model_states.pt"
     torch.save({"module": published(SMALL)}, source)
@@ -31,7 +31,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
 
 
 def damaged(file: Path, folder: Path, content: bytes) -> Path:
-    """A file of another content, and beside it the companions that it had."""
+    """A file with other content, and links to its companions in the same folder."""
     for other in file.parent.glob("*.safetensors"):
         (folder / other.name).hardlink_to(other)
     target = folder / file.name
@@ -41,7 +41,7 @@ def damaged(file: Path, folder: Path, content: bytes) -> Path:
 
 
 def header(file: Path) -> list[int]:
-    """Where in a file it says what is in it."""
+    """The positions of the bytes that describe the content of the file."""
     if file.suffix == ".safetensors":
         return list(range(8 + struct.unpack("<Q", file.open("rb").read(8))[0]))
     with ZipFile(file) as archive:
@@ -52,7 +52,7 @@ def header(file: Path) -> list[int]:
 
 
 def refused(file: Path, folder: Path) -> None:
-    """All that reads a file says so in a sentence, and a conversion leaves nothing behind."""
+    """Every reader of the file raises one sentence, and a conversion leaves no file behind."""
     for read in (load_transformers, check, lambda path: run(path, folder / "models")):
         with pytest.raises(InputError) as error:
             read(file)
@@ -73,7 +73,7 @@ def test_cut_short_anywhere(files, kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bit_of_the_header_is_flipped(files, kind, tmp_path):
-    """It is refused, or (where the bit says nothing) the same numbers are loaded."""
+    """The file is refused. If the bit has no meaning, the same numbers are loaded."""
     content, places = bytearray(files[kind].read_bytes()), header(files[kind])
     expected = load_transformers(files[kind])
     generator = random.Random(8)
@@ -119,7 +119,7 @@ def test_a_pickle_that_would_run_a_program(files, kind, tmp_path):
 
 
 def test_converted_files_of_two_models(files, tmp_path):
-    """A companion is that of the same source, not of any."""
+    """A companion must come from the same source file."""
     other = tmp_path / "mp_rank_00_model_states.pt"
     torch.save({"module": {n: v + 1 for n, v in published(SMALL).items()}}, other)
     made = run(other, tmp_path / "other")
@@ -132,7 +132,7 @@ def test_converted_files_of_two_models(files, tmp_path):
 
 
 def test_a_full_disk(files, tmp_path):
-    """A real one, of 1 MB, where this machine lets us mount it."""
+    """A real disk of 1 MB, if this machine allows us to mount it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(

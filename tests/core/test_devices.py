@@ -1,4 +1,4 @@
-"""What the command line computes in, by what a device can do."""
+"""The dtype that the command line computes in, for each kind of device."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ CUDA = torch.device("cuda")
 
 @pytest.mark.parametrize(("has_it", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
 def test_bfloat16_where_the_card_has_it(monkeypatch, has_it, dtype):
-    """Such as a GeForce RTX 3060 and 2080; the latter imitates it, which does not count."""
+    """A GeForce RTX 3060 has bfloat16. A 2080 emulates it, which does not count."""
     card = SimpleNamespace(
         device=nullcontext,
         is_bf16_supported=lambda including_emulation=True: has_it or including_emulation,
@@ -27,7 +27,7 @@ def test_bfloat16_where_the_card_has_it(monkeypatch, has_it, dtype):
 
 
 def test_a_device_that_cannot_say_is_tried(monkeypatch):
-    """Such as Apple's, where it depends on the system's version."""
+    """For example Apple's. It depends on the version of macOS."""
     monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
     assert device.has_bfloat16(torch.device("cpu"))
 
@@ -40,7 +40,7 @@ def test_a_device_that_cannot_say_is_tried(monkeypatch):
 
 @pytest.fixture
 def tf32():
-    """Allowed, as torch does for convolutions."""
+    """TF32 is allowed. torch allows it for convolutions by default."""
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:

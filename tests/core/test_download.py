@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that answers as huggingface.co does."""
+"""Downloads from a local server that answers like huggingface.co."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Hub:
-    """Files by their path; what was asked for; whether answers are spoiled or broken off."""
+    """The files by path, the requests, and whether answers are damaged or cut off."""
 
     def __init__(self):
         self.files = {
@@ -94,7 +94,10 @@ def download(hub: Hub, folder: Path, *options: str) -> subprocess.CompletedProce
 
 
 def test_into_a_folder_and_again(hub, tmp_path):
-    """The published layout, which --model reads; the second time nothing is fetched."""
+    """The folder gets the published layout, which --model reads.
+
+    The second run downloads nothing.
+    """
     done = download(hub, tmp_path, "--text-encoder", "fp16")
     assert done.returncode == 0, done.stderr
     for file in find_files(tmp_path):
@@ -137,7 +140,7 @@ def test_what_arrives_damaged_is_not_kept(hub, tmp_path):
     hub.spoiled = True
     done = download(hub, tmp_path)
     assert done.returncode == 2
-    assert "arrived damaged: start again" in done.stderr
+    assert "was damaged in the download: start again" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -148,7 +151,7 @@ def test_a_new_folder_is_not_left_empty(hub, tmp_path):
 
 
 def test_other_files_are_not_replaced(hub, tmp_path):
-    """And nothing is fetched then, unless that is asked for."""
+    """Nothing is downloaded in this case, unless --overwrite is given."""
     mine = FILES[-1].place(tmp_path)
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
@@ -166,7 +169,7 @@ def test_no_network(hub, tmp_path):
     hub.address = "http://127.0.0.1:9"
     done = download(hub, tmp_path)
     assert done.returncode == 2
-    assert "cannot be had" in done.stderr
+    assert "cannot be downloaded" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Measures of a video, on pictures and tracks whose answers are known."""
+"""The measures of a video, on pictures and tracks with known answers."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from training.world.clips import clip
 
 
 def test_envelope_of_a_sound_that_doubles():
-    """A sine of amplitude 0.5, then 1: root mean squares of 0.354 and 0.707."""
+    """A sine of amplitude 0.5, then 1, has root mean squares of 0.354 and 0.707."""
     time = np.arange(32_000) / 16_000
     waveform = np.sin(2 * np.pi * 200 * time) * np.where(time < 1, 0.5, 1)
     found = envelope(waveform, 16_000, 50)
@@ -47,7 +47,7 @@ def test_a_mouth_that_stays_shut_follows_nothing():
 
 
 def test_blur_is_measured():
-    """CPBD of a photograph falls as it is blurred."""
+    """The CPBD of a photograph falls when it is blurred more."""
     picture = skimage.data.camera().astype(float)
     found = [cpbd(picture)] + [cpbd(gaussian(picture, sigma)) for sigma in (1, 2, 4)]
     assert found == sorted(found, reverse=True)
@@ -57,7 +57,10 @@ def test_blur_is_measured():
 
 
 def test_faces_are_compared_without_the_mouth():
-    """The same face elsewhere and twice as large is no farther; its mouth does not count."""
+    """The same face at another place and twice as large has no distance.
+
+    The mouth does not count.
+    """
     torch.manual_seed(0)
     small = torch.rand(1, 8, 8, 3).repeat_interleave(8, 1).repeat_interleave(8, 2)
     large = torch.zeros(1, 200, 200, 3)
@@ -77,7 +80,7 @@ def test_faces_are_compared_without_the_mouth():
 
 
 def test_a_drawn_clip_as_a_video(tmp_path):
-    """By the command line: in sync, itself all along, steady."""
+    """The command line finds that it is in sync, steady, and always the same person."""
     made = clip("test", 0, (128, 128), 100)
     file = tmp_path / "clip.mp4"
     with VideoWriter(file, 128, 128, Sound(torch.tensor(made.waveform)[None], 16_000)) as video:
@@ -103,7 +106,10 @@ def test_seams_are_jumps_every_47_frames():
 
 
 def test_a_face_by_its_mesh():
-    """Lips 6 of the oval's 60 pixels apart; a frame without a face is like the one before."""
+    """The lips are 6 pixels apart, and the oval is 60 pixels high.
+
+    A frame without a face repeats the previous one.
+    """
     points = np.full((478, 2), 50.0)
     points[10], points[152], points[234], points[454] = (50, 20), (50, 80), (30, 50), (70, 50)
     points[61], points[291], points[0], points[17] = (40, 60), (60, 60), (50, 55), (50, 68)
@@ -121,7 +127,10 @@ def test_a_video_without_a_face():
 
 
 def test_embeddings_are_compared_with_the_portraits():
-    """Every tenth frame; 60 degrees off, and a face that is not found."""
+    """Every tenth frame is compared.
+
+    One embedding is 60 degrees off. In another frame no face is found.
+    """
     embeddings = [torch.tensor([[1.0, 0]]), torch.tensor([[2.0, 2 * 3**0.5]])]
     answers = iter([[Face((0, 0, 1, 1), 1.0, e)] for e in embeddings] + [[]])
     frames = [np.zeros((64, 64, 3), np.uint8)] * 11

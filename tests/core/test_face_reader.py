@@ -1,4 +1,4 @@
-"""The network that reads drawn faces, against what was drawn."""
+"""The network that finds drawn faces, compared with what was drawn."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ CLIPS = 8
 
 @pytest.fixture(scope="module")
 def clips():
-    """People, voices and words that nothing was trained on; 3:2 pictures and squares."""
+    """People, voices and words that were not used in training, as 3:2 pictures and squares."""
     sizes = [(128, 192), (256, 256)]
     made = (clip("test", index, sizes[index % 2], 49) for index in range(CLIPS + 2))
     return [c for c in made if c.mouth.opening.max() > 0.2][:CLIPS]
@@ -42,7 +42,7 @@ def test_they_do_in_blurred_frames(clips):
 
 
 def test_faces_and_mouths_are_found(clips):
-    """Medians of a clip; thin mouths are hard to overlap."""
+    """The medians over a clip. The overlap is lower for thin mouths."""
     overlaps = {"face": [], "mouth": []}
     for c in clips:
         height, width = c.frames.shape[1:3]

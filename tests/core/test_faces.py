@@ -1,4 +1,4 @@
-"""Faces: found by whatever is installed, chosen, drawn, framed."""
+"""Faces are found with what is installed, chosen, drawn and framed."""
 
 import importlib
 import logging
@@ -36,7 +36,7 @@ from onnx_files import antelopev2
 from photograph import astronaut
 
 ASTRONAUT = (179, 71, 271, 177)
-"""What MediaPipe's face mesh finds in the picture, by its oval."""
+"""The box of the oval of MediaPipe's face mesh in this picture."""
 
 
 def turned(picture: torch.Tensor, degrees: float) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_the_size_of_the_picture_does_not_matter():
 
 @pytest.mark.parametrize("degrees", [-17, 17])
 def test_a_tilted_face(degrees):
-    """It is where the upright one goes when the picture is turned about its middle."""
+    """The box is the upright one, moved by the rotation about the middle of the picture."""
     tilted = turned(astronaut(), degrees)
     box = find_frontal_faces(tilted)[0].box
     angle = np.radians(-degrees)
@@ -79,12 +79,12 @@ def test_pictures_too_small_or_thin_for_a_face(size):
 
 
 def test_insightface_finds_aligns_and_embeds(tmp_path):
-    """On networks of the real names, inputs and outputs; alignment is InsightFace's own."""
+    """The networks have the real names, inputs and outputs. InsightFace aligns the face."""
     folder = antelopev2(tmp_path, [(5, 6, 3, 0.9), (14, 12, 4, 0.8)])
     picture = torch.rand(3, 320, 320, generator=torch.Generator().manual_seed(1))
     found = InsightFace(folder)(picture)
     assert [round(face.score, 2) for face in found] == [0.8, 0.9]
-    # half the size of what the detector sees
+    # the detector sees twice the size
     box = np.array([14 - 4, 12 - 4, 14 + 4, 12 + 4]) * 32 / 2
     assert overlap(found[0].box, box) > 0.8
     assert overlap(found[1].box, np.array([2, 3, 8, 9]) * 16) > 0.8
@@ -121,9 +121,9 @@ def test_a_face_model_that_is_damaged_is_named(tmp_path):
 
 
 def in_fork(work):
-    """What `work` gives in a process that is forked from this one, on one thread of torch's.
+    """Run `work` in a process that is forked from this one, with one torch thread.
 
-    Its others are not there after a fork, and it would wait for them.
+    The other threads do not exist after a fork, and torch would wait for them.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -138,7 +138,7 @@ def in_fork(work):
 
 
 def test_sessions_are_opened_again_after_a_fork(tmp_path):
-    """The threads of those that were there are not."""
+    """The threads of the old sessions do not exist in the new process."""
     finder = InsightFace(antelopev2(tmp_path, [(14, 12, 4, 0.8)]))
     picture = torch.rand(3, 320, 320, generator=torch.Generator().manual_seed(1))
     (face,) = finder(picture)
@@ -155,7 +155,7 @@ def test_sessions_are_opened_again_after_a_fork(tmp_path):
 
 
 def test_what_is_missing_is_said_where_it_is_missed(tmp_path, caplog, monkeypatch):
-    """Opening the finder says nothing: without InsightFace most portraits need none."""
+    """Opening the finder logs nothing. Most portraits do not need InsightFace."""
     with caplog.at_level(logging.WARNING):
         assert open_finder([tmp_path / "models"]) is find_frontal_faces
     assert not caplog.text
@@ -174,7 +174,7 @@ def test_what_is_missing_is_said_where_it_is_missed(tmp_path, caplog, monkeypatc
 
 
 def test_the_oval_of_mediapipe(tmp_path, monkeypatch):
-    """Of its 478 landmarks those around the face count."""
+    """Only the landmarks around the face count, of 478."""
     marks = [SimpleNamespace(x=0.5, y=0.5) for _ in range(478)]
     marks[0] = SimpleNamespace(x=0.0, y=0.0)  # the lips
     marks[10], marks[152] = SimpleNamespace(x=0.5, y=0.2), SimpleNamespace(x=0.5, y=0.8)
@@ -245,7 +245,7 @@ def options_of(*arguments) -> Namespace:
 
 
 def test_the_command_line_finds_the_face(tmp_path, caplog):
-    """It draws what it found, and says what is missing only where that is missed."""
+    """It draws the faces, and says what is missing only if no face is found."""
     options = options_of("--framing", tmp_path / "framing.png", "--face-models", tmp_path)
     region, embedding = find_face(options, astronaut())
     assert region_box(region) == region_box(
@@ -267,7 +267,10 @@ def test_the_command_line_finds_the_face(tmp_path, caplog):
 
 
 def test_a_picture_of_ones_own_on_the_built_in_model(tmp_path, caplog):
-    """It knows drawn faces alone, which is said; not of the example, nor of other models."""
+    """A warning says that the built-in model knows only drawn faces.
+
+    There is no warning for the example or for other models.
+    """
     known = "The built-in model knows only drawn faces: for a photograph take the released one, "
     picture = tmp_path / "p.png"
     find_face(options_of("--portrait", picture), astronaut())
@@ -282,17 +285,19 @@ def test_the_released_model_misses_the_embedding(tmp_path, caplog):
     options = options_of("--model", builtin.WEIGHTS, "--face-models", tmp_path)
     find_face(options, astronaut())
     (message,) = caplog.messages
-    assert message.startswith("Without InsightFace the model knows the face by the picture alone:")
+    assert message.startswith(
+        "Without InsightFace the model sees the face only in the picture. To install it:"
+    )
 
 
 def test_the_example_portrait_is_found():
-    """On the picture's face: brows, eyes, nose and mouth are inside the box."""
+    """The box contains brows, eyes, nose and mouth."""
     (face,) = find_frontal_faces(builtin.portrait())
     assert overlap(face.box, (130, 150, 375, 440)) > 0.6
 
 
 def test_the_group_is_two_people_far_apart():
-    """Framed by `crop`, each is in the middle, and nothing of the other is there."""
+    """With `crop`, each face is in the middle, and no part of the other is visible."""
     picture, canvas = builtin.group(), builtin.CONFIG.canvas
     size, two = tuple(picture.shape[1:]), find_frontal_faces(picture)
     assert len(two) == 2

@@ -1,4 +1,4 @@
-"""FID against pytorch-fid 0.3.0, with weights that are a formula."""
+"""FID compared with pytorch-fid 0.3.0, with weights from a formula."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from hallo3_core.sound.sound import Sound
 from training.world.clips import clip
 
 FEATURES = {824: 1.117429, 830: 1.030416, 1007: 1.048055, 1964: 0.955827}
-"""Some of those that pytorch-fid's network gives for the picture below, and their mean."""
+"""Some features of pytorch-fid's network for the picture below, and the mean of all."""
 MEAN = 0.1191289
 
 
 @pytest.fixture
 def file(tmp_path) -> Path:
-    """Waves in every tensor."""
+    """A weights file with waves in every tensor."""
     weights = inception().state_dict()
     for index, (name, tensor) in enumerate(weights.items()):
         if not tensor.is_floating_point():
@@ -54,7 +54,7 @@ def test_features_of_a_picture(file):
 
 @pytest.mark.parametrize(("count", "distance"), [(60, 26.176891), (20, 45.858198)])
 def test_distance_of_two_sets(count, distance):
-    """Of more and of fewer pictures than channels."""
+    """The sets have more pictures than channels, or fewer."""
     generator = np.random.default_rng(count)
     one = torch.from_numpy(generator.standard_normal((count, 32)))
     other = torch.from_numpy(generator.standard_normal((50, 32)) * 1.5 + 0.3)
@@ -63,7 +63,7 @@ def test_distance_of_two_sets(count, distance):
 
 
 def test_of_videos_on_the_command_line(tmp_path, monkeypatch, capsys):
-    """Nothing from itself, more from noise."""
+    """The distance of a video from itself is 0, and from noise it is larger."""
     torch.manual_seed(0)
     network = inception()
     for weight in network.parameters():
@@ -82,7 +82,7 @@ def test_of_videos_on_the_command_line(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["hallo3_core", *given])
         assert command_line.main() == 0
         line = capsys.readouterr().out.splitlines()[-1]
-        assert line.endswith("of 9 frames from 9 real ones")
+        assert line.endswith("between 9 frames and 9 real frames")
         found.append(float(line.split()[1]))
     assert found[0] == pytest.approx(0, abs=0.01)
     assert found[1] > 1

@@ -1,4 +1,4 @@
-"""How much the denoiser computes: what the mathematics needs, and no more."""
+"""The denoiser computes only what the mathematics needs."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from hallo3_core.network.transformer import Denoiser
 
 
 def least(config: Hallo3Config) -> int:
-    """FLOPs of a call whose constant keys and values are there: queries of text and image alone."""
+    """FLOPs of a call that reuses constant keys and values. Only text and image have queries."""
     width, layers = config.width, config.layers
     image = LATENT_FRAMES * config.frame_tokens
     tokens = config.text_tokens + image

@@ -1,4 +1,4 @@
-"""One layer of the released model on a card that is not there: its memory and its tensors."""
+"""One layer of the released model on a simulated card: its memory and its tensors."""
 
 from dataclasses import replace
 
@@ -18,12 +18,12 @@ CONFIG = Hallo3Config(layers=1)
 
 
 def alone(model: Hallo3) -> Hallo3:
-    """Without the networks that do not sample."""
+    """The model without the networks that are not used in sampling."""
     return replace(model, vae=nn.Identity(), speech_encoder=nn.Identity())
 
 
 def sample(model: Hallo3) -> Tensor:
-    """Latents of a segment, of a portrait and a speech that nobody has encoded."""
+    """Sample the latents of a segment, with an identity and a speech of zeros."""
     portrait = torch.zeros(1, 3, *CONFIG.canvas)
     motion = torch.zeros(1, CONFIG.latent_channels, 13, CONFIG.latent_height, CONFIG.latent_width)
     features = [torch.zeros(1, CONFIG.frame_tokens, CONFIG.width)]
@@ -50,7 +50,7 @@ def test_sampling_takes_what_is_planned(kind, rows, streamed):
 
 
 def test_what_is_made_on_no_device_is_found(monkeypatch):
-    """A tensor that is made without a device is on the CPU, where nothing tells."""
+    """A tensor made without a device is on the CPU. On a CPU nobody notices."""
     monkeypatch.setattr(
         blocks, "timestep_embedding", lambda steps, width: torch.zeros(len(steps), width)
     )

@@ -1,4 +1,4 @@
-"""What a video takes of a device: counted, planned and kept to."""
+"""The memory of a video on a device is counted, planned and kept to."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from card import Card
+from denoiser_memory import denoiser_call
 from hallo3_core import animate, builtin
 from hallo3_core import cli as command_line
 from hallo3_core.autoencoder import vae
@@ -24,7 +25,7 @@ from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.speech.encode import Speech, encode_speech
-from peak import Peak, denoiser_call
+from training.peak import Peak
 
 BF16 = torch.bfloat16
 
@@ -101,7 +102,10 @@ def test_cards(released_vae, card, kind, in_turn, streamed, rows, tiles):
 
 @pytest.mark.parametrize("free", range(4, 20))
 def test_as_few_layers_come_in_a_step_as_there_is_room_for(released_vae, free):
-    """Both branches at once take more room, so that more layers come, but once and not twice."""
+    """A batch of both branches needs more memory.
+
+    So more layers are streamed, but once per step instead of twice.
+    """
     weights = Weights.of(Hallo3Config(), released_vae, 2, 2)
     work = Work(Hallo3Config(), released_vae, weights, 2, 2, listening=True)
     plans = [work.plan(in_turn=True, rows=rows, free=free * GB) for rows in (1, 2)]
@@ -110,7 +114,7 @@ def test_as_few_layers_come_in_a_step_as_there_is_room_for(released_vae, free):
 
 
 def test_layers_that_come_one_by_one_leave_two_of_their_matrices(released_vae):
-    """A layer of the denoiser and one of the reference network are not of one size."""
+    """A layer of the denoiser and a layer of the reference network have different sizes."""
     plan = plan_memory(Hallo3Config(), released_vae, "bf16", 8 * GB - RESERVED)
     largest = 4 * 3072 * 3073 * 2
     for name, network in (("sampling", Denoiser), ("portrait", ReferenceNetwork)):
@@ -125,7 +129,7 @@ def test_layers_that_come_one_by_one_leave_two_of_their_matrices(released_vae):
 
 
 def test_weights_in_fp8_compute_in_the_numbers_that_were_asked_for(released_vae):
-    """On a CPU that is float32, and the work takes twice as much."""
+    """On a CPU these are float32, and the work needs twice as much memory."""
     usual, twice = (
         plan_memory(Hallo3Config(), released_vae, "fp8", 100 * GB, size=size) for size in (2, 4)
     )
@@ -144,7 +148,7 @@ def test_a_card_that_is_too_small(released_vae):
 
 @pytest.fixture(scope="module")
 def job(recorded_model):
-    """A model with its identity and half a second of speech."""
+    """A model, an identity and half a second of speech."""
     generator = torch.Generator().manual_seed(1)
     identity = encode_portrait(
         recorded_model.vae,
@@ -159,7 +163,7 @@ def job(recorded_model):
 
 @torch.no_grad()
 def test_an_identity_and_motion_rest_in_main_memory(recorded_model):
-    """Wherever they were made: a host keeps them for long."""
+    """They do so on any device, because a host keeps them for a long time."""
     model = deepcopy(recorded_model)
     for network in (model.vae, model.reference_network):
         nn.Module.to(network, "meta")
@@ -195,7 +199,7 @@ def test_networks_in_turn_and_layers_one_by_one_compute_the_same(job):
 
 
 def test_what_is_streamed_is_there_only_for_its_call():
-    """With a device of its own, a layer's weights are copies while it works, and no longer."""
+    """On a device, the weights of a layer are copies that exist only while the layer computes."""
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
     resting = [value.data_ptr() for value in network.parameters()]
     placement = Placement("cpu", in_turn=True)
@@ -212,7 +216,7 @@ def test_what_is_streamed_is_there_only_for_its_call():
 
 
 def test_keys_and_values_rest_where_networks_do(recorded_model):
-    """They have no more than their own memory, and nothing on the device outlives its use."""
+    """They do not share memory with larger tensors, and leave the device after their use."""
     config, denoiser = recorded_model.config, recorded_model.denoiser
     tokens = torch.randn(1, config.frame_tokens, config.width)
     audio = torch.randn(1, LATENT_FRAMES, config.audio_tokens, config.audio_width)
@@ -243,7 +247,7 @@ def test_tiles_are_near_the_whole():
 
 
 def test_decoding_that_runs_out_of_memory_is_done_in_tiles(job, monkeypatch):
-    """As on a card with room for a third of the picture a side."""
+    """The pretended card has memory for a third of the picture's height and width."""
     model = job[0]
     tried = []
 
@@ -260,7 +264,7 @@ def test_decoding_that_runs_out_of_memory_is_done_in_tiles(job, monkeypatch):
 
 
 def animate_but_decode_nothing(picture, output, monkeypatch, *options):
-    """What the command returns where memory is short in the decoder."""
+    """Run the command while the decoder runs out of memory, and return the result."""
 
     def full(*args):
         raise torch.OutOfMemoryError
@@ -303,7 +307,7 @@ def test_latents_in_the_store_are_decoded_by_the_next_start(picture, tmp_path, m
 
 
 def test_both_branches_at_once_compute_the_same(job):
-    """Where there is the memory; guidance over a part of the steps has no use for it."""
+    """It is done if the memory suffices, but not if only a part of the steps is guided."""
     model, identity, speech = job
     expected = first_segment(model, identity, speech)
     plan = plan_memory(model.config, model.vae, "fp32", 10 * GB)

@@ -1,4 +1,4 @@
-"""Nothing of the user's is replaced or deleted unasked, by whatever name it goes."""
+"""No file of the user is replaced or deleted unasked, whatever its name is."""
 
 import signal
 import subprocess
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def mine(tmp_path) -> Path:
-    """A file of the user's."""
+    """A file of the user."""
     path = tmp_path / "mine.mp4"
     path.write_bytes(b"mine")
     return path
@@ -92,7 +92,7 @@ def test_where_nothing_can_be_written(tmp_path, name, says):
 
 
 def test_free_names(mine, tmp_path):
-    """Neither those of files nor those of jobs that are at work."""
+    """Names of files and of running jobs are not free."""
     assert free_name(tmp_path / "new.mp4") == tmp_path / "new.mp4"
     assert free_name(mine) == tmp_path / "mine_2.mp4"
     with claimed(tmp_path / "mine_2.mp4"):
@@ -112,7 +112,7 @@ def test_claims_leave_no_files(tmp_path, monkeypatch):
 
 
 def test_one_job_a_name(tmp_path):
-    """Also from another process and in other letters; the claim of a killed one has ended."""
+    """Other processes and other letter cases count, too. The claim of a killed job ends."""
     code = """
 import os, sys
 from pathlib import Path
@@ -152,7 +152,7 @@ def test_a_file_appears_whole_or_not_at_all(mine, tmp_path):
 
 
 def test_new_files_have_the_rights_of_others(tmp_path):
-    """Not those of temporary files, which nobody else may read."""
+    """Others may read them. Temporary files can be read only by their owner."""
     (tmp_path / "usual").touch()
     write_file(tmp_path / "made", b"made")
     rights = [(tmp_path / name).stat().st_mode for name in ("usual", "made")]
@@ -162,7 +162,7 @@ def test_new_files_have_the_rights_of_others(tmp_path):
 def test_pictures(tmp_path):
     picture = torch.rand(3, 20, 30)
     for name in ("x.txt", "x", "x.mp4"):
-        with pytest.raises(InputError, match="does not end as a picture does"):
+        with pytest.raises(InputError, match="has no extension of a picture format"):
             check_picture_file(tmp_path / name)
     save_picture(picture, tmp_path / "x.PNG")
     before = (tmp_path / "x.PNG").read_bytes()
@@ -180,7 +180,7 @@ def test_pictures(tmp_path):
 
 @pytest.fixture
 def animate(tmp_path, monkeypatch, capsys):
-    """Runs the command in the folder with these words; gives what it complains of."""
+    """Run the command in the folder with these arguments, and return its error text."""
 
     def animate(*words: str) -> str:
         monkeypatch.setattr(sys, "argv", ["hallo3_core", "animate", *map(str, words)])
@@ -199,7 +199,7 @@ def animate(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("option", ["speech", "portrait", "face-mask", "model", "isolate-vocals"])
 @pytest.mark.parametrize("output", ["output", "framing"])
 def test_the_command_replaces_no_input(animate, mine, picture, option, output):
-    """Before any work, and even if it may overwrite."""
+    """It stops before any work, even with --overwrite."""
     given = mine if output == "output" else picture
     before = given.read_bytes()
     complaints = animate(f"--{option}", given, f"--{output}", given.name, "--overwrite")
@@ -226,12 +226,12 @@ def test_the_command_takes_a_free_name(animate, tmp_path, monkeypatch):
 
 
 def test_examples_leave_what_is_there(tmp_path, monkeypatch, capsys):
-    """And bring the rest; with --overwrite all of them."""
+    """The others are written. With --overwrite, all are written."""
     (tmp_path / "hallo3_speech.wav").write_bytes(b"mine")
     arguments = ["hallo3_core", "examples", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)
     assert command_line.main() == 0
-    assert "hallo3_speech.wav was there already and is kept" in capsys.readouterr().out
+    assert "hallo3_speech.wav exists already and is kept" in capsys.readouterr().out
     assert (tmp_path / "hallo3_speech.wav").read_bytes() == b"mine"
     assert len(names(tmp_path)) == 4
     monkeypatch.setattr(sys, "argv", [*arguments, "--overwrite"])

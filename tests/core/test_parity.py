@@ -1,4 +1,4 @@
-"""The published program's numbers, through the script that users run on their own recordings."""
+"""The numbers of the published program, compared by the script that users run."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pictures and masks that come in: as files of every kind, as tensors of every dtype."""
+"""Pictures and masks as input: files of every kind, tensors of every dtype."""
 
 import io
 import sys
@@ -74,8 +74,8 @@ def test_the_first_picture_of_an_animation_is_used(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "is no picture"),
-        (b"no picture at all", "is no picture"),
+        (b"", "cannot be read as a picture"),
+        (b"no picture at all", "cannot be read as a picture"),
         (None, "There is no picture"),
     ],
 )
@@ -90,7 +90,7 @@ def test_files_that_are_no_pictures(tmp_path, content, says):
 def test_truncated_pictures(tmp_path, picture):
     cut = tmp_path / "cut.png"
     cut.write_bytes(picture.read_bytes()[:-200])
-    with pytest.raises(InputError, match="is no picture that can be read"):
+    with pytest.raises(InputError, match="cannot be read as a picture"):
         read_image(cut)
 
 
@@ -104,7 +104,7 @@ def test_tiny_and_huge_pictures(tmp_path, picture, monkeypatch):
 
 
 def test_no_filter_of_warnings_changes_meanwhile(picture, monkeypatch):
-    """They are the process's, so that changing them is felt in other threads."""
+    """Warning filters belong to the process, so a change would affect other threads."""
     monkeypatch.setattr(warnings, "catch_warnings", None)
     before = list(warnings.filters)
     read_image(picture)
@@ -115,12 +115,12 @@ def test_numbers_that_are_none_in_a_file(tmp_path):
     pixels = np.ones((20, 20), np.float32)
     pixels[3, 4] = np.nan
     Image.fromarray(pixels).save(path := tmp_path / "nan.tif")
-    with pytest.raises(InputError, match=r"nan\.tif has pixels that are no numbers"):
+    with pytest.raises(InputError, match=r"nan\.tif has pixels that are NaN or infinite"):
         read_image(path)
 
 
 def wide_gamut(green: tuple[float, float]) -> bytes:
-    """A profile as sRGB's, but for a purer green."""
+    """A profile like sRGB, but with a purer green."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     place = profile.index(b"gXYZ")
     start = int.from_bytes(profile[place + 4 : place + 8], "big") + 8
@@ -130,7 +130,7 @@ def wide_gamut(green: tuple[float, float]) -> bytes:
 
 
 def test_colours_are_those_of_the_profile(tmp_path):
-    """Converted to another profile and back, they are what they were; transparency stays."""
+    """Converting to another profile and back gives the same colours. Transparency stays."""
     srgb, profile = ImageCms.createProfile("sRGB"), wide_gamut((0.30, 0.72))
     rows, columns = np.mgrid[0:60, 0:90]
     pixels = np.stack([columns + 60, rows * 2 + 70, columns + rows + 50], axis=2).astype(np.uint8)
@@ -149,7 +149,7 @@ def test_colours_are_those_of_the_profile(tmp_path):
 
 @pytest.mark.parametrize("profile", [b"no profile at all", "grey"])
 def test_a_profile_that_is_of_no_use(tmp_path, caplog, profile):
-    """It is left out, which is said; sRGB's own changes nothing."""
+    """It is ignored with a warning. The profile of sRGB changes nothing."""
     picture = Image.new("RGB", (20, 20), RED)
     if profile == "grey":
         picture, profile = picture.convert("L"), wide_gamut((0.30, 0.72))
@@ -173,7 +173,7 @@ def register_heif_opener():
 
 
 def test_pictures_of_phones(tmp_path, monkeypatch):
-    """HEIC is read by pillow-heif, which is here the module that stands for it."""
+    """pillow-heif reads HEIC. Here a stand-in replaces its module."""
     path = tmp_path / "IMG_0001.HEIC"
     path.write_bytes(b"\0\0\0\x24ftypheic" + b"\0" * 100)
     find_spec = pictures.importlib.util.find_spec
@@ -182,7 +182,9 @@ def test_pictures_of_phones(tmp_path, monkeypatch):
         "find_spec",
         lambda name: None if name == "pillow_heif" else find_spec(name),
     )
-    with pytest.raises(InputError, match="is a HEIC picture: `pip install pillow-heif`, or save"):
+    with pytest.raises(
+        InputError, match="is a HEIC picture: run `pip install pillow-heif`, or save"
+    ):
         read_image(path)
     monkeypatch.undo()
 
@@ -197,7 +199,7 @@ def test_pictures_of_phones(tmp_path, monkeypatch):
 def test_masks_must_fit_and_show_a_face(tmp_path):
     Image.new("L", (30, 20), 255).save(mask := tmp_path / "mask.png")
     assert read_mask(mask, (20, 30)).shape == (20, 30)
-    with pytest.raises(InputError, match="has 30 x 20 pixels and the portrait 40 x 50"):
+    with pytest.raises(InputError, match="has 30 x 20 pixels, but the portrait has 40 x 50"):
         read_mask(mask, (50, 40))
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(mask)
     with pytest.raises(InputError, match="is empty: paint the face white"):
@@ -229,7 +231,7 @@ def test_images_of_every_dtype(images, within):
 
 
 def test_images_of_other_channels_and_values():
-    """Grey ones, transparent ones on black, and what is beyond black and white."""
+    """Grey pictures, transparent pictures on black, and values outside of [0, 1]."""
     assert torch.equal(one_picture(PIXELS[..., :1])[2], PIXELS[0, ..., 0])
     half = torch.full((1, 20, 30, 1), 0.5)
     transparent = one_picture(torch.cat([PIXELS, half], dim=3))
@@ -249,18 +251,21 @@ def with_pixel(value: float) -> Tensor:
 @pytest.mark.parametrize(
     ("images", "says"),
     [
-        (None, "The portrait is a NoneType and no picture: connect an RGB image"),
-        (PIXELS.numpy(), "The portrait is a ndarray and no picture"),
-        (PIXELS[0], "The portrait is an array of 20 x 30 x 3 and not of batch x height x width"),
-        (PIXELS.movedim(-1, 1), "The portrait is an array of 1 x 3 x 20 x 30 and not"),
+        (None, "The portrait is a NoneType, not a picture: connect an RGB image"),
+        (PIXELS.numpy(), "The portrait is a ndarray, not a picture"),
+        (PIXELS[0], "The portrait is an array of 20 x 30 x 3, not of batch x height x width"),
+        (PIXELS.movedim(-1, 1), "The portrait is an array of 1 x 3 x 20 x 30, not"),
         (PIXELS[:0], "an array of 0 x 20 x 30 x 3"),
         (PIXELS.expand(2, -1, -1, -1), "a batch of 2 images of 3 channels"),
-        (PIXELS[:, :1, :1], "The portrait has 1 x 1 pixels: use a picture of at least 16 a side"),
+        (PIXELS[:, :1, :1], "The portrait has 1 x 1 pixels: use a picture with at least 16"),
         (PIXELS.repeat(1, 1, 70, 1), "The portrait has 2100 x 20 pixels, which is too long"),
-        (with_pixel(float("nan")), "The portrait has pixels that are no numbers"),
-        (with_pixel(float("inf")), "The portrait has pixels that are no numbers"),
-        (with_pixel(float("nan")).half(), "The portrait has pixels that are no numbers"),
-        (PIXELS / PIXELS.max() * 255, "The portrait goes up to 255, where white is 1: divide"),
+        (with_pixel(float("nan")), "The portrait has pixels that are NaN or infinite"),
+        (with_pixel(float("inf")), "The portrait has pixels that are NaN or infinite"),
+        (with_pixel(float("nan")).half(), "The portrait has pixels that are NaN or infinite"),
+        (
+            PIXELS / PIXELS.max() * 255,
+            "The portrait has values up to 255, but white must be 1: divide",
+        ),
     ],
 )
 def test_images_that_are_none(images, says):
@@ -292,21 +297,26 @@ def test_masks_of_every_dtype(mask):
 
 
 def test_nothing_painted_is_no_mask():
-    """What Load Image gives then; an empty mask of the picture's size is a mistake."""
+    """Load Image gives such a mask if nothing was painted.
+
+    An empty mask with the size of the picture is an error.
+    """
     assert one_mask(torch.zeros(1, 64, 64).half(), (20, 30)) is None
     assert one_mask(torch.zeros(1, 64, 64), (64, 64)) is None
     with pytest.raises(InputError, match="The mask is empty: paint the face white, or leave"):
         one_mask(torch.zeros(1, 20, 30), (20, 30))
-    with pytest.raises(InputError, match="The mask has 64 x 64 pixels and the portrait 30 x 20"):
+    with pytest.raises(
+        InputError, match="The mask has 64 x 64 pixels, but the portrait has 30 x 20"
+    ):
         one_mask(torch.ones(1, 64, 64), (20, 30))
 
 
 @pytest.mark.parametrize(
     ("mask", "says"),
     [
-        (None, "The mask is a NoneType and no MASK"),
+        (None, "The mask is a NoneType, not a MASK"),
         (MASK.expand(3, -1, -1), "The mask is a batch of 3 masks: connect one"),
-        (MASK / MASK, "The mask has pixels that are no numbers"),
+        (MASK / MASK, "The mask has pixels that are NaN or infinite"),
     ],
 )
 def test_masks_that_are_none(mask, says):

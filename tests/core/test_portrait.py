@@ -39,7 +39,7 @@ def test_a_square_is_padded_and_others_are_cropped():
 
 
 def test_a_cover_that_does_not_divide_is_rounded_down():
-    """101 x 70 covers 64 x 96 as 138 x 96, of which 37 rows are cut above and below."""
+    """101 x 70 is resized to 138 x 96 and covers 64 x 96. 37 rows are cut at the top and bottom."""
     rows = torch.linspace(0, 1, 101)[None, :, None].expand(3, -1, 70)
     fitted = fit(rows, (64, 96)).add(1).div(2)
     exact = torch.nn.functional.interpolate(rows[None], (138, 96), mode="bicubic", antialias=True)
@@ -52,7 +52,7 @@ SIZES = [(480, 640), (640, 480), (500, 500), (333, 1000), (1000, 333), (97, 89),
 @pytest.mark.parametrize("picture", SIZES)
 @pytest.mark.parametrize("fit", FITS)
 def test_what_the_video_shows_is_the_picture(picture, fit):
-    """Cut out of the canvas, it is the resized picture or a part of it, to the pixel."""
+    """The visible part of the canvas is the resized picture or a part of it, exactly."""
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(3, *picture, generator=generator)
     framing = FITS[fit](picture, (64, 96), (10, 5, 40, 30))
@@ -87,7 +87,7 @@ def test_what_the_video_shows_is_the_picture(picture, fit):
     [((20, 100, 60, 140), (-88, 0)), ((20, 0, 60, 10), (0, 0)), ((0, 290, 9, 300), (-236, 0))],
 )
 def test_a_crop_keeps_the_face_in_its_middle(face, corner):
-    """Of a tall picture, rows are cut that are far from the face."""
+    """The rows of a tall picture that are far from the face are cut."""
     framing = FITS["crop"]((300, 96), (64, 96), face)
     assert framing.size == (300, 96)
     assert framing.corner == corner
@@ -124,7 +124,7 @@ TALL, CANVAS = (1200, 800), (128, 192)
     ("face", "like"),
     [
         (None, "published"),
-        ((0, 0, 800, 1200), "published"),  # all of it, which has no place
+        ((0, 0, 800, 1200), "published"),  # the whole picture has no face box
         ((300, 500, 500, 700), "published"),
         ((300, 316, 500, 516), "published"),  # 17 of 200 rows are cut, less than a tenth
         ((300, 310, 500, 510), "crop"),  # 23 of 200
@@ -133,7 +133,7 @@ TALL, CANVAS = (1200, 800), (128, 192)
     ],
 )
 def test_the_face_stays_in_the_video(face, like):
-    """What the published fit shows of a 2:3 picture are its rows 333 to 867."""
+    """The published fit shows rows 333 to 867 of a 2:3 picture."""
     region = None if face is None else box_region(face, TALL, growth=1)
     framing = framing_of("auto", TALL, CANVAS, region)
     assert framing == FITS[like](TALL, CANVAS, face)
@@ -151,7 +151,7 @@ def test_how_much_of_a_face_is_shown():
 
 
 def test_a_face_that_is_cut_away_is_said(recorded_model, caplog):
-    """The published fit does what it did; the other fits have nothing to say."""
+    """The published fit logs a warning and is not changed. The other fits log nothing."""
     canvas = recorded_model.config.canvas
     image = torch.rand(3, *TALL, generator=torch.Generator().manual_seed(1))
     region = box_region((240, 60, 480, 340), TALL)
@@ -172,14 +172,14 @@ def test_a_face_that_is_cut_away_is_said(recorded_model, caplog):
 @pytest.mark.parametrize(
     ("fit", "box", "size"),
     [
-        ("published", (0, 0, 60, 30), (128, 192)),  # its upper half is cut away
+        ("published", (0, 0, 60, 30), (128, 192)),  # the upper half of the face is cut away
         ("crop", (58, 14, 115, 82), (128, 192)),
         ("pad", (26, 6, 52, 36), (128, 86)),
         ("auto", (58, 14, 115, 82), (128, 192)),
     ],
 )
 def test_the_region_as_the_video_has_it(fit, box, size):
-    """Of a face at rows 60 to 340 and columns 240 to 480 of 800 x 1200."""
+    """The face is at rows 60 to 340 and columns 240 to 480 of 800 x 1200."""
     face = (0, 200, 250, 460) if fit == "published" else (240, 60, 480, 340)
     region = box_region(face, TALL, growth=1)
     shown = framed_region(framing_of(fit, TALL, CANVAS, region), region)
@@ -192,5 +192,5 @@ def test_a_picture_of_no_numbers_is_not_encoded(recorded_model):
     image = torch.rand(3, 40, 60)
     image[1, 2, 3] = float("nan")
     networks = recorded_model.vae, recorded_model.reference_network
-    with pytest.raises(InputError, match="The portrait has pixels that are no numbers"):
+    with pytest.raises(InputError, match="The portrait has pixels that are NaN or infinite"):
         encode_portrait(*networks, image, None, SeededNoise(0))

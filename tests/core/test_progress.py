@@ -1,4 +1,4 @@
-"""The time left, on a clock of our own."""
+"""The estimate of the remaining time, with a simulated clock."""
 
 import pytest
 
@@ -15,9 +15,10 @@ class Clock:
 def run(
     steps: int, segments: int, decoding: float, guess: float, loading: float = 0
 ) -> list[tuple[float, float]]:
-    """What was said to be left and what really was, after every step.
+    """The estimated and the real remaining time after every step.
 
-    Steps take a second, the first one 5, that of a later segment `loading` more.
+    A step takes one second. The first takes 5, and the first of a later segment takes `loading`
+    more.
     """
     clock = Clock()
     left = TimeLeft(segments, steps, guess, clock)

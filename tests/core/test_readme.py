@@ -1,8 +1,8 @@
-"""What README.md, the pages of docs/, the help pages and the notes in the workflows tell to do.
+"""The commands in README.md, docs/, the help pages and the notes of the workflows work.
 
-The commands of `RUN` are run as they stand, one after the other, in the shell that a reader has;
-only git, pip and huggingface.co are stand-ins. What takes minutes is read by its own parser. Links
-lead somewhere, and the errors that README explains are those of the code.
+The commands of `RUN` are run unchanged, one after the other, in the shell of a reader. Only git,
+pip and huggingface.co are stand-ins. Commands that take minutes are only parsed. Links have a
+target, and the errors that README explains are those of the code.
 """
 
 import ast
@@ -27,7 +27,7 @@ from test_download import Hub
 import run as run_script
 from hallo3_core.cli import main, parse
 from hallo3_core.errors import InputError
-from hallo3_core.model.comfyui_folder import comfyui_folder
+from hallo3_core.model.finding import comfyui_folder
 from parity import FIXTURES
 from training import __main__ as training_commands
 from training.world import __main__ as world
@@ -48,7 +48,7 @@ RUN = (
     "python -m hallo3_core examples",
     "python -m hallo3_core convert",
 )
-"""The last two of the notes are the same as in the others."""
+"""The notes of all workflows have the last two commands."""
 
 PARSED = (
     "python -m hallo3_core animate --portrait P --speech S --output O.mp4",
@@ -58,22 +58,26 @@ PARSED = (
     "python run.py demo",
     "python run.py demo --portrait me.jpg --speech hello.mp3 --output me.mp4",
     "python run.py test",
+    "python run.py test --quick",
     "python run.py test -k sampler",
     "python -m training builtin RUN",
     "python -m training measure RUN",
+    "python -m training measure RUN --undistilled",
     "python -m training drift RUN",
     "python -m training finetune RUN --model FOLDER --clips FOLDER",
     "python -m training finetune RUN --model FOLDER --clips FOLDER --lora 16",
+    "python -m training distill RUN --model FOLDER --clips FOLDER --lora 64",
     "python -m training memory",
     "python -m training.world sheet people.png",
     "python -m training.world clip 3 out.mp4",
 )
-"""Too long to run here; tests/core/test_command_line.py runs the first and others like it."""
+"""Too long to run here. tests/core/test_command_line.py runs the first and similar ones."""
 
 HELP = (
     "python tests/parity.py tests/fixtures",
     "python -m benchmarks",
     "python -m benchmarks.card_memory",
+    "python -m benchmarks.comfyui_flags --small-vae --seconds 1.96",
     "python -m benchmarks.full_size",
     "python -m benchmarks --size full --save FILE",
     "python -m benchmarks.card --save FILE",
@@ -83,8 +87,9 @@ HELP = (
     "python -m benchmarks.host_step",
     "python -m benchmarks.killed",
     "python -m benchmarks.modes --steps 20",
+    "python -m locales.make",
 )
-"""Of these only the help is asked for, which has to know the options."""
+"""Only `--help` of these is run. It must list the options."""
 
 PIP = (
     "pip install -r requirements.txt -r requirements-standalone.txt",
@@ -95,8 +100,9 @@ PIP = (
     "pip install insightface onnxruntime",
     "pip install mediapipe",
     "pip install pillow-heif",
+    "pip install pre-commit",
 )
-"""By the stand-in, which looks whether the files are there."""
+"""The stand-in of pip runs these. It checks that the files exist."""
 
 STAND_INS = {
     "git": """import shutil, sys
@@ -125,7 +131,7 @@ def pages() -> list[Path]:
 
 
 def commands(text: str) -> set[str]:
-    """The commands in some Markdown, without comments: lines of blocks, and what is in a line.
+    """The commands in a Markdown text without comments: lines of code blocks, and inline code.
 
     A block that changes the folder is one command.
     """
@@ -163,13 +169,13 @@ def test_links_lead_somewhere(page):
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub names the headings of a page."""
+    """The anchors that GitHub makes for the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_errors_of_the_readme_are_those_of_the_code():
-    """README leaves out with … what differs from one time to another."""
+    """README writes … for the parts that vary."""
     texts = []
     for file in chain((ROOT / "hallo3_core").rglob("*.py"), (ROOT / "nodes").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -183,7 +189,7 @@ def test_the_errors_of_the_readme_are_those_of_the_code():
 
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
-    """Runs commands where a ComfyUI is, with the pack linked or copied when it is cloned."""
+    """Runs commands in a folder with ComfyUI. Cloning links or copies the pack."""
     for folder in ("custom_nodes", "input", "models"):
         (tmp_path / "ComfyUI" / folder).mkdir(parents=True)
     (tmp_path / "bin").mkdir()
@@ -210,7 +216,7 @@ def shell(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    """The address of a huggingface.co with small random weights in the released ones' names."""
+    """The address of a local huggingface.co: the released names, small random weights."""
     hub, weights = Hub(), BytesIO()
     torch.save({"module": published(CONFIG)}, weights)
     names = {Path(name).name: name for name in hub.files}
@@ -225,7 +231,7 @@ EXAMPLES = ["hallo3_portrait.png", "hallo3_group.png", "hallo3_speech.wav", "hal
 
 
 def test_from_the_clone_to_converted_files(shell, hub, tmp_path):
-    """The pack is a link here. There is no wav2vec2 to convert: one of its size takes 380 MB."""
+    """The pack is a link here. No wav2vec2 is converted: one of its size takes 380 MB."""
     install, download, convert, check = RUN[:4]
     models = tmp_path / "ComfyUI" / "models"
     left_out = f"rm -r {models / 'audio_encoders'}"
@@ -247,7 +253,7 @@ def test_from_the_clone_to_converted_files(shell, hub, tmp_path):
     ]
     checked = said[12:]
     assert [line.split(": ")[0] for line in checked[::2]] == sorted(made)
-    assert all("it will load" in line for line in checked[1::2])
+    assert all("it can be loaded" in line for line in checked[1::2])
 
 
 def test_a_copied_pack_finds_comfyui(shell, tmp_path):
@@ -258,13 +264,13 @@ def test_a_copied_pack_finds_comfyui(shell, tmp_path):
 
 def test_a_pack_elsewhere_asks_for_the_folder():
     with pytest.raises(
-        InputError, match="is not in the custom_nodes of a ComfyUI: name the folder"
+        InputError, match="is not in the custom_nodes of a ComfyUI: give the folder"
     ):
         comfyui_folder("models")
 
 
 def test_a_folder_that_is_named_is_taken(monkeypatch, capsys, tmp_path):
-    """With another name than `models` it gets the published layout."""
+    """If its name is not `models`, it gets the published layout."""
     for name, place in (("models", "diffusion_models/hallo3/1"), ("weights", "hallo3/1")):
         words = ["hallo3_core", "download", str(tmp_path / name), "--list"]
         monkeypatch.setattr(sys, "argv", words)
@@ -335,15 +341,3 @@ def test_programs_for_developers_are_there(line, monkeypatch, capsys):
 @pytest.mark.parametrize("lines", PIP)
 def test_requirements_are_there(shell, lines):
     shell(f"cd {shlex.quote(str(ROOT))}", lines)
-
-
-def test_the_python_of_the_docs():
-    """All but sampling, which is what other tests do: the segments are not asked for."""
-    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    before, loop = code.split("for segment in ")
-    names: dict = {}
-    exec(before, names)
-    assert names["speech"].frames == 25
-    segments = eval(loop.split(":\n")[0], names)
-    assert iter(segments) is segments

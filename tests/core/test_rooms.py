@@ -1,4 +1,4 @@
-"""How the code is laid out: rooms of `hallo3_core`, and imports that go one way between them."""
+"""The layout of the code: packages, rooms of `hallo3_core`, and their imports."""
 
 import ast
 from collections.abc import Iterator
@@ -32,7 +32,21 @@ ROOMS = (
     "cli",
     "__main__",
 )
-"""Each imports only from those before it; docs/architecture.md says what is in them."""
+"""A room may import only from the rooms before it. docs/architecture.md describes them."""
+PACKAGES = {
+    "hallo3_core": (),
+    "nodes": ("hallo3_core", "comfy"),
+    "workflows": (),
+    "training": ("hallo3_core",),
+    "benchmarks": ("hallo3_core", "training", "run", "tests"),
+    "tests": ("hallo3_core", "training", "benchmarks", "run"),
+}
+"""The packages of the repository that each package may import."""
+STAND_INS = ("tests.host.comfyui", "tests.pretended")
+"""Benchmarks may import only these of the tests: a ComfyUI without its server, and pretended cards.
+
+The tests own both. A benchmark measures in them what the tests check in them.
+"""
 LINES, FUNCTION, FILES = 350, 60, 8
 
 
@@ -40,8 +54,13 @@ def core_files() -> Iterator[Path]:
     return (file for file in sorted(CORE.rglob("*.py")) if file != CORE / "__init__.py")
 
 
+def package_files() -> Iterator[Path]:
+    for package in PACKAGES:
+        yield from sorted((ROOT / package).rglob("*.py"))
+
+
 def imports(file: Path) -> Iterator[list[str]]:
-    """Every module that a file imports, as its parts from the root of the repository."""
+    """Every module that a file imports, as the parts of its path from the repository root."""
     package = file.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -56,11 +75,20 @@ def room_of(parts: list[str]) -> str:
     return parts[1].removesuffix(".py")
 
 
+def test_packages_import_only_what_they_may():
+    for file in package_files():
+        own = file.relative_to(ROOT).parts[0]
+        for parts in imports(file):
+            if parts[0] in (*PACKAGES, "run", "comfy") and parts[0] != own:
+                assert parts[0] in PACKAGES[own], f"{file}: {parts}"
+            if own == "benchmarks" and parts[0] == "tests":
+                assert ".".join(parts).startswith(STAND_INS), f"{file}: {parts}"
+
+
 @pytest.mark.parametrize("file", core_files(), ids=lambda file: str(file.relative_to(CORE)))
 def test_imports_go_one_way(file):
     own = room_of(file.relative_to(ROOT).parts)
     for parts in imports(file):
-        assert parts[0] not in ("nodes", "training", "benchmarks", "tests", "comfy"), parts
         if parts[0] == CORE.name:
             assert ROOMS.index(room_of(parts)) <= ROOMS.index(own), f"{file} imports {parts}"
 
@@ -73,14 +101,27 @@ def test_every_room_is_in_the_documentation():
     assert found == set(ROOMS)
 
 
+def test_the_longest_chain_of_imports_is_in_the_documentation():
+    edges: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for file in core_files():
+        own = room_of(file.relative_to(ROOT).parts)
+        edges[own] |= {room_of(parts) for parts in imports(file) if parts[0] == CORE.name} - {own}
+    chains: dict[str, list[str]] = {}
+    for room in ROOMS:  # imports go to rooms before it
+        below = [chains[other] for other in ROOMS if other in edges[room]]
+        chains[room] = [room, *max(below, key=len, default=[])]
+    longest = max(chains.values(), key=len)
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert " > ".join(f"`{room}`" for room in longest) in " ".join(text.split())
+
+
 def test_rooms_files_and_functions_are_small():
-    for folder in (CORE, ROOT / "nodes", ROOT / "benchmarks"):
-        for file in folder.rglob("*.py"):
-            text = file.read_text(encoding="utf-8")
-            assert len(text.splitlines()) <= LINES, file
-            for node in ast.walk(ast.parse(text)):
-                if isinstance(node, ast.FunctionDef):
-                    assert node.end_lineno - node.lineno < FUNCTION, f"{file}: {node.name}"
+    for file in package_files():
+        text = file.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= LINES, file
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < FUNCTION, f"{file}: {node.name}"
     for room in ROOMS:
         files = [file for file in (CORE / room).glob("*.py") if file.name != "__init__.py"]
         assert len(files) <= FILES, room

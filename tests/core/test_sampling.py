@@ -1,4 +1,4 @@
-"""Samplers against distributions whose denoised estimate is known exactly."""
+"""The samplers, on distributions with an exactly known denoised estimate."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from hallo3_core.sampling.schedule import Schedule, denoiser_alphas
 
 
 def predict_gaussian(mean: float, std: float):
-    """The exact v for data drawn from a normal distribution, at the denoiser's own alphas."""
+    """The exact v for normally distributed data, at the denoiser's own alphas."""
 
     def predict(x, timestep):
         alpha = denoiser_alphas()[timestep].float()
@@ -22,7 +22,7 @@ def predict_gaussian(mean: float, std: float):
 
 
 def coherent(steps: int) -> Schedule:
-    """A schedule whose updates use the denoiser's own alphas, which the published one does not."""
+    """A schedule with the denoiser's own alphas. The published schedule has others."""
     timesteps = Schedule.published(steps).timesteps
     return Schedule(timesteps, torch.cat([denoiser_alphas()[timesteps], torch.ones(1)]))
 
@@ -88,7 +88,7 @@ def test_schedule_goes_from_noise_to_data():
 
 @pytest.mark.parametrize("steps", [0, -1, 1000])
 def test_impossible_step_counts(steps):
-    with pytest.raises(InputError, match=f"number of steps is {steps}: choose one from 1 to 999"):
+    with pytest.raises(InputError, match=f"steps is {steps}: choose a number from 1 to 999"):
         Schedule.published(steps)
 
 
@@ -104,7 +104,7 @@ def test_guidance_goes_beyond_the_conditional_prediction():
     ("interval", "guided_steps"), [((0, 1), 10), ((0, 0.5), 5), ((0.2, 0.6), 4), ((1, 1), 0)]
 )
 def test_guidance_over_a_part_of_the_steps(interval, guided_steps):
-    """The unconditional branch is not computed outside of it."""
+    """The unconditional branch is not computed outside of the interval."""
     calls = []
 
     def without(x, timestep):

@@ -101,7 +101,7 @@ def test_a_tenth_of_the_motion_pixels_is_dropped(recorded_model, monkeypatch):
 
 
 def test_long_speech_is_the_same_in_little_memory(monkeypatch):
-    """Attention over all of it, and the norm over all of it, window by window."""
+    """Attention and the norm are over the whole speech. They are computed window by window."""
     encoder = builtin.load().speech_encoder
     samples = 16_000 * 31 + 77
     loudness = 1 + torch.sin(torch.arange(samples) / 20_000)
@@ -119,7 +119,7 @@ def test_long_speech_is_the_same_in_little_memory(monkeypatch):
 
 @pytest.mark.parametrize("longest", [speech_module.LONGEST_PASS, 20])
 def test_two_threads_encode_at_once(monkeypatch, longest):
-    """Each waits for the other in the encoder, which both of them use."""
+    """Both threads are inside the same encoder at the same time."""
     monkeypatch.setattr(speech_module, "LONGEST_PASS", longest)
     encoder = builtin.load().speech_encoder
     generator = torch.Generator().manual_seed(2)

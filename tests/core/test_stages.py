@@ -1,4 +1,4 @@
-"""A video on a card that is not there: every stage takes what the plan says, with all around it."""
+"""A video on a simulated card: each stage needs the memory that the plan says."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from card import META, Card
+from denoiser_memory import flash_attention
 from hallo3_core.animate import animate
 from hallo3_core.autoencoder import vae
 from hallo3_core.memory.model_size import Weights
@@ -21,11 +22,10 @@ from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.speech.encode import Speech
-from peak import flash_attention
 
 BF16 = torch.bfloat16
 CONFIG = Hallo3Config(layers=2)
-"""At full size but for layers, which are all alike."""
+"""Full size, with two layers. All layers of the released model are alike."""
 SEGMENT = ["speech", "sampling", "decoding", "motion"]
 
 

@@ -1,4 +1,4 @@
-"""Blocks of tens of megabytes go back to the system while there is work, in any thread."""
+"""Freed blocks of tens of megabytes return to the system during the work, in every thread."""
 
 import ctypes
 import sys
@@ -17,7 +17,7 @@ HOLES = 80
 
 
 class Mallinfo(ctypes.Structure):
-    """The counts of glibc's `struct mallinfo2`; `hblkhd` are the bytes that are mapped."""
+    """The fields of glibc's `struct mallinfo2`. `hblkhd` is the number of mapped bytes."""
 
     _fields_ = tuple(
         (name, ctypes.c_size_t)
@@ -26,16 +26,16 @@ class Mallinfo(ctypes.Structure):
 
 
 def goes_back() -> bool:
-    """Whether a large block is mapped by itself, so that freeing it gives it back.
+    """Whether a large block gets a mapping of its own, so that freeing it returns its memory.
 
-    Before that come the holes of that size that other tests have left on the heap.
+    First, holes of that size that other tests left on the heap are filled.
     """
     libc.mallinfo2.restype = Mallinfo
     holes = [torch.empty(BLOCK, dtype=torch.uint8) for _ in range(HOLES)]
     before = libc.mallinfo2().hblkhd
     block = torch.empty(BLOCK, dtype=torch.uint8)
     mapped = libc.mallinfo2().hblkhd - before >= block.nbytes
-    del holes  # they were there until now
+    del holes  # they must exist until here
     return mapped
 
 

@@ -1,4 +1,4 @@
-"""Finished segments are kept and taken again, on the tiny recorded model."""
+"""Finished segments are stored and reused, on the tiny recorded model."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from hallo3_core.store.segment_store import ClipStore, SegmentStore
 
 STEPS = 2
 CALLS = 2 * STEPS
-"""Of the denoiser in a segment."""
+"""The number of denoiser calls in a segment."""
 RATE = 16_000
 
 
@@ -38,14 +38,14 @@ def noise_of(seconds: float, seed: int = 2) -> Sound:
 
 
 def spoken(model, sound: Sound, heard: bool = False) -> Speech:
-    """The speech of a sound, which it remembers if it is `heard`."""
+    """The speech of a sound. It remembers the sound if `heard`."""
     speech = encode_speech(model.speech_encoder, sound.waveform[0])
     return replace(speech, sound=sound, encoder="the recorded one") if heard else speech
 
 
 @pytest.fixture(scope="module")
 def speech(recorded_model) -> Speech:
-    """Four segments."""
+    """A speech of four segments."""
     return spoken(recorded_model, noise_of(6.5))
 
 
@@ -56,7 +56,7 @@ def store(tmp_path) -> SegmentStore:
 
 @pytest.fixture
 def calls(recorded_model):
-    """Counts calls of the denoiser and of the decoder's last layer."""
+    """Counts the calls of the denoiser and of the decoder's last layer."""
     counted = Counter()
     hooks = [
         recorded_model.denoiser.register_forward_hook(lambda *_: counted.update(["sampled"])),
@@ -77,7 +77,10 @@ def run(model, identity, speech, store=None, frames=True, noise=None, **options)
 
 
 def test_an_interrupted_clip_goes_on_where_it_was(recorded_model, identity, speech, store, calls):
-    """In the third of four segments; what was made before, and all of it, is as if it had not."""
+    """It is interrupted in the third of four segments.
+
+    The earlier segments and the whole clip are the same as without an interruption.
+    """
     undisturbed = list(run(recorded_model, identity, speech))
     segments = run(recorded_model, identity, speech, store)
     first, second = next(segments), next(segments)
@@ -102,7 +105,7 @@ def test_a_finished_clip_takes_no_work(recorded_model, identity, speech, store, 
 
 
 def test_all_that_decides_a_segment_is_in_its_name(recorded_model, identity, store):
-    """Each changed alone; then nothing is taken."""
+    """If one thing changes, no stored segment is used."""
     model, speech = recorded_model, spoken(recorded_model, noise_of(1.0), heard=True)
     config = model.config
     list(run(model, identity, speech, store))
@@ -158,7 +161,7 @@ def test_features_decide_where_the_sound_is_unknown(recorded_model, identity, st
 
 
 def test_another_ending_takes_the_segments_before_it(recorded_model, identity, store, calls):
-    """The sound changes after five seconds: the first two of four segments are the same."""
+    """The sound changes after five seconds, so the first two of four segments are the same."""
     sound, other = noise_of(6.5), noise_of(7.5, seed=3)
     start = sound.waveform[:, : 5 * RATE]
     ending = Sound(torch.cat([start, other.waveform[:, 5 * RATE :]], dim=1), RATE)
@@ -243,7 +246,7 @@ def test_the_longest_unused_leave_first(tmp_path):
     assert store.latents("b") is None
     assert {file.stem for file in store.files()} == {"c", "d", "e"}
     os.utime(tmp_path / "c.latents", (1, 1))
-    assert store.latents("c") is not None  # is used, and so no longer the oldest
+    assert store.latents("c") is not None  # a segment that was used is not the oldest any more
     store.put_latents("f", torch.zeros(4000))
     assert {file.stem for file in store.files()} == {"c", "e", "f"}
 

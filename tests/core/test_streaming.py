@@ -1,4 +1,4 @@
-"""Layers that come to the device one by one: the same numbers, few copies, and never too early."""
+"""Streamed layers: the same numbers, few copies, and no read before the copy has ended."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from hallo3_core.network.layers import ScaledLinear
 from hallo3_core.network.transformer import Conditions, Denoiser
 
 MATRICES_IN_A_CALL = 9
-"""Of a layer; two more make keys and values of face and audio, before."""
+"""The matrices of a layer in a call. Two more compute keys and values of face and audio before."""
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def denoiser(recorded_model) -> Denoiser:
 
 @pytest.fixture
 def fetched(monkeypatch) -> Iterator[list]:
-    """Every matrix that is brought to the device, as it is."""
+    """Every matrix that is copied to the device, in this order."""
     modules = []
     fetch = Streamer._fetch
 
@@ -99,7 +99,7 @@ def test_a_matrix_in_fp8_comes_with_its_scale():
 
 
 def test_a_layer_takes_the_room_of_two_matrices(denoiser):
-    """However many layers are streamed; all but the norms of a layer is."""
+    """This does not depend on the number of layers. All but the norms of a layer is streamed."""
     streamer = Streamer(denoiser.layers, torch.device("cpu"))
     layers = list(denoiser.layers.parameters())
     away = sum(value.nbytes for module in streamer.resting for value in module.parameters())
@@ -113,7 +113,10 @@ def test_a_layer_takes_the_room_of_two_matrices(denoiser):
 
 
 def test_every_matrix_is_brought_once_a_call_and_ahead_of_it(denoiser, fetched):
-    """As soon as the order is known: the first call of all follows that of making keys."""
+    """This holds when the order is known.
+
+    In the very first call it is not: the calls before it computed keys and values.
+    """
     streamer = Streamer(denoiser.layers, torch.device("cpu"))
     needed = MATRICES_IN_A_CALL * len(denoiser.layers)
     late = []
@@ -134,11 +137,12 @@ def test_every_matrix_is_brought_once_a_call_and_ahead_of_it(denoiser, fetched):
 
 
 class Streams(TorchDispatchMode):
-    """In the place of torch.cuda, with the order of what a device does with the buffers.
+    """Replaces torch.cuda, and records the order in which a device uses the buffers.
 
-    Everything is done at once, and noted with what it is sure to come after: on a device that is
-    work before it in its stream, what its stream waits for, and what the program had waited for
-    when it was started. Two uses of one memory, one of them writing, have to be in such an order.
+    All work is done at once. Each use is noted together with the work that is certain to come
+    before it: earlier work in its stream, work that its stream waits for, and work that the program
+    had waited for when it started the use. If one of two uses of the same memory writes, one must
+    come before the other.
     """
 
     def __init__(self):
@@ -164,7 +168,7 @@ class Streams(TorchDispatchMode):
         self.active = "compute"
 
     def buffer(self, *arguments):
-        """A buffer in memory that the compute stream used for something else, and may still use."""
+        """A buffer whose memory the compute stream used for other work, and may still use."""
         made = Buffer(*arguments)
         self.use("compute", made.there, writes=True)
         return made
@@ -205,7 +209,7 @@ class Event:
 
 
 def test_nothing_is_read_before_it_is_there_or_overwritten_while_it_is_read(denoiser, monkeypatch):
-    """On a device that computes and copies at the same time, whatever takes how long."""
+    """This holds on a device that computes and copies at the same time, however long each takes."""
     streamer = Streamer(denoiser.layers, torch.device("cpu"))
     streamer.backend = streams = Streams()
     monkeypatch.setattr(streaming, "Buffer", streams.buffer)

@@ -1,4 +1,4 @@
-"""SyncNet, with random weights in its published names."""
+"""SyncNet, with random weights in a file with the published names."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,10 @@ def test_mfcc_are_those_that_it_was_trained_with():
 
 
 def test_lips_are_compared_with_every_shift_of_the_sound(waveform):
-    """Networks that copy: lips that carry the sound of three frames later fit there, at zero."""
+    """The networks copy their input.
+
+    The lips show the sound of three frames later, so they fit best at that shift.
+    """
     heard = torch.from_numpy(mfcc(waveform)).T.unfold(1, 20, 4)
     network = SyncNet()
     network.hear = lambda sounds: sounds.flatten(1)
@@ -41,7 +44,7 @@ def test_lips_are_compared_with_every_shift_of_the_sound(waveform):
 
 
 def test_a_file_of_its_authors(tmp_path, waveform):
-    """The file's weights speak, and its batch norms remember what they were trained with."""
+    """The weights of the file are used, and so are the statistics of its batch norms."""
     torch.manual_seed(0)
     network = SyncNet().eval().requires_grad_(False)
     assert "netcnnlip.18.weight" in network.state_dict()
@@ -61,7 +64,7 @@ def test_another_file(tmp_path):
 
 
 def test_the_square_around_a_face():
-    """Of 100 x 200 pixels the face takes 40 x 40; 8 more stand beside it, and 16 below."""
+    """The face has 40 x 40 of 100 x 200 pixels. 8 are added on each side, and 16 below."""
     frame = np.zeros((100, 200, 3), np.uint8)
     frame[20:60, 80:120] = 255
     (square,) = face_squares([frame], np.array([[0.4, 0.2, 0.6, 0.6]]))

@@ -1,4 +1,4 @@
-"""The prompt's encoder from all the files that people have."""
+"""The text encoder, from every kind of file that people have."""
 
 import logging
 
@@ -41,7 +41,7 @@ def test_fp8_is_near(folder):
 
 
 def test_scaled_fp8_is_multiplied_by_its_scale(folder):
-    """As ComfyUI's older scaled files name it."""
+    """The scales have the names that ComfyUI's older scaled files use."""
     whole = TextEncoder.load(folder, torch.float32)("a woman")
     file = single_file(folder)
     weights = TextEncoder.load(file, torch.float32).encoder.state_dict()

@@ -30,7 +30,7 @@ CUES = (1.0, 2.0, 3.0)
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int, codec: str = "pcm_s16le") -> Path:
-    """(samples, channels) float as a sound file."""
+    """Write samples (samples, channels), float, to a sound file."""
     layout = {1: "mono", 2: "stereo", 8: "7.1"}[samples.shape[1]]
     packed = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
     with av.open(str(path), "w") as container:
@@ -53,7 +53,7 @@ def beeps(rate: int, channels: int) -> np.ndarray:
 
 
 def flashes() -> torch.Tensor:
-    """Dark frames, white at each cue."""
+    """Dark frames, with a white frame at each cue."""
     frames = torch.zeros(FRAMES, 64, 96, 3)
     for cue in CUES:
         frames[int(cue * 25)] = 1
@@ -61,7 +61,7 @@ def flashes() -> torch.Tensor:
 
 
 def read_back(path: Path) -> tuple[list[float], np.ndarray, int]:
-    """Times of the bright frames and the sound of a video, and how many frames it has."""
+    """Read a video: the times of its bright frames, its sound, and its number of frames."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
         bright = [float(f.pts * f.time_base) for f in frames if f.to_ndarray().mean() > 128]
@@ -97,7 +97,7 @@ def test_picture_and_sound_stay_together(tmp_path, rate, channels):
 
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2), (192_000, 2)])
 def test_pieces_make_the_video_that_their_frames_make(tmp_path, rate, channels):
-    """Bit for bit, and without a seam."""
+    """The frames are exactly the same, and there is no seam."""
     sound = Sound(torch.from_numpy(beeps(rate, channels).T).float(), rate)
     parts = flashes().split(47)
     with VideoWriter(tmp_path / "fresh.mp4", 64, 96, sound) as fresh:
@@ -120,7 +120,7 @@ def silent(seconds: float = SECONDS) -> Sound:
 
 
 def test_an_interrupted_video_keeps_what_is_done(tmp_path):
-    """Under another name each time, and as an ordinary video; a finished one stays what it is."""
+    """It is an ordinary video with another name each time. A finished video is not changed."""
     (tmp_path / "video.mp4").write_bytes(b"of last night")
     sound = Sound(torch.from_numpy(beeps(16_000, 1).T).float(), 16_000)
     for name in ("video.unfinished.mp4", "video.unfinished_2.mp4"):
@@ -141,7 +141,7 @@ def test_an_interrupted_video_keeps_what_is_done(tmp_path):
 
 
 def test_a_killed_program_leaves_a_file_that_plays(tmp_path):
-    """To the last picture but one of what was written; the next job leaves it alone."""
+    """It plays up to the frame before the last one written. The next job does not change it."""
     code = """
 import os, sys, torch
 from pathlib import Path
@@ -167,7 +167,7 @@ with VideoWriter(Path(sys.argv[1]), 64, 96, Sound(torch.rand(1, 64_480), 16_000)
 
 
 def test_two_jobs_with_one_name(tmp_path):
-    """The second is told at once, and the first is whole."""
+    """The second job stops at once, and the video of the first is complete."""
     path = tmp_path / "video.mp4"
     with VideoWriter(path, 64, 96, silent()) as first:
         first.write(flashes()[:47])
@@ -194,7 +194,7 @@ def test_a_file_that_turns_up_during_the_job(tmp_path, overwrite):
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_ctrl_c_works_again_after_the_video(tmp_path, interrupted):
-    """It does nothing while the file is being finished, and what it did before after that."""
+    """It does nothing while the file is being finished. Afterwards it works as before."""
     presses = []
 
     def pressed(*_):
@@ -218,7 +218,7 @@ def test_ctrl_c_works_again_after_the_video(tmp_path, interrupted):
 
 
 def test_a_video_made_in_another_thread(tmp_path):
-    """Where signals cannot be set: ComfyUI works there."""
+    """Signal handlers cannot be set there. ComfyUI works in such a thread."""
 
     def make():
         with VideoWriter(tmp_path / "video.mp4", 64, 96, silent()) as video:
@@ -268,7 +268,7 @@ def test_very_loud_samples_are_clipped(tmp_path):
 
 @contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:
-    """The system refuses to write more, as it does on a full disk."""
+    """The system refuses to write more, as it does if a disk is full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -279,7 +279,7 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 
 @pytest.mark.skipif(not resource, reason="the limit is of Unix")
 def test_a_disk_that_is_full_on_the_way(tmp_path):
-    """One sentence; the segments before it play."""
+    """One sentence says so, and the video of the earlier segments plays."""
     path = tmp_path / "video.mp4"
     with (
         pytest.raises(InputError, match=r"could not be finished .* is in .*unfinished\.mp4"),
@@ -306,7 +306,7 @@ def test_a_disk_that_is_full_from_the_start(tmp_path):
 
 
 def test_a_disk_that_is_full_at_the_end(tmp_path, monkeypatch):
-    """One sentence says where what is done is, and it plays."""
+    """One sentence says where the finished part is, and it plays."""
 
     def no_room(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,4 +1,4 @@
-"""Isolating vocals, with networks that give back what they are given."""
+"""Isolating vocals, with networks that return their input."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def network(tmp_path_factory):
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_nothing_is_lost_on_the_way(network, channels, rate, seconds):
-    """Over all of the sound, its ends and its highest notes included."""
+    """The whole sound is kept, including its ends and its highest notes."""
     sound = noise(channels, int(rate * seconds))
     found = network(sound, rate)
     assert found.shape == sound.shape
@@ -56,7 +56,7 @@ def test_the_published_network_is_made_louder(tmp_path):
 
 
 def test_a_network_that_hears_no_voice(tmp_path):
-    """Notes that are too high for it are no voice either."""
+    """Notes above the highest bin of the network do not count as voice, either."""
     isolate = VocalIsolator(mdx_net(tmp_path / "none.onnx", gain=0.0))
     assert isolate(noise(2, 50_000), 44_100).abs().max() < 1e-6
 
@@ -81,7 +81,7 @@ def test_files_that_are_no_mdx_net(tmp_path, monkeypatch):
     shape = (1, 3, 8, 8)
     nodes = [helper.make_node("Identity", ["a"], ["b"])]
     save(tmp_path / "other.onnx", nodes, [tensor("a", *shape)], [tensor("b", *shape)])
-    with pytest.raises(InputError, match=r"takes \[1, 3, 8, 8\] and not \(batch, 4"):
+    with pytest.raises(InputError, match=r"takes inputs of \[1, 3, 8, 8\], not of \(batch, 4"):
         VocalIsolator(tmp_path / "other.onnx")
     monkeypatch.setattr(vocals, "installed", lambda: False)
     with pytest.raises(InputError, match="run `pip install onnxruntime`"):

@@ -1,4 +1,4 @@
-"""The shipped workflows, as they are saved."""
+"""The workflows of the pack, as they are saved."""
 
 import json
 from itertools import combinations
@@ -10,7 +10,7 @@ from hallo3_core.store.segment_store import GB, SIZE
 
 ROOT = Path(__file__).parents[2]
 TITLE = 30
-"""Above the place of a node, in pixels."""
+"""The height of the title above a node, in pixels."""
 DRAWS = {
     "Hallo3EncodeIdentity": "seed",
     "Hallo3SampleSegment": "seed",
@@ -19,8 +19,8 @@ DRAWS = {
     "KSampler": "seed",
     "RandomNoise": "noise_seed",
 }
-"""Nodes that draw noise, and the input of each that decides which."""
-STEPS, GUIDANCE = 10, 1.5
+"""Nodes that draw noise, and the input of each that sets the seed."""
+STEPS, GUIDANCE = 4, 1.0
 SHOWN = {
     "Hallo3FindFace": 64,
     "Hallo3EncodeIdentity": 96,
@@ -33,11 +33,11 @@ SHOWN = {
     "PreviewImage": 220,
     "SaveVideo": 252,
 }
-"""By how much a node grows at least when it has run, in one of the two styles of nodes."""
+"""The least height, in pixels, that a node gains when it has run, in one of two node styles."""
 
 
 class Graph:
-    """A workflow in ComfyUI's UI format."""
+    """A workflow in the format of ComfyUI's UI."""
 
     def __init__(self, name: str):
         saved = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
@@ -48,13 +48,13 @@ class Graph:
         return [node for node in self.nodes.values() if node["type"] in kinds]
 
     def source(self, node: dict, name: str) -> tuple[dict, str]:
-        """The node that feeds an input, and the name of its output."""
+        """The node that is linked to an input, and the name of its output."""
         (given,) = (given for given in node["inputs"] if given["name"] == name)
         _, source, slot, *_ = self.links[given["link"]]
         return self.nodes[source], self.nodes[source]["outputs"][slot]["name"]
 
     def widget(self, node: dict, name: str) -> object:
-        """The value of a widget of a node, by the order in which those of it are saved."""
+        """The value of a widget of a node. Nodes save their widget values in order."""
         names = [given["name"] for given in node["inputs"] if "widget" in given]
         for after in ("seed", "noise_seed"):  # control_after_generate has no input of its own
             if after in names:
@@ -75,7 +75,7 @@ def test_there_are_six():
 
 
 def test_one_seed_is_linked_to_all_and_stays(graph):
-    """Queueing again gives the same, and no seed has to be kept equal to another."""
+    """Queueing again gives the same video, and the user sets only one seed."""
     (seed,) = graph.of("PrimitiveInt")
     assert seed["title"] == "Seed"
     assert seed["widgets_values"] == [0, "fixed"]
@@ -99,18 +99,19 @@ def test_the_sound_is_that_of_what_is_shown():
 
 
 def test_settings_serve_the_built_in_model(graph):
-    """As the notes say, with what to set for the released one."""
+    """The notes describe these settings, and those for the released model."""
     for node in graph.of("Hallo3SampleSegment", "Hallo3AnimatePortrait"):
-        found = graph.widget(node, "steps"), graph.widget(node, "guidance")
-        assert found == (STEPS, GUIDANCE)
+        found = [graph.widget(node, name) for name in ("steps", "guidance", "sampler")]
+        assert found == [STEPS, GUIDANCE, "few"]
     for node in graph.of("KSampler"):
         assert (graph.widget(node, "steps"), graph.widget(node, "cfg")) == (STEPS, GUIDANCE)
     notes = [node["widgets_values"][0] for node in graph.of("MarkdownNote")]
-    assert sum("set steps to 50 and guidance to 3.5" in note for note in notes) == 1
+    released = "Set steps to 50, guidance to 3.5 and the sampler to sde-dpm++2m"
+    assert sum(released in note for note in notes) == 1
 
 
 def box(node: dict) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom, with what it shows when it has run."""
+    """Left, top, right and bottom of a node, with the height that it gains after it has run."""
     (x, y), (width, height) = node["pos"], node["size"]
     return x, y - TITLE, x + width, y + height + SHOWN.get(node["type"], 0)
 
@@ -123,7 +124,7 @@ def test_no_node_covers_another(graph):
 
 
 def test_the_settings_page_is_about_the_same_store():
-    """The front end's names of the setting and of the route are those of the server."""
+    """The front end and the server use the same names for the setting and the route."""
     page = (ROOT / "web" / "hallo3.js").read_text(encoding="utf-8")
     server = (ROOT / "nodes" / "host" / "store.py").read_text(encoding="utf-8")
     for name in ("Hallo3.SegmentStore.Size", "/hallo3/segments"):

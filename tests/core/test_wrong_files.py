@@ -1,4 +1,4 @@
-"""Every wrong file, given to everything that loads one: a sentence names it and says what it is."""
+"""Every wrong file is given to every loader. One sentence names the file and what it is."""
 
 import json
 import pickle
@@ -47,17 +47,17 @@ NO_WEIGHTS = {
     "film.mp4": "is a sound or a video",
     "model.gguf": "is a GGUF file",
     "network.onnx": "is an ONNX network",
-    "packed.gz": "is a packed archive",
+    "packed.gz": "is a compressed archive",
     "files.zip": r"is a ZIP archive \(readme.txt\)",
-    "._model.safetensors": "is what macOS keeps beside a file",
+    "._model.safetensors": "is a metadata file of macOS",
     "zeros.safetensors": "is damaged or cut short",
     "cut.safetensors": "is damaged or cut short",
     "cut.pt": "is damaged or cut short",
     "list.pt": "holds a list, not named weights",
-    "object.pt": "holds other things than weights",
+    "object.pt": "contains more than weights",
     "diffusion_pytorch_model-00002-of-00003.safetensors": "is part 2 of 3",
 }
-"""Files without weights, or not with all, and what is said of them."""
+"""Files without weights or with missing weights, and the errors for them."""
 
 OTHERS = {
     "wan": ("blocks.0.cross_attn.q.weight", "a Wan video model"),
@@ -71,7 +71,7 @@ OTHERS = {
     "own_lora": ("ref_model.diffusion_model.time_embed.0.lora_A.weight", "a LoRA"),
     "kohya": ("lora_unet_down_blocks_0_attentions_0_proj_in.alpha", "a LoRA"),
     "cogvideox": ("transformer_blocks.0.attn1.to_q.weight", "a CogVideoX transformer"),
-    "authors": ("model.diffusion_model.mixins.patch_embed.proj.weight", "in the authors' names"),
+    "authors": ("model.diffusion_model.mixins.patch_embed.proj.weight", "in the authors' format"),
     "hallo2": ("denoising_unet.conv_in.weight", "a Hallo or Hallo2 model"),
     "wan_vae": ("decoder.middle.0.residual.0.gamma", "the VAE of Wan or Qwen-Image"),
     "flux_vae": ("decoder.mid.block_1.norm1.weight", "an image VAE"),
@@ -87,15 +87,15 @@ OTHERS = {
     "whisper": ("model.encoder.embed_positions.weight", "a Whisper speech recogniser"),
     "hubert": ("hubert.feature_extractor.conv_layers.0.conv.weight", "a HuBERT speech encoder"),
     "large": ("wav2vec2.encoder.layers.12.attention.k_proj.weight", "a larger speech encoder"),
-    "pretrained": ("quantizer.codevectors", "a wav2vec2 that has not learnt"),
-    "unknown": ("body.0.weight", r"a network that is not known here \(1 tensor: body"),
+    "pretrained": ("quantizer.codevectors", "a wav2vec2 that was not fine-tuned"),
+    "unknown": ("body.0.weight", r"an unknown network \(1 tensor: body"),
 }
-"""A tensor of another model, and how that is called."""
+"""A tensor name of another model, and the name of this model in errors."""
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A folder of wrong files, those of Hallo3 among them."""
+    """A folder of wrong files. Hallo3's own files are in it, too."""
     folder = tmp_path_factory.mktemp("wrong")
     contents = {
         "empty.safetensors": b"",
@@ -139,7 +139,7 @@ def files(tmp_path_factory) -> Path:
 
 
 def made(file: Path) -> list[Path]:
-    """Where a conversion puts what it makes of a file."""
+    """The folder in which a conversion puts its results."""
     plan = convert.plan(file, read_weights(file), "bf16")
     return convert.convert(plan, file.parent / "never", ignore)
 
@@ -159,7 +159,7 @@ EVALUATION: dict[str, Load] = {"SyncNet": load_syncnet, "FID's Inception": load_
 
 
 def refusal(load: Load, file: Path) -> str:
-    """The one sentence with which a file is refused."""
+    """The one sentence that refuses a file."""
     with pytest.raises(InputError) as error:
         load(file)
     said = str(error.value)
@@ -184,7 +184,7 @@ FOLDERS = {
     ("text encoder", "diffusers"): r"There is no config\.json in diffusers",
     ("text encoder", "missing.safetensors"): "There is no T5 for the prompt at missing",
 }
-"""What takes folders says what these lack; a prompt's encoder need not be there."""
+"""Loaders of folders say what is missing in a folder. Only the text encoder may be missing."""
 
 
 @pytest.mark.parametrize("loader", LOADERS)
@@ -198,7 +198,7 @@ def test_a_t5_that_is_not_whole(files):
     file = files / "t5.safetensors"
     save_file({"encoder.block.0.layer.0.SelfAttention.q.weight": torch.zeros(3, 3)}, file)
     for loader in ("text encoder", "check"):
-        assert "is a T5 that is not whole, or not of version 1.1" in refusal(LOADERS[loader], file)
+        assert "is an incomplete T5, or not of version 1.1" in refusal(LOADERS[loader], file)
 
 
 @pytest.mark.parametrize("network", EVALUATION)
@@ -224,7 +224,7 @@ OWN = {
     "vae.safetensors": ("the CogVideoX VAE", "vae"),
     "wav2vec2.safetensors": ("a wav2vec2 speech encoder", "speech encoder"),
 }
-"""Hallo3's own files, what they are called, and which part of the model they are."""
+"""Hallo3's own files, their names in errors, and the part of the model that each is."""
 
 
 @pytest.mark.parametrize("loader", ["transformers", "vae", "speech encoder", "text encoder"])
@@ -248,20 +248,20 @@ def test_a_published_file_without_a_network_is_not_whole(files, tmp_path, loader
 
 def test_what_is_converted_is_not_converted_again(files):
     said = refusal(made, files / "hallo3_dit_bf16.safetensors")
-    assert "is converted already, to the denoiser: give the published file" in said
+    assert "is already converted (the denoiser): give the published file" in said
 
 
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"model_type": "hubert"}, "is a folder of hubert, not wav2vec2: choose that of"),
+        ({"model_type": "hubert"}, "is a folder of hubert, not wav2vec2: choose the folder of"),
         ({"_class_name": "AutoencoderKL"}, "is a folder of AutoencoderKL, not wav2vec2: choose"),
         ({"model_type": "wav2vec2", "num_hidden_layers": 24}, "is a folder of a wav2vec2 of 24"),
         ([], r"config\.json cannot be read"),
     ],
 )
 def test_folders_of_other_speech_encoders(tmp_path, config, says):
-    """HuBERT has wav2vec2's tensors and would be taken for it."""
+    """HuBERT has the same tensors as wav2vec2, so only its configuration shows the difference."""
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_file({"feature_extractor.conv_layers.0.conv.weight": torch.zeros(1)}, tmp_path / WEIGHTS)
     for path in (tmp_path, tmp_path / WEIGHTS):
@@ -272,7 +272,7 @@ def test_folders_of_other_speech_encoders(tmp_path, config, says):
 def test_folders_of_other_text_encoders(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "umt5"}))
     load = LOADERS["text encoder"]
-    with pytest.raises(InputError, match=r"is a folder of umt5, not t5: choose that of google/t5"):
+    with pytest.raises(InputError, match=r"is a folder of umt5, not t5: choose the folder of"):
         load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
     (tmp_path / WEIGHTS).write_bytes(b"")
@@ -282,7 +282,7 @@ def test_folders_of_other_text_encoders(tmp_path):
 
 @pytest.mark.parametrize("part", ["reference", "audio"])
 def test_a_companion_that_is_damaged_is_named(files, tmp_path, part):
-    """Not the denoiser that was chosen."""
+    """The error does not name the denoiser that was chosen."""
     for name in ("dit", "reference", "audio"):
         shutil.copy(files / f"hallo3_{name}_bf16.safetensors", tmp_path)
     file = tmp_path / f"hallo3_{part}_bf16.safetensors"
@@ -315,5 +315,5 @@ def test_a_part_that_is_missing_is_said_before_anything_is_loaded(
 
 @pytest.mark.parametrize("name", ["flux.safetensors", "cut.pt", "hallo3_audio_bf16.safetensors"])
 def test_the_model_that_was_chosen_is_judged_first(files, name):
-    """Not what is missing around it."""
+    """It is checked before the files around it."""
     refusal(Hallo3.from_folder, files / name)
