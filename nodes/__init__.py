@@ -1,4 +1,4 @@
-"""The nodes; each file one room of the graph."""
+"""The nodes of ComfyUI, one file for each group of them."""
 
 from comfy_api.latest import ComfyExtension, io
 

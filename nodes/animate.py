@@ -26,25 +26,14 @@ from .host.memory import plan
 from .host.say import say
 from .host.store import segment_store
 from .host.time_left import ClipTime
-from .sampling import hallo3_model
-from .sockets import (
-    CATEGORY,
-    guidance_input,
-    identity_input,
-    interval_inputs,
-    model_input,
-    prompt_input,
-    sampler_input,
-    seed_input,
-    speech_input,
-    steps_input,
-    vae_input,
-)
+from .sampling import audio_part, hallo3_model
+from .settings import settings_inputs, settings_of
+from .sockets import CATEGORY, identity_input, model_input, prompt_input, speech_input, vae_input
 
 logger = logging.getLogger(__name__)
 
 _made: list[Path] = []
-"""Videos that were handed on, in ComfyUI's folder of temporary files."""
+"""The videos that this node has given out, in ComfyUI's folder of temporary files."""
 
 
 class AnimatePortrait(io.ComfyNode):
@@ -54,8 +43,9 @@ class AnimatePortrait(io.ComfyNode):
             node_id="Hallo3AnimatePortrait",
             display_name="Animate Portrait",
             category=CATEGORY,
-            description="A whole speech, segment by segment. Finished segments are kept on disk: "
-            "stop, and queue again, and only what is missing is computed.",
+            description="Animates the portrait with the whole speech, segment by segment. "
+            "Finished segments are kept on disk: stop at any time and run again, and only the "
+            "missing ones are computed.",
             inputs=[
                 model_input(),
                 vae_input(),
@@ -65,31 +55,32 @@ class AnimatePortrait(io.ComfyNode):
                 io.Audio.Input(
                     "soundtrack",
                     optional=True,
-                    tooltip="What the video sounds like, if not the speech itself.",
+                    tooltip="The sound of the video. Without it, the video has the speech.",
                 ),
-                steps_input(),
-                guidance_input(),
-                sampler_input(),
-                seed_input(),
-                *interval_inputs(),
+                *settings_inputs(),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="frames",
-                    tooltip="All frames; ten minutes of them are 41 GB at full size.",
+                    tooltip="All frames. Ten minutes of them take 41 GB of memory at full size.",
                 ),
-                io.Audio.Output(display_name="audio", tooltip="As long as the frames."),
-                io.Float.Output(display_name="frame_rate", tooltip="25."),
-                io.Video.Output(display_name="video", tooltip="Takes little memory at any length."),
+                io.Audio.Output(display_name="audio", tooltip="The sound, as long as the frames."),
+                io.Float.Output(
+                    display_name="frame_rate", tooltip="The frames in a second. It is always 25."
+                ),
+                io.Video.Output(
+                    display_name="video",
+                    tooltip="The video with its sound. It takes little memory at any length.",
+                ),
             ],
             hidden=[io.Hidden.dynprompt, io.Hidden.unique_id],
         )
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> tuple:
-        """Run again when the frames are connected later, or when a video was deleted.
+        """Run again when frames are connected later, or when a video was deleted.
 
-        The inputs show neither. All segments are in the store then.
+        The inputs do not show either of these. The second run takes all segments from the store.
         """
         server = getattr(PromptServer, "instance", None)
         running = server.prompt_queue.currently_running.values() if server else ()
@@ -108,34 +99,18 @@ class AnimatePortrait(io.ComfyNode):
         vae,
         identity,
         speech,
-        steps,
-        guidance,
-        sampler,
-        seed,
         positive=None,
         soundtrack=None,
-        guidance_start=0.0,
-        guidance_end=1.0,
+        **inputs,
     ) -> io.NodeOutput:
         hallo3_model(model)
+        settings = settings_of(inputs)
         sound = speech.sound
         if soundtrack is not None:
             sound = sound_of_audio(soundtrack, "The soundtrack")
         logger.info("Hallo3 memory: %s", "; ".join(plan(model, vae).lines()))
-        clip = ClipTime(speech.segments, steps)
-        animator = NodeAnimator(
-            model=model,
-            vae=vae,
-            identity=identity,
-            speech=speech,
-            positive=positive,
-            steps=steps,
-            guidance=guidance,
-            sampler=sampler,
-            seed=seed,
-            interval=(guidance_start, guidance_end),
-            clip=clip,
-        )
+        clip = ClipTime(speech.segments, settings.steps)
+        animator = NodeAnimator(model, vae, identity, speech, positive, settings, clip)
         connected = frames_connected(cls.hidden.dynprompt, cls.hidden.unique_id)
         kept = kept_of(animator)
         segments = make_segments(animator, identity, speech, kept, frames=connected)
@@ -143,12 +118,12 @@ class AnimatePortrait(io.ComfyNode):
         frames, file = write_video(segments, identity.size, sound, clip, connected, unfinished)
         unfinished.unlink(missing_ok=True)
         clip.done("done")
-        audio = {"waveform": sound.cut(0, speech.frames / FPS)[None], "sample_rate": sound.rate}
+        audio = audio_part(sound, 0, speech.frames)
         return io.NodeOutput(frames, audio, float(FPS), InputImpl.VideoFromFile(str(file)))
 
 
 def frames_connected(prompt: DynamicPrompt, own_id: str) -> bool:
-    """Whether any node takes the first output of the node `own_id`."""
+    """Whether the first output of the node `own_id` is connected to any node."""
     return is_linked(map(prompt.get_node, prompt.all_node_ids()), [own_id, 0])
 
 
@@ -157,12 +132,15 @@ def is_linked(nodes, output: list) -> bool:
 
 
 def kept_of(animator: NodeAnimator) -> ClipStore:
-    """The store for a clip; none, which is told, if another pack has patched the model."""
+    """The store for the segments of a clip.
+
+    If another pack has patched the model, nothing is kept, and a warning says so.
+    """
     try:
         clip = fingerprint(animator.decides(), parts_of)
     except Unknown as unknown:
         logger.warning(
-            "The model carries %s, and what that does cannot be told: finished segments of this "
+            "The model has a patch that Hallo3 does not know (%s): the finished segments of this "
             "clip are not kept.",
             unknown,
         )
@@ -171,7 +149,7 @@ def kept_of(animator: NodeAnimator) -> ClipStore:
 
 
 def unfinished_video(kept: ClipStore) -> Path:
-    """Where the beginning of a clip is saved if it is interrupted: a name of the clip's own."""
+    """Where the finished part of a clip is saved if it is interrupted. Each clip has a name."""
     clip = kept.name(0, "") or uuid4().hex
     return Path(folder_paths.get_output_directory()) / f"hallo3_unfinished_{clip[:8]}.mp4"
 
@@ -186,7 +164,7 @@ def write_video(
 ) -> tuple[torch.Tensor | None, Path]:
     """All frames, if they are connected, and the video in a temporary file.
 
-    If it is interrupted, what is done is saved as `unfinished`.
+    After an interrupt, the finished part of the video is saved as `unfinished`.
     """
     file = Path(folder_paths.get_temp_directory()) / f"hallo3_{uuid4().hex[:8]}.mp4"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +173,7 @@ def write_video(
         with video:
             for segment in segments:
                 video.append(segment.piece)
-                if connected:
+                if segment.frames is not None and connected:
                     frames.append(segment.frames.cpu())
                 if segment.finished:
                     clip.take(segment.index)
@@ -205,7 +183,7 @@ def write_video(
         if video.saved:
             unfinished.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(video.saved, unfinished)
-            say(f"stopped; the {video.seconds:.2f} s that are done are in {unfinished}")
+            say(f"stopped; the first {video.seconds:.2f} s are in {unfinished}")
         raise
     _made.append(file)
     return as_kept(torch.cat(frames)) if connected else None, file

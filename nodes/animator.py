@@ -1,13 +1,13 @@
-"""How Animate Portrait makes its segments: with the MODEL and the VAE that it was given."""
+"""How Animate Portrait makes its segments: with the MODEL and the VAE on its inputs."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 
 from torch import Tensor
 
 from ..hallo3_core.animate import seconds_to_decode
 from ..hallo3_core.portrait.encode import Identity
-from ..hallo3_core.sampling.guidance import Interval
+from ..hallo3_core.settings import Settings
 from ..hallo3_core.speech.encode import Speech
 from .host.fingerprint import model_parts, vae_parts
 from .host.sampling import sample_segment
@@ -19,25 +19,20 @@ from .video import extend
 
 @dataclass(frozen=True)
 class NodeAnimator:
-    """An `Animator` of the core, from a node's inputs; `clip` is told how far it is."""
+    """An `Animator` of the core, from the inputs of a node. It tells `clip` of its progress."""
 
     model: object
     vae: object
     identity: Identity
     speech: Speech
     positive: list | None
-    steps: int
-    guidance: float
-    sampler: str
-    seed: int
-    interval: Interval
+    settings: Settings
     clip: ClipTime
 
     def decides(self) -> tuple:
-        """All that decides the segments of the clip, but the speech."""
-        settings = (self.steps, self.guidance, self.sampler, self.seed, self.interval)
+        """Everything that decides the segments of the clip, except the speech."""
         networks = model_parts(self.model), vae_parts(self.vae)
-        return "comfyui", networks, self.identity, self.positive, settings
+        return "comfyui", networks, self.identity, self.positive, astuple(self.settings)
 
     def sample(self, index: int, motion: Tensor) -> Tensor:
         if self.clip.decoding is None:
@@ -47,11 +42,7 @@ class NodeAnimator:
         latent = sample_segment(
             self.model,
             *condition(self.model, self.identity, self.speech, index, self.positive, motion),
-            seed=(self.seed + index) % 2**64,
-            steps=self.steps,
-            guidance=self.guidance,
-            sampler=self.sampler,
-            interval=self.interval,
+            settings=self.settings,
             index=index,
             clip=self.clip,
         )
@@ -62,4 +53,4 @@ class NodeAnimator:
         return decode_latent(self.vae, latents, count)
 
     def extend(self, index: int, frames: Tensor) -> Tensor:
-        return extend(frames, self.vae, self.identity, self.seed, index)
+        return extend(frames, self.vae, self.identity, self.settings.seed, index)

@@ -5,7 +5,7 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from ..hallo3_core.media.picture import one_picture
+from ..hallo3_core.media.picture import one_picture, size_of
 from ..hallo3_core.portrait.encode import box_region
 from ..hallo3_core.portrait.faces import choose, draw, no_face
 from .host.images import kept
@@ -23,34 +23,40 @@ class FindFace(io.ComfyNode):
             node_id="Hallo3FindFace",
             display_name="Find Face",
             category=CATEGORY,
-            description="Finds the face that is to speak: by InsightFace if it is installed, "
-            "else frontal faces by scikit-image.",
+            description="Finds the face that speaks. It uses InsightFace if that is installed, "
+            "otherwise scikit-image, which finds frontal faces only.",
             inputs=[
-                io.Image.Input("image", tooltip="The portrait, or a picture of several people."),
+                io.Image.Input("image", tooltip="A portrait, or a picture of several people."),
                 io.Int.Input(
                     "face_index",
                     default=0,
                     min=0,
                     max=999,
-                    tooltip="Which of the faces, as numbered in the preview; 0 is the largest.",
+                    tooltip="Which face speaks. The preview shows the numbers. 0 is the largest "
+                    "face.",
                 ),
             ],
             outputs=[
-                FaceSocket.Output(display_name="face", tooltip="For Encode Identity."),
+                FaceSocket.Output(
+                    display_name="face", tooltip="The chosen face, for Encode Identity."
+                ),
                 io.Image.Output(
-                    display_name="preview", tooltip="All faces that were found, the chosen green."
+                    display_name="preview",
+                    tooltip="All faces that were found. The chosen one is green.",
                 ),
                 io.Mask.Output(
-                    display_name="mask", tooltip="The box of the face; all, where none was found."
+                    display_name="mask",
+                    tooltip="The box of the chosen face, or the whole picture if no face was "
+                    "found.",
                 ),
-                io.Int.Output(display_name="count", tooltip="How many faces there are."),
+                io.Int.Output(display_name="count", tooltip="How many faces were found."),
             ],
         )
 
     @classmethod
     def execute(cls, image, face_index: int) -> io.NodeOutput:
         picture = one_picture(image)
-        size = tuple(picture.shape[1:])
+        size = size_of(picture)
         faces = face_finder()(picture)
         face, region = choose(faces, face_index), torch.ones(size)
         if face is None:

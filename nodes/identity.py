@@ -4,17 +4,16 @@ import torch
 from comfy_api.latest import io
 
 from ..hallo3_core import builtin
-from ..hallo3_core.media.picture import one_mask, one_picture
+from ..hallo3_core.media.picture import one_mask, one_picture, size_of
 from ..hallo3_core.noise import SeededNoise
 from ..hallo3_core.portrait.encode import (
     FACE_BOX_GROWTH,
     LEAST_GROWTH,
     MOST_GROWTH,
-    box_region,
     encode_portrait,
-    face_region,
     framed_region,
     framing_of,
+    region_of,
 )
 from ..hallo3_core.portrait.framing import FIT, FITS
 from .host.images import kept
@@ -22,7 +21,30 @@ from .host.model import RunOnce
 from .host.out_of_memory import VAE_ON_CPU, enough_memory
 from .host.say import say
 from .host.vae import open_encoder
-from .sockets import CATEGORY, FaceSocket, IdentitySocket, ReferenceNetwork, seed_input, vae_input
+from .settings import settings_inputs
+from .sockets import CATEGORY, FaceSocket, IdentitySocket, ReferenceNetwork, vae_input
+
+
+def mask_input() -> io.Mask.Input:
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip="Where the face is: a mask that you paint, or one from MediaPipe's face nodes. The "
+        "box around it is used. Without a mask, the face from Find Face is used, or else the whole "
+        "picture.",
+    )
+
+
+def fit_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "fit",
+        options=list(FITS),
+        default=FIT,
+        optional=True,
+        tooltip="How the picture goes on the canvas. published: a square is padded, others are "
+        "cropped to 3:2. crop: 3:2 around the face. pad: the whole picture. auto: the first of "
+        "these that keeps the face.",
+    )
 
 
 class EncodeIdentity(io.ComfyNode):
@@ -32,18 +54,16 @@ class EncodeIdentity(io.ComfyNode):
             node_id="Hallo3EncodeIdentity",
             display_name="Encode Identity",
             category=CATEGORY,
-            description="Fits a portrait to the canvas and encodes who it shows, once for a video.",
+            description="Fits a portrait to the canvas and encodes it. It runs once for a video.",
             inputs=[
-                io.Image.Input("image", tooltip="One portrait."),
-                vae_input(),
-                ReferenceNetwork.Input("reference_network", tooltip="From Load Hallo3 DiT."),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="The face, from MediaPipe's face nodes or drawn by hand; the box "
-                    "around it counts. Without it, or with nothing painted, the face from Find "
-                    "Face does, else the whole picture.",
+                io.Image.Input(
+                    "image", tooltip="One picture of the person who speaks, not a batch."
                 ),
+                vae_input(),
+                ReferenceNetwork.Input(
+                    "reference_network", tooltip="The reference network, from Load Hallo3 DiT."
+                ),
+                mask_input(),
                 io.Float.Input(
                     "growth",
                     default=FACE_BOX_GROWTH,
@@ -51,35 +71,28 @@ class EncodeIdentity(io.ComfyNode):
                     max=MOST_GROWTH,
                     step=0.05,
                     advanced=True,
-                    tooltip="How much the box around the mask grows; published is 1.2.",
+                    tooltip="How many times larger the box around the face becomes. A larger box "
+                    "has more of the hair and the neck. The published program uses 1.2.",
                 ),
-                seed_input(),
+                *settings_inputs("seed"),
                 FaceSocket.Input(
                     "face",
                     optional=True,
-                    tooltip="From Find Face: whose face it is, and where, unless there is a mask.",
+                    tooltip="The face from Find Face: who it is, and where it is. A mask replaces "
+                    "the place.",
                 ),
-                io.Combo.Input(
-                    "fit",
-                    options=list(FITS),
-                    default=FIT,
-                    optional=True,
-                    tooltip="published: squares are padded, others cropped around their middle to "
-                    "3:2, which may cut the face away. crop: 3:2 around the face. pad: all of the "
-                    "picture, and the video in its shape. auto: published, or the first of crop "
-                    "and pad that keeps the face where published would cut it.",
-                ),
+                fit_input(),
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="Who speaks."),
-                io.Image.Output(display_name="framed", tooltip="The portrait as the video has it."),
-                io.Mask.Output(
-                    display_name="face_region",
-                    tooltip="What counts as the face, in the picture that is connected.",
+                io.Image.Output(
+                    display_name="framed", tooltip="The portrait as it is in the video."
                 ),
                 io.Mask.Output(
-                    display_name="framed_face_region",
-                    tooltip="What counts as the face, in the video.",
+                    display_name="face_region", tooltip="The face region in your picture."
+                ),
+                io.Mask.Output(
+                    display_name="framed_face_region", tooltip="The face region in the video."
                 ),
             ],
         )
@@ -97,13 +110,10 @@ class EncodeIdentity(io.ComfyNode):
         fit=FIT,
     ) -> io.NodeOutput:
         picture = one_picture(image)
-        size = tuple(picture.shape[1:])
-        region, embedding = None, None
-        if face is not None:
-            region, embedding = box_region(face.box, size, growth), face.embedding
+        size = size_of(picture)
+        box, embedding = (face.box, face.embedding) if face else (None, None)
         painted = None if mask is None else one_mask(mask, size)
-        if painted is not None:
-            region = face_region(painted, growth)
+        region = region_of(painted, box, size, growth)
         network = RunOnce(reference_network)
         canvas = network.config.canvas
         draws = SeededNoise(seed)

@@ -16,10 +16,15 @@ from .sockets import CATEGORY, ReferenceNetwork
 from .sockets import SpeechEncoder as SpeechEncoderSocket
 
 BUILT_IN = "built-in tiny model"
+UNDISTILLED = "built-in tiny model, 50 steps"
+
+
+def file_input(name: str, files: list[str], tooltip: str) -> io.Combo.Input:
+    return io.Combo.Input(name, options=[BUILT_IN, *files], tooltip=tooltip)
 
 
 def model_file(folder: str, name: str) -> Path | None:
-    """The file behind a choice of a drop-down; None for the built-in model."""
+    """The file that was chosen, or None for the built-in model."""
     if name == BUILT_IN:
         return None
     return Path(folder_paths.get_full_path_or_raise(folder, name))
@@ -32,32 +37,38 @@ class LoadDiT(io.ComfyNode):
             node_id="Hallo3LoadDiT",
             display_name="Load Hallo3 DiT",
             category=CATEGORY,
-            description="Loads the denoiser as a MODEL, and the reference network beside it.",
+            description="Loads the denoiser as a MODEL, and the reference network that belongs "
+            "to it.",
             inputs=[
-                io.Combo.Input(
+                file_input(
                     "model_name",
-                    options=[BUILT_IN, *folder_paths.get_filename_list("diffusion_models")],
-                    tooltip="A Hallo3 file in models/diffusion_models. The built-in model is "
-                    "small and knows only drawn faces.",
+                    [UNDISTILLED, *folder_paths.get_filename_list("diffusion_models")],
+                    "A Hallo3 file in models/diffusion_models. The built-in model needs no file, "
+                    "but knows only drawn faces. It takes 4 steps, guidance 1 and the sampler few.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(DTYPES),
-                    tooltip="How weights are kept. fp8 takes half the memory of bf16 and is "
-                    "less exact.",
+                    tooltip="The number format of the weights in memory. fp8 takes half the "
+                    "memory of bf16 and is less exact.",
                 ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The denoiser."),
                 ReferenceNetwork.Output(
-                    display_name="reference_network", tooltip="For Encode Identity."
+                    display_name="reference_network",
+                    tooltip="The reference network, for Encode Identity.",
                 ),
             ],
         )
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
-        file = model_file("diffusion_models", model_name)
+        file: Path | None
+        if model_name == UNDISTILLED:
+            file = builtin.WEIGHTS / builtin.TRANSFORMER_FILE
+        else:
+            file = model_file("diffusion_models", model_name)
         model, companions = load_dit(file, DTYPES[weight_dtype])
         return io.NodeOutput(model, companions.reference_network)
 
@@ -69,17 +80,21 @@ class LoadVAE(io.ComfyNode):
             node_id="Hallo3LoadVAE",
             display_name="Load Hallo3 VAE",
             category=CATEGORY,
-            description="Loads the CogVideoX VAE and decodes as published, in time chunks.",
+            description="Loads the CogVideoX VAE. It decodes a few frames at a time, as the "
+            "published program does.",
             inputs=[
-                io.Combo.Input(
+                file_input(
                     "vae_name",
-                    options=[BUILT_IN, *folder_paths.get_filename_list("vae")],
-                    tooltip="The published 3d-vae.pt or the same in diffusers' names, in "
-                    "models/vae.",
+                    folder_paths.get_filename_list("vae"),
+                    "A CogVideoX VAE in models/vae: the published 3d-vae.pt, or a safetensors file "
+                    "with diffusers' names.",
                 )
             ],
             outputs=[
-                io.Vae.Output(display_name="vae", tooltip="Also for ComfyUI's own VAE nodes.")
+                io.Vae.Output(
+                    display_name="vae",
+                    tooltip="The VAE. It also works with ComfyUI's own VAE nodes.",
+                )
             ],
         )
 
@@ -89,14 +104,14 @@ class LoadVAE(io.ComfyNode):
 
 
 def open_vae(file: Path | None) -> Hallo3VAE:
-    """The VAE of a file or the built-in one, which ComfyUI can have anew for another card."""
+    """The VAE of a file, or the built-in one. ComfyUI can load it again for another card."""
     vae = Hallo3VAE(load_vae(file) if file else builtin.load().vae)
     vae.patcher.cached_patcher_init = (vae_patcher, (file,))
     return vae
 
 
 def vae_patcher(file: Path | None, disable_dynamic: bool = False):
-    """That of a new `Hallo3VAE`, which is never a dynamic one."""
+    """The patcher of a new `Hallo3VAE`; it is never a dynamic one."""
     return open_vae(file).patcher
 
 
@@ -109,16 +124,15 @@ class LoadSpeechEncoder(io.ComfyNode):
             category=CATEGORY,
             description="Loads wav2vec2, which turns speech into features.",
             inputs=[
-                io.Combo.Input(
+                file_input(
                     "encoder_name",
-                    options=[BUILT_IN, *speech_encoders()],
-                    tooltip="wav2vec2-base-960h in models/audio_encoders, as one file or as a "
-                    "folder.",
+                    speech_encoders(),
+                    "wav2vec2-base-960h in models/audio_encoders, as one file or as a folder.",
                 )
             ],
             outputs=[
                 SpeechEncoderSocket.Output(
-                    display_name="speech_encoder", tooltip="For Encode Speech."
+                    display_name="speech_encoder", tooltip="wav2vec2, for Encode Speech."
                 )
             ],
         )
@@ -131,7 +145,7 @@ class LoadSpeechEncoder(io.ComfyNode):
             path = Path(folder) / encoder_name
             if path.is_dir():
                 return io.NodeOutput(SpeechEncoder(partial(load_speech_encoder, path)))
-        file = model_file("audio_encoders", encoder_name)
+        file = Path(folder_paths.get_full_path_or_raise("audio_encoders", encoder_name))
         return io.NodeOutput(SpeechEncoder(partial(load_speech_encoder, file)))
 
 

@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..hallo3_core.autoencoder.motion import fill_segment
 from ..hallo3_core.autoencoder.new_frames import write_new_frames
 from ..hallo3_core.errors import InputError
 from ..hallo3_core.network.config import FPS, LATENT_FRAMES, NEW_FRAMES, Hallo3Config
 from ..hallo3_core.portrait.encode import Identity
+from ..hallo3_core.sound.sound import Sound
 from ..hallo3_core.speech.encode import Speech
 from ..hallo3_core.speech.windows import segment_windows
 from .host.memory import plan
@@ -18,37 +20,45 @@ from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, RunOnce
 from .host.out_of_memory import enough_memory
 from .host.sampling import published_sampler, published_sigmas, sample_segment
 from .host.time_left import ClipTime
+from .settings import settings_inputs, settings_of
 from .sockets import (
     CATEGORY,
     MotionSocket,
-    guidance_input,
     identity_input,
-    interval_inputs,
     model_input,
     prompt_input,
-    sampler_input,
-    seed_input,
     segment_index_input,
     speech_input,
-    steps_input,
 )
 
 logger = logging.getLogger(__name__)
 
 FRAMES = "hallo3_new_frames"
-"""Where an empty LATENT says how many new frames its segment has; stock samplers hand it on."""
+"""The key of an empty LATENT that says how many new frames its segment has.
+
+Stock samplers keep it.
+"""
 
 
-def motion_input() -> io.Input:
-    return MotionSocket.Input(
-        "motion",
-        optional=True,
-        tooltip="From Extend With Motion Frames. Without it the portrait stands still at first.",
-    )
+def segment_inputs() -> list[io.Input]:
+    """What decides one segment, besides the settings of the sampling."""
+    return [
+        model_input(),
+        identity_input(),
+        speech_input(),
+        segment_index_input("Which segment to sample. The first is 0."),
+        prompt_input(),
+        MotionSocket.Input(
+            "motion",
+            optional=True,
+            tooltip="Where the segment before ended, from Extend With Motion Frames. Without it, "
+            "the segment starts from the still portrait.",
+        ),
+    ]
 
 
 def hallo3_model(model) -> Hallo3Model:
-    """The Hallo3 model behind a MODEL. Raises `InputError` if it is another."""
+    """The Hallo3 model in a MODEL. Raises `InputError` if it is another model."""
     if not isinstance(model.model, Hallo3Model):
         raise InputError(
             f"The model is a {type(model.model).__name__} and not Hallo3: connect Load Hallo3 DiT."
@@ -59,7 +69,7 @@ def hallo3_model(model) -> Hallo3Model:
 def condition(
     model, identity: Identity, speech: Speech, index: int, positive, motion
 ) -> tuple[list, list, dict]:
-    """Positive and negative conditioning and an empty LATENT for one segment."""
+    """Positive conditioning, negative conditioning and an empty LATENT for one segment."""
     host_model = hallo3_model(model)
     plan(model)
     config: Hallo3Config = host_model.diffusion_model.config
@@ -76,28 +86,25 @@ def condition(
         tokens = project(torch.cat([windows, torch.zeros_like(windows)])).cpu()
     tokens, no_tokens = tokens.chunk(2)
     no_text = torch.zeros(1, config.text_tokens, config.text_width)
-    if motion is None:
-        motion = identity.motion
-    motion = F.pad(motion, (0, 0, 0, 0, 0, LATENT_FRAMES - motion.shape[2]))
+    motion = fill_segment(identity.motion if motion is None else motion)
 
     def steer(text: Tensor, options: dict, tokens: Tensor) -> list:
         return [text, options | {IDENTITY: identity, SPEECH: tokens, MOTION: motion}]
 
     positive = positive or [[no_text, {}]]
     samples = torch.zeros(1, config.latent_channels, LATENT_FRAMES, *identity.motion.shape[-2:])
-    frames = speech.new_frames(index)
     return (
         [steer(fit_text(text, config), options, tokens) for text, options in positive],
         [steer(no_text, {}, no_tokens)],
-        {"samples": samples, FRAMES: frames},
+        {"samples": samples, FRAMES: speech.new_frames(index)},
     )
 
 
 def fit_text(text: Tensor, config: Hallo3Config) -> Tensor:
-    """An encoded prompt, cut or filled with zeros to the number of tokens of the model."""
+    """An encoded prompt, cut or filled with zeros to the model's number of tokens."""
     if text.shape[-1] != config.text_width:
         raise InputError(
-            f"The prompt was encoded to {text.shape[-1]} numbers a token, Hallo3 takes "
+            f"The prompt was encoded to {text.shape[-1]} numbers a token, and Hallo3 needs "
             f"{config.text_width}: use CLIPLoader with T5 XXL and type cogvideox."
         )
     if text.shape[1] > config.text_tokens:
@@ -110,16 +117,19 @@ def fit_text(text: Tensor, config: Hallo3Config) -> Tensor:
 
 
 def segment_sound_output() -> io.Audio.Output:
-    return io.Audio.Output(
-        display_name="audio", tooltip="The part of the speech that this segment shows."
-    )
+    return io.Audio.Output(display_name="audio", tooltip="The sound of this segment.")
 
 
 def segment_sound(speech: Speech, index: int) -> dict:
     """The sound of the new frames of a segment, as ComfyUI's AUDIO."""
-    start = index * NEW_FRAMES
-    sound = speech.sound.cut(start / FPS, (start + speech.new_frames(index)) / FPS)
-    return {"waveform": sound[None], "sample_rate": speech.sound.rate}
+    assert speech.sound is not None  # Encode Speech always sets it
+    return audio_part(speech.sound, index * NEW_FRAMES, speech.new_frames(index))
+
+
+def audio_part(sound: Sound, start: int, frames: int) -> dict:
+    """The sound of so many frames from the frame `start`, as ComfyUI's AUDIO."""
+    waveform = sound.cut(start / FPS, (start + frames) / FPS)
+    return {"waveform": waveform[None], "sample_rate": sound.rate}
 
 
 class SegmentConditioning(io.ComfyNode):
@@ -129,23 +139,21 @@ class SegmentConditioning(io.ComfyNode):
             node_id="Hallo3SegmentConditioning",
             display_name="Segment Conditioning",
             category=CATEGORY,
-            description="What steers one segment, for ComfyUI's own samplers.",
-            inputs=[
-                model_input(),
-                identity_input(),
-                speech_input(),
-                segment_index_input("Which segment to sample"),
-                prompt_input(),
-                motion_input(),
-            ],
+            description="The conditioning of one segment, for ComfyUI's own samplers.",
+            inputs=segment_inputs(),
             outputs=[
                 io.Conditioning.Output(
-                    "positive_out", display_name="positive", tooltip="Speech, prompt and portrait."
+                    "positive_out",
+                    display_name="positive",
+                    tooltip="Speech, prompt, portrait and motion.",
                 ),
                 io.Conditioning.Output(
-                    display_name="negative", tooltip="Silence, no prompt, the same portrait."
+                    display_name="negative",
+                    tooltip="Silence, no prompt, the same portrait and motion.",
                 ),
-                io.Latent.Output(display_name="latent", tooltip="Empty, of the segment's size."),
+                io.Latent.Output(
+                    display_name="latent", tooltip="An empty latent of the right size."
+                ),
                 segment_sound_output(),
             ],
         )
@@ -165,8 +173,8 @@ class Sampler(io.ComfyNode):
             node_id="Hallo3Sampler",
             display_name="Hallo3 Sampler",
             category=CATEGORY,
-            description="The published sampler for SamplerCustomAdvanced.",
-            inputs=[sampler_input(), *interval_inputs()],
+            description="The published samplers, for SamplerCustomAdvanced.",
+            inputs=settings_inputs("sampler", "interval"),
             outputs=[
                 io.Sampler.Output(
                     "sampler_out", display_name="sampler", tooltip="For SamplerCustomAdvanced."
@@ -175,8 +183,9 @@ class Sampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, sampler, guidance_start=0.0, guidance_end=1.0) -> io.NodeOutput:
-        return io.NodeOutput(published_sampler(sampler, (guidance_start, guidance_end)))
+    def execute(cls, **inputs) -> io.NodeOutput:
+        settings = settings_of(inputs)
+        return io.NodeOutput(published_sampler(settings.sampler, settings.interval))
 
 
 class Scheduler(io.ComfyNode):
@@ -186,8 +195,8 @@ class Scheduler(io.ComfyNode):
             node_id="Hallo3Scheduler",
             display_name="Hallo3 Scheduler",
             category=CATEGORY,
-            description="The published timesteps for SamplerCustomAdvanced.",
-            inputs=[model_input(), steps_input()],
+            description="The published noise schedule, for SamplerCustomAdvanced.",
+            inputs=[model_input(), *settings_inputs("steps")],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced.")],
         )
 
@@ -204,51 +213,26 @@ class SampleSegment(io.ComfyNode):
             node_id="Hallo3SampleSegment",
             display_name="Sample Segment",
             category=CATEGORY,
-            description="Samples one segment of 1.88 s as published.",
-            inputs=[
-                model_input(),
-                identity_input(),
-                speech_input(),
-                segment_index_input("Which segment to sample"),
-                prompt_input(),
-                motion_input(),
-                steps_input(),
-                guidance_input(),
-                sampler_input(),
-                seed_input(),
-                *interval_inputs(),
-            ],
+            description="Samples one segment of 1.88 s, as the published program does.",
+            inputs=[*segment_inputs(), *settings_inputs()],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="The segment, for Decode VAE."),
+                io.Latent.Output(
+                    display_name="latent", tooltip="The sampled segment, for Decode VAE."
+                ),
                 segment_sound_output(),
             ],
         )
 
     @classmethod
     def execute(
-        cls,
-        model,
-        identity,
-        speech,
-        segment_index,
-        steps,
-        guidance,
-        sampler,
-        seed,
-        positive=None,
-        motion=None,
-        guidance_start=0.0,
-        guidance_end=1.0,
+        cls, model, identity, speech, segment_index, positive=None, motion=None, **inputs
     ) -> io.NodeOutput:
-        clip = ClipTime(segments=1, steps=steps, decoding=0)
+        settings = settings_of(inputs)
+        clip = ClipTime(segments=1, steps=settings.steps, decoding=0)
         latent = sample_segment(
             model,
             *condition(model, identity, speech, segment_index, positive, motion),
-            seed=(seed + segment_index) % 2**64,
-            steps=steps,
-            guidance=guidance,
-            sampler=sampler,
-            interval=(guidance_start, guidance_end),
+            settings=settings,
             index=segment_index,
             clip=clip,
         )

@@ -18,19 +18,28 @@ class EncodeSpeech(io.ComfyNode):
             node_id="Hallo3EncodeSpeech",
             display_name="Encode Speech",
             category=CATEGORY,
-            description="Turns speech of any rate and number of channels into features.",
+            description="Turns speech into features that move the mouth. It takes any sample "
+            "rate and any number of channels.",
             inputs=[
-                io.Audio.Input("audio", tooltip="Speech, with as little else as possible."),
+                io.Audio.Input(
+                    "audio", tooltip="The speech, with as little other sound as possible."
+                ),
                 SpeechEncoder.Input(
                     "speech_encoder", tooltip="wav2vec2, from Load Hallo3 Speech Encoder."
                 ),
             ],
             outputs=[
-                SpeechSocket.Output(display_name="speech", tooltip="What is said."),
-                io.Float.Output(display_name="duration", tooltip="Seconds of speech."),
-                io.Int.Output(display_name="frames", tooltip="Frames of the video, 25 a second."),
+                SpeechSocket.Output(display_name="speech", tooltip="The features of the speech."),
+                io.Float.Output(
+                    display_name="duration", tooltip="The length of the speech in seconds."
+                ),
                 io.Int.Output(
-                    display_name="segments", tooltip="Segments of the video, of 47 frames each."
+                    display_name="frames",
+                    tooltip="How many frames the video has, at 25 frames a second.",
+                ),
+                io.Int.Output(
+                    display_name="segments",
+                    tooltip="How many segments the video has. A segment has 47 frames.",
                 ),
             ],
         )
@@ -55,17 +64,20 @@ class EncodePrompt(io.ComfyNode):
             node_id="Hallo3EncodePrompt",
             display_name="Encode Prompt",
             category=CATEGORY,
-            description="CLIP Text Encode that also knows the built-in tiny model's text encoder.",
+            description="Encodes a prompt. It does what CLIP Text Encode does, and also works "
+            "with the built-in model.",
             inputs=[
                 io.String.Input("text", multiline=True, tooltip="What the video shows, in words."),
                 io.Clip.Input(
                     "clip",
                     optional=True,
-                    tooltip="T5, from CLIPLoader of type cogvideox. Without it the text goes "
-                    "through the built-in tiny text encoder, for the built-in model only.",
+                    tooltip="T5 XXL, from CLIPLoader, type cogvideox. Leave it open for the "
+                    "built-in model, which has its own text encoder.",
                 ),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="The prompt.")],
+            outputs=[
+                io.Conditioning.Output(display_name="conditioning", tooltip="The encoded prompt.")
+            ],
         )
 
     @classmethod

@@ -7,54 +7,43 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..hallo3_core.autoencoder.motion import motion_latents
+from ..hallo3_core.autoencoder.motion import motion_after
 from ..hallo3_core.autoencoder.new_frames import read_new_frames
 from ..hallo3_core.errors import InputError
 from ..hallo3_core.media.picture import rgb_images
 from ..hallo3_core.network.config import MOTION_FRAMES, NEW_FRAMES
 from ..hallo3_core.noise import SeededNoise
 from ..hallo3_core.portrait.encode import Identity
-from ..hallo3_core.sampling.fade import fade_in
+from ..hallo3_core.sampling.fade import shown_frames
 from .host.out_of_memory import VAE_ON_CPU, enough_memory
 from .host.vae import decode_latent, open_encoder
 from .sampling import FRAMES
-from .sockets import (
-    CATEGORY,
-    MotionSocket,
-    identity_input,
-    seed_input,
-    segment_index_input,
-    vae_input,
-)
+from .settings import settings_inputs
+from .sockets import CATEGORY, MotionSocket, identity_input, segment_index_input, vae_input
 
 logger = logging.getLogger(__name__)
-
-
-def latent_input() -> io.Latent.Input:
-    return io.Latent.Input("latent", tooltip="One segment, from Sample Segment or any sampler.")
 
 
 def decode_segment(
     latent: dict, vae, identity: Identity, previous: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """New frames of a segment as the picture has them, and its last two on the whole canvas.
+    """The new frames of a segment, without the canvas, and the last two frames with the canvas.
 
-    They fade from the last of the frames `previous`, if there are any. Segments of a batch come
-    one after the other, and the last two are those of the last. Raises `InputError`.
+    The new frames fade in from the last frame of `previous`, if that is given. The segments of a
+    batch are decoded one after the other, and the last two frames are those of the last segment.
+    Raises `InputError` if the latent or the previous frames do not fit.
     """
     samples = segments_of(latent, identity)
     if previous is not None:
         previous = rgb_images(previous, "The IMAGE on previous_frames", last=1)
         if previous.shape[1:3] != identity.size:
             raise wrong_size("The previous frames have", previous, identity)
-    shown = []
+    last, shown = None if previous is None else previous[-1], []
     for segment in samples.split(1):
-        frames = decode_latent(vae, segment, MOTION_FRAMES + new_frames(segment, latent))
-        repeated, begun = frames[:, *identity.place].tensor_split([MOTION_FRAMES])
-        if previous is not None:
-            begun = previous = fade_in(begun, repeated[-1], previous[-1].to(repeated))
-        shown.append(begun)
-    return torch.cat(shown), frames[-MOTION_FRAMES:]
+        canvas = decode_latent(vae, segment, MOTION_FRAMES + new_frames(segment, latent))
+        shown.append(shown_frames(canvas, identity.place, last))
+        last = None if last is None else shown[-1][-1]
+    return torch.cat(shown), canvas[-MOTION_FRAMES:]
 
 
 def segments_of(latent: dict, identity: Identity) -> Tensor:
@@ -66,26 +55,26 @@ def segments_of(latent: dict, identity: Identity) -> Tensor:
     if samples.is_nested or samples.shape[1:] != wanted or not len(samples):
         found = "nested" if samples.is_nested else " x ".join(map(str, samples.shape[1:]))
         raise InputError(
-            f"The latent is {found} (channels, frames, height, width), a segment of this identity "
-            f"{' x '.join(map(str, wanted))}: connect Sample Segment, or a sampler whose latent is "
-            "Segment Conditioning's."
+            f"The latent is {found} (channels, frames, height, width), and a segment of this "
+            f"identity is {' x '.join(map(str, wanted))}: connect Sample Segment, or a sampler "
+            "that has the latent of Segment Conditioning."
         )
     if not samples.isfinite().all():
         raise InputError(
-            "The latent has numbers that are not finite: load the model in bf16, or remove the "
-            "LoRA, and sample again."
+            "The latent has numbers that are not finite: load the model in bf16 or remove the "
+            "LoRA, then sample again."
         )
     return samples
 
 
 def new_frames(segment: Tensor, latent: dict) -> int:
-    """How many new frames the samples of a segment have, which are of this LATENT."""
+    """How many new frames a segment of this LATENT has."""
     count = read_new_frames(segment) or latent.get(FRAMES)
     if count is None:
         logger.warning(
-            "The latent does not say where its speech ends, so all %d frames are shown. Sample "
-            "Segment writes that into its latents; those of other samplers lose it when they are "
-            "saved or rebatched.",
+            "The latent does not say where its speech ends, so all %d frames are shown. Latents "
+            "of Sample Segment keep this; latents of other samplers lose it when they are saved or "
+            "rebatched.",
             NEW_FRAMES,
         )
         return NEW_FRAMES
@@ -93,34 +82,35 @@ def new_frames(segment: Tensor, latent: dict) -> int:
 
 
 def wrong_size(found: str, frames: Tensor, identity: Identity) -> InputError:
-    """`frames` (..., height, width, 3) are not as large as the video of `identity`."""
+    """The error for frames (..., height, width, 3) that do not have the size of the video."""
     height, width = frames.shape[-3:-1]
     return InputError(
-        f"{found} {width} x {height} pixels, the video {identity.size[1]} x {identity.size[0]}: "
-        "connect them as Decode VAE gives them."
+        f"{found} {width} x {height} pixels, and the video has {identity.size[1]} x "
+        f"{identity.size[0]}: connect the frames of Decode VAE."
     )
 
 
 def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Tensor:
-    """Motion for segment `index`, which continues the last two of `frames`.
+    """The motion for segment `index`, which continues from the last two of `frames`.
 
-    Frames of the picture's size are put back on the canvas first.
+    Frames without the canvas are first put back on it.
     """
     height, width = identity.portrait.shape[-2:]
     frames = rgb_images(frames, "The IMAGE on frames", last=MOTION_FRAMES)
     if len(frames) < MOTION_FRAMES:
-        raise InputError(f"Motion takes two frames, this is {len(frames)}: connect more.")
+        raise InputError(
+            f"Motion needs two frames, and {len(frames)} came in: connect at least two."
+        )
     if frames.shape[1:3] == identity.size:
         rows, columns = identity.place
         edges = (columns.start, width - columns.stop, rows.start, height - rows.stop)
         frames = F.pad(frames, (0, 0, *edges))
     if frames.shape[1:3] != (height, width):
         raise wrong_size("The frames have", frames, identity)
-    pixels = frames.permute(3, 0, 1, 2)[None] * 2 - 1
     draws = SeededNoise(seed).stream("motion", index)
     with torch.no_grad(), enough_memory("encode the motion frames", VAE_ON_CPU):
         encoder = open_encoder(vae, height, width)
-        motion = motion_latents(encoder, identity.portrait.to(pixels), pixels, draws)
+        motion = motion_after(encoder, identity.portrait, frames, draws)
     return motion[:, :, :1].to(vae.output_device, copy=True)
 
 
@@ -131,23 +121,26 @@ class DecodeVAE(io.ComfyNode):
             node_id="Hallo3DecodeVAE",
             display_name="Decode VAE",
             category=CATEGORY,
-            description="Decodes a segment in time chunks and leaves out the frames that repeat "
-            "the segment before.",
+            description="Decodes a segment, a few frames at a time. It leaves out the two frames "
+            "that repeat the segment before.",
             inputs=[
-                latent_input(),
+                io.Latent.Input(
+                    "latent", tooltip="One segment, from Sample Segment or any other sampler."
+                ),
                 vae_input(),
                 identity_input(),
                 io.Image.Input(
                     "previous_frames",
                     optional=True,
-                    tooltip="Frames of the segment before: this one begins without a jump.",
+                    tooltip="The frames of the segment before. With them, this segment begins "
+                    "without a jump.",
                 ),
             ],
             outputs=[
                 io.Image.Output(display_name="frames", tooltip="The segment's new frames."),
                 io.Image.Output(
                     display_name="last_frames",
-                    tooltip="The last two, for Extend With Motion Frames.",
+                    tooltip="The last two frames, for Extend With Motion Frames.",
                 ),
             ],
         )
@@ -164,17 +157,26 @@ class ExtendWithMotionFrames(io.ComfyNode):
             node_id="Hallo3ExtendWithMotionFrames",
             display_name="Extend With Motion Frames",
             category=CATEGORY,
-            description="Lets the next segment continue the last two frames of any batch.",
+            description="Makes the next segment continue from the last two frames of an image "
+            "batch.",
             inputs=[
                 io.Image.Input(
-                    "frames", tooltip="The last two count; they may have been edited on the way."
+                    "frames",
+                    tooltip="The last two frames are used. You may edit them before this node.",
                 ),
                 identity_input(),
                 vae_input(),
-                segment_index_input("The segment that continues these frames"),
-                seed_input(),
+                segment_index_input(
+                    "The segment that continues from these frames. The first segment is 0."
+                ),
+                *settings_inputs("seed"),
             ],
-            outputs=[MotionSocket.Output(display_name="motion", tooltip="For Sample Segment.")],
+            outputs=[
+                MotionSocket.Output(
+                    display_name="motion",
+                    tooltip="The motion, for Sample Segment or Segment Conditioning.",
+                )
+            ],
         )
 
     @classmethod

@@ -19,18 +19,19 @@ class IsolateVocals(io.ComfyNode):
             node_id="Hallo3IsolateVocals",
             display_name="Isolate Vocals",
             category=CATEGORY,
-            description="Takes the voice out of music, so that lips do not move to the drums.",
+            description="Takes the voice out of music, so that the lips do not move to the drums.",
             inputs=[
-                io.Audio.Input("audio", tooltip="Speech or song with anything around it."),
+                io.Audio.Input("audio", tooltip="Speech or song with other sound around it."),
                 io.Combo.Input(
                     "model_name",
                     options=[*files, NO_MODEL],
-                    tooltip="An MDX-Net in models/audio_separation; published is Kim_Vocal_2.onnx.",
+                    tooltip="An MDX-Net file in models/audio_separation. The published program "
+                    "uses Kim_Vocal_2.onnx. With none, the sound passes unchanged.",
                 ),
             ],
             outputs=[
-                io.Audio.Output(display_name="vocals", tooltip="For Encode Speech."),
-                io.Audio.Output(display_name="rest", tooltip="All but the vocals."),
+                io.Audio.Output(display_name="vocals", tooltip="The voice, for Encode Speech."),
+                io.Audio.Output(display_name="rest", tooltip="Everything except the voice."),
             ],
         )
 

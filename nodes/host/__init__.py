@@ -1,1 +1,1 @@
-"""Everything that touches ComfyUI's model management, patchers and samplers."""
+"""Everything that uses ComfyUI's model management, patchers and samplers."""

@@ -1,4 +1,4 @@
-"""What a MODEL or a VAE computes, as a fingerprint: its weights and all that was patched in."""
+"""The fingerprint of a MODEL or a VAE: a hash of its weights and of all patches."""
 
 import os
 from enum import Enum
@@ -19,7 +19,7 @@ from ...hallo3_core.store.fingerprint import Unknown, fingerprint, weights_finge
 PACK = __name__.removesuffix(".nodes.host.fingerprint")
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "nodes"}
 EXTRAS = str(Path(comfy_extras.__path__[0])) + os.sep
-"""ComfyUI names the modules of its extra nodes by their files."""
+"""The folder of ComfyUI's extra nodes. ComfyUI names their modules by their files."""
 
 _seen: WeakKeyDictionary[FunctionType, str] = WeakKeyDictionary()
 
@@ -35,14 +35,14 @@ PATCHED = (
     "attachments",
     "force_cast_weights",
 )
-"""What a ModelPatcher brings to its model."""
+"""The attributes of a ModelPatcher that change what its model computes."""
 
 
 def model_parts(patcher: comfy.model_patcher.ModelPatcher) -> tuple:
-    """What a Hallo3 MODEL computes, for `fingerprint` with `parts_of`."""
+    """Everything that decides what a Hallo3 MODEL computes, for `fingerprint` with `parts_of`."""
     model = patcher.model
     own = {id(model): "model", id(model.diffusion_model): "denoiser"}
-    brought = [getattr(patcher, name) for name in PATCHED]
+    patches = [getattr(patcher, name) for name in PATCHED]
     wrappers = [without_compiling(wrappers) for wrappers in patcher.wrappers.values()]
     where = (
         torch.__version__,
@@ -51,22 +51,22 @@ def model_parts(patcher: comfy.model_patcher.ModelPatcher) -> tuple:
         model.manual_cast_dtype,
     )
     weights = model.model_config.weights_fingerprint()
-    return where, weights, replace_own((brought, wrappers, patcher.model_options), own)
+    return where, weights, replace_own((patches, wrappers, patcher.model_options), own)
 
 
 def vae_parts(vae: comfy.sd.VAE) -> tuple:
-    """The same of a VAE."""
+    """Everything that decides what a VAE computes."""
     weights = weights_fingerprint(vae.first_stage_model.state_dict())
     return type(vae).__name__, vae.device.type, vae.vae_dtype, weights, vae.patcher.patches
 
 
 def without_compiling(wrappers: dict[str, list]) -> dict[str, list]:
-    """torch.compile changes how fast a model is and not what it computes."""
+    """The wrappers without torch.compile, which makes a model faster and changes no result."""
     return {key: value for key, value in wrappers.items() if key != COMPILE_KEY}
 
 
 def replace_own(value: object, own: dict[int, str]) -> object:
-    """Nested lists and dicts, in which methods of the model itself are only named."""
+    """Nested lists and dicts, with the methods of the model replaced by their names."""
     match value:
         case dict():
             return {key: replace_own(part, own) for key, part in value.items()}
@@ -78,7 +78,10 @@ def replace_own(value: object, own: dict[int, str]) -> object:
 
 
 def parts_of(value: object) -> object:
-    """What counts of functions and objects of the host and of this pack; raises `Unknown`."""
+    """The parts of an object that a fingerprint is made of.
+
+    Raises `Unknown` if the object is neither ComfyUI's nor ours.
+    """
     match value:
         case UUID() | Enum():
             return str(value)
@@ -98,12 +101,12 @@ def parts_of(value: object) -> object:
 
 
 def function_parts(function: FunctionType, name: str) -> str:
-    """The fingerprint of a function, as it was when it was first seen.
+    """The fingerprint of a function, from the first time that it was seen.
 
-    Some functions keep in their closures what they remember from step to step.
+    It is not made again: some functions store results in their closures from step to step.
     """
     if function not in _seen:
-        _seen[function] = name  # for a function that holds itself
+        _seen[function] = name  # for a function whose closure contains itself
         held = [cell.cell_contents for cell in function.__closure__ or ()]
         parts = function.__code__.co_code, function.__defaults__, function.__kwdefaults__, held
         _seen[function] = fingerprint((name, *parts), parts_of)
@@ -111,8 +114,8 @@ def function_parts(function: FunctionType, name: str) -> str:
 
 
 def is_known(module: str) -> bool:
-    """Whether a module is the host's or ours, whose functions do what their contents say.
+    """Whether a module is ComfyUI's or ours: their functions depend only on what they contain.
 
-    Those of other packs may look at anything, so nobody can tell what they do.
+    Functions of other packs may depend on anything, so a fingerprint cannot say what they do.
     """
     return module.partition(".")[0] in HOST or module.startswith((EXTRAS, PACK))

@@ -1,12 +1,13 @@
-"""The networks of a Hallo3 file in ComfyUI's patchers, each of which can be made anew.
+"""Loads the networks of a Hallo3 file into ComfyUI's patchers. Each can be loaded again.
 
-ComfyUI makes a MODEL anew for another card, and where it cannot load weights as they are needed
-(torch.compile, scheduled LoRA): it calls the patcher's `cached_patcher_init`.
+ComfyUI loads a MODEL again for another card, and for nodes that need all weights at once
+(torch.compile, scheduled LoRA). It then calls the patcher's `cached_patcher_init`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -15,7 +16,7 @@ import comfy.utils
 import torch
 from comfy.model_management import get_torch_device, unet_offload_device
 from comfy.patcher_extension import CallbacksMP, WrappersMP
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...hallo3_core import builtin
 from ...hallo3_core.model.layout import NETWORKS, scale_names
@@ -34,7 +35,7 @@ DTYPES = {
 
 
 def load_dit(file: Path | None, weight_dtype: torch.dtype | None):
-    """MODEL and its companions, of a published checkpoint or (None) of the built-in model."""
+    """The MODEL and its companions, from a checkpoint, or from the built-in model if None."""
     config, states = read_networks(file)
     host_config = HostConfig(config, file)
     host_config.quant_config = comfy.utils.detect_layer_quantization(states[0], "")
@@ -50,7 +51,7 @@ def load_dit(file: Path | None, weight_dtype: torch.dtype | None):
 
 
 def read_networks(file: Path | None) -> tuple[Hallo3Config, list[dict[str, Tensor]]]:
-    """Sizes, and the weights of `NETWORKS` under our names."""
+    """The sizes of the model, and the weights of each of `NETWORKS` under our names."""
     if file is None:
         model = builtin.load()
         networks = (model.denoiser, model.reference_network, model.audio_projector)
@@ -62,7 +63,7 @@ def read_networks(file: Path | None) -> tuple[Hallo3Config, list[dict[str, Tenso
 def load_denoiser(
     host_config: HostConfig, *, states: list[dict] | None = None, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL, of `states` or of its file; its companions are those of `host_config`."""
+    """The MODEL, from `states` or else from its file. Its companions are in `host_config`."""
     state = (states or read_networks(host_config.file)[1])[0]
     model = host_config.get_model()
     patcher = patcher_class(disable_dynamic)(model, get_torch_device(), unet_offload_device())
@@ -75,7 +76,7 @@ def load_denoiser(
 
 
 def forget(patcher: comfy.model_patcher.ModelPatcher) -> None:
-    """What the denoiser of a patcher, or of a clone of it, has kept of a run."""
+    """Delete what the denoiser of a patcher, or of its clone, has kept during a run."""
     patcher.model.diffusion_model.forget()
 
 
@@ -86,17 +87,17 @@ def load_companion(
     states: list[dict] | None = None,
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
-    """The network of `NETWORKS` with this index, of `states` or of the file."""
+    """The network of `NETWORKS` with this index, from `states` or else from the file."""
     state = (states or read_networks(host_config.file)[1])[index]
     dtype, manual_cast = host_config.unet_config["dtype"], host_config.manual_cast_dtype
     operations = comfy.ops.pick_operations(
         dtype, manual_cast, load_device=get_torch_device(), model_config=host_config
     )
-    network: type[nn.Module] = NETWORKS[index][0]
+    network: Callable[..., Any] = NETWORKS[index][0]
     config = host_config.unet_config["config"]
     module = network(config, operations, dtype=dtype, device=unet_offload_device())
     module.compute_dtype = manual_cast or dtype
-    module.built_in = host_config.file is None
+    module.built_in = host_config.file in (None, builtin.WEIGHTS / builtin.TRANSFORMER_FILE)
     patcher = patcher_class(disable_dynamic)(
         module.eval().requires_grad_(False), get_torch_device(), unet_offload_device()
     )
@@ -111,7 +112,7 @@ def patcher_class(disable_dynamic: bool) -> type[comfy.model_patcher.ModelPatche
 
 
 def rename(weights: Mapping[str, Tensor], layout: Mapping[str, str]) -> dict[str, Tensor]:
-    """Weights under our names, each with its scale and the mark of it if it has them."""
+    """Weights under our names. Scaled fp8 weights keep their scale and its mark."""
     state = {}
     for ours, theirs in layout.items():
         state[ours] = weights[theirs]
@@ -124,9 +125,9 @@ def rename(weights: Mapping[str, Tensor], layout: Mapping[str, str]) -> dict[str
 def choose_dtypes(
     state: Mapping[str, Tensor], weight_dtype: torch.dtype | None, host_config: HostConfig
 ) -> tuple[torch.dtype, torch.dtype | None]:
-    """The dtype that weights are kept in and the one they are cast to, or None.
+    """The dtype of the weights in memory, and the dtype to compute in, or None for the same.
 
-    Scaled fp8 weights stay what they are, and the choice is that of the others.
+    Scaled fp8 weights stay as they are; the choice is for the other weights.
     """
     management, supported = comfy.model_management, HostConfig.supported_inference_dtypes
     scaled = host_config.quant_config is not None

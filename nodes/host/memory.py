@@ -1,4 +1,4 @@
-"""The memory plan of a loaded model, on the device that ComfyUI has."""
+"""The memory plan of a loaded model, on the device that ComfyUI uses."""
 
 import comfy.model_management
 import comfy.model_patcher
@@ -12,9 +12,9 @@ from .vae import Autoencoder
 def plan(
     model: comfy.model_patcher.ModelPatcher, autoencoder: comfy.sd.VAE | None = None
 ) -> MemoryPlan:
-    """How a Hallo3 MODEL fits into the whole memory of its device, with its VAE if that is known.
+    """How a Hallo3 MODEL fits into the memory of its device, with its VAE if that is given.
 
-    ComfyUI decides by itself what rests where; that it can at all is what this is for. Raises
+    ComfyUI itself decides where the weights are. The plan only checks that it is possible: raises
     `InputError` if the model does not fit.
     """
     host_model = model.model
@@ -25,7 +25,7 @@ def plan(
     if host_model.model_config.quant_config is None:
         kept = management.dtype_size(host_model.get_dtype())
         kinds = {matrix: kind for kind, (matrix, _) in reversed(WEIGHTS.items())}
-        kind = kinds.get(kept, "fp32")  # with --fp64-unet nothing is planned for
+        kind = kinds.get(kept, "fp32")  # --fp64-unet has no kind of its own
     total = management.get_total_memory(model.load_device) - management.extra_reserved_memory()
     size = management.dtype_size(host_model.get_dtype_inference())
     config = host_model.diffusion_model.config

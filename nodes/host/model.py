@@ -1,8 +1,8 @@
-"""The denoiser as ComfyUI's own MODEL, and the networks that run once beside it."""
+"""The denoiser as ComfyUI's own MODEL, and the two networks that run once for it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import comfy.conds
 import comfy.model_base
@@ -14,10 +14,9 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor
 
 from ...hallo3_core.allocator import return_freed_memory
-from ...hallo3_core.checkpoints.names import published_names
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.memory.need import sampling_bytes
-from ...hallo3_core.model.layout import NETWORKS
+from ...hallo3_core.model.layout import published_weights
 from ...hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
 from ...hallo3_core.network.layers import KeyValue, rotary_table
 from ...hallo3_core.network.transformer import Conditions, Denoiser, join_rows
@@ -26,11 +25,11 @@ from .previews import Hallo3Latents
 from .unsupported import require_known_conditioning, require_known_patches
 
 IDENTITY, SPEECH, MOTION = "hallo3_identity", "hallo3_speech", "hallo3_motion"
-"""What a Hallo3 conditioning carries besides the text."""
+"""The keys of a Hallo3 conditioning, besides the text."""
 
 
 class CONDRows(comfy.conds.CONDRegular):
-    """Objects that belong to the rows of a batch and are handed on as they are, in a tuple."""
+    """One object for each row of a batch, in a tuple. The objects are not changed."""
 
     def process_cond(self, batch_size: int, **kwargs) -> "CONDRows":
         return self._copy_with(self.cond * batch_size)
@@ -46,9 +45,9 @@ class CONDRows(comfy.conds.CONDRegular):
 
 
 class HostDenoiser(Denoiser):
-    """The denoiser behind the call that ComfyUI makes at every step.
+    """The denoiser, with the call that ComfyUI makes at every step.
 
-    Keys and values that stay the same during a run of the sampler are kept until it ends.
+    Keys and values that are the same in all steps are kept until the run of the sampler ends.
     """
 
     def __init__(self, config: Hallo3Config, dtype=None, device=None, operations=None):
@@ -57,8 +56,10 @@ class HostDenoiser(Denoiser):
         self.in_channels = 2 * config.latent_channels
         self.kept: dict[tuple, tuple] = {}
 
-    def forward(self, x: Tensor, timesteps: Tensor, transformer_options: dict, **inputs) -> Tensor:
-        """v of the first half of the channels of `x`; the other half are motion latents."""
+    def forward(  # type: ignore[override]  # ComfyUI calls its models like this
+        self, x: Tensor, timesteps: Tensor, transformer_options: dict, **inputs
+    ) -> Tensor:
+        """Predict v. The channels of `x` are noisy latents, then as many motion latents."""
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
         return WrapperExecutor.new_class_executor(self._forward, self, wrappers).execute(
             x, timesteps, transformer_options=transformer_options, **inputs
@@ -99,17 +100,18 @@ class HostDenoiser(Denoiser):
     def keep(
         self, kind: str, rows: tuple, weights: tuple, make: Callable[..., list[KeyValue]]
     ) -> Iterator[KeyValue]:
-        """What `make` gives for each row, joined for one layer after the other.
+        """The keys and values that `make` computes for each row, joined layer by layer.
 
-        It is made once in a run, and again when hooks have put in other `weights` or a step of
-        training has changed them.
+        They are computed once in a run, and again if hooks have changed the `weights` or a step of
+        training may have changed them.
         """
         for row in rows:
             made_with = self.kept.get((kind, id(row)), (None, None))[1]
             if made_with != weights or torch.is_grad_enabled():
                 self.kept[kind, id(row)] = row, weights, make(row)
         layers = zip(*(self.kept[kind, id(row)][2] for row in rows), strict=True)
-        return (tuple(map(join_rows, zip(*layer, strict=True))) for layer in layers)
+        pairs = (tuple(zip(*layer, strict=True)) for layer in layers)
+        return ((join_rows(keys), join_rows(values)) for keys, values in pairs)
 
     def forget(self) -> None:
         self.kept.clear()
@@ -118,7 +120,7 @@ class HostDenoiser(Denoiser):
 
 
 class Hallo3Model(comfy.model_base.BaseModel):
-    """v-prediction with zero terminal SNR, in the scale that stock samplers expect."""
+    """A model of v-prediction with zero terminal SNR, in the scale that stock samplers expect."""
 
     def __init__(self, model_config: "HostConfig", device=None):
         super().__init__(
@@ -131,7 +133,7 @@ class Hallo3Model(comfy.model_base.BaseModel):
     def _apply_model(
         self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds
     ) -> Tensor:
-        """With the hooks by which the weights differ from those of another call of the run."""
+        """Tell the denoiser which hooks change the weights in this call."""
         require_known_patches(transformer_options, self.diffusion_model.config.layers)
         hooks = getattr(self.current_patcher, "current_hooks", None)
         weights = tuple((hook.hook_ref, hook.strength) for hook in hooks.hooks) if hooks else ()
@@ -151,7 +153,8 @@ class Hallo3Model(comfy.model_base.BaseModel):
         if (layers, width) != (config.layers, config.width):
             raise InputError(
                 f"The Identity was encoded by a reference network of {layers} layers of {width}, "
-                f"the model has {config.layers} of {config.width}: use the two of one loader."
+                f"and the model has {config.layers} of {config.width}: connect both outputs of one "
+                "Load Hallo3 DiT."
             )
         return super().extra_conds(**kwargs) | {
             IDENTITY: CONDRows((identity,)),
@@ -162,29 +165,29 @@ class Hallo3Model(comfy.model_base.BaseModel):
         return kwargs[MOTION].to(kwargs["device"])
 
     def memory_required(self, input_shape: list[int], cond_shapes: dict | None = None) -> float:
-        """Bytes that a call on latents of `input_shape` takes, and what is kept between calls."""
+        """The bytes that a call needs for latents of `input_shape`, with all that is kept."""
         size = comfy.model_management.dtype_size(self.get_dtype_inference())
         return sampling_bytes(self.diffusion_model.config, input_shape[0], size)
 
 
 class UNetSizes(dict):
-    """Sizes of the model; nodes for UNets look up some that a transformer has not."""
+    """The sizes of the model. Nodes for UNets ask for some that a transformer does not have."""
 
     def __missing__(self, name: str):
         raise InputError(
-            f"This node is for UNets and asks for {name!r}, which Hallo3 has not: remove it."
+            f"This node is for UNets and asks for {name!r}, which Hallo3 does not have: remove it."
         )
 
 
 class Companions(NamedTuple):
-    """The networks of the same file that run once, each in a ModelPatcher of its own."""
+    """The networks of the same file that run once. Each has its own ModelPatcher."""
 
     reference_network: comfy.model_patcher.ModelPatcher
     audio_projector: comfy.model_patcher.ModelPatcher
 
 
 class HostConfig(comfy.supported_models_base.BASE):
-    unet_extra_config = {}
+    unet_extra_config: ClassVar[dict] = {}
     sampling_settings = {
         "beta_schedule": "linear",
         "linear_start": 0.00085,
@@ -196,38 +199,33 @@ class HostConfig(comfy.supported_models_base.BASE):
 
     companions: Companions
     weights_fingerprint: Callable[[], str]
-    """Of all weights of the file, as they were before anything was patched."""
+    """Of all weights of the file, before any patch."""
 
     def __init__(self, config: Hallo3Config, file: Path | None = None):
         super().__init__({"config": config})
-        self.unet_config = UNetSizes(self.unet_config)
+        self.unet_config: UNetSizes = UNetSizes(self.unet_config)
         self.file = file
 
     def get_model(self, state_dict=None, prefix="", device=None) -> Hallo3Model:
         return Hallo3Model(self, device=device)
 
     def process_unet_state_dict_for_saving(self, state_dict: dict) -> dict:
-        """All networks of the file it came from, in the published names."""
-        states = (
+        """The weights of all networks of the file, under the published names."""
+        return published_weights(
             state_dict,
             self.companions.reference_network.model.state_dict(),
             self.companions.audio_projector.model.state_dict(),
         )
-        saved = {}
-        for state, (_, prefix, table) in zip(states, NETWORKS, strict=True):
-            names = published_names(state, prefix, table)
-            saved |= {names[ours]: value for ours, value in state.items()}
-        return saved
 
 
 class RunOnce:
-    """Calls a network on its device, or another one, and lets it leave the device again."""
+    """Calls a network on its device, or on another one, and takes it off the device afterwards."""
 
     def __init__(self, patcher: comfy.model_patcher.ModelPatcher, device=None):
         if device not in (None, patcher.load_device):
             patcher = on_device(patcher, device)
         self.patcher = patcher
-        self.config = getattr(patcher.model, "config", None)
+        self.config: Any = getattr(patcher.model, "config", None)
         self.placement = {"device": patcher.load_device, "dtype": patcher.model.compute_dtype}
 
     def __call__(self, x: Tensor):
@@ -240,7 +238,7 @@ class RunOnce:
 
 
 def on_device(patcher: comfy.model_patcher.ModelPatcher, device: torch.device):
-    """The patcher of a network that is on no device, for another one."""
+    """A patcher for another device, of a network that is not on a device now."""
     cpu = comfy.model_management.is_device_cpu(device)
     moved = patcher.clone(disable_dynamic=cpu)
     moved.load_device = device

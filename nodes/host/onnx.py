@@ -1,4 +1,4 @@
-"""onnxruntime sessions, which ComfyUI can unload as it does models."""
+"""onnxruntime sessions that ComfyUI can unload, as it unloads models."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,13 +15,13 @@ from ...hallo3_core.speech.vocals import VocalIsolator
 
 AUDIO_SEPARATION, INSIGHTFACE = "audio_separation", "insightface"
 ANTELOPEV2 = (Path("models", "antelopev2"), Path("antelopev2"), Path())
-"""Where in a folder of InsightFace's models its files may be."""
+"""Where the files may be in a folder of InsightFace's models."""
 
 
 def register_audio_separation() -> None:
-    """Makes models/audio_separation a folder of the host's.
+    """Add models/audio_separation to ComfyUI's folders of models.
 
-    extra_model_paths.yaml, which is read before, may have named others, which stay.
+    ComfyUI has read extra_model_paths.yaml before. The folders that it names stay.
     """
     own = str(Path(folder_paths.models_dir, AUDIO_SEPARATION))
     folder_paths.add_model_folder_path(AUDIO_SEPARATION, own, is_default=True)
@@ -32,11 +32,11 @@ register_audio_separation()
 
 
 class OnDemand:
-    """Something that is opened when it is needed, and closed when ComfyUI unloads its models."""
+    """Opens something when it is needed, and closes it when ComfyUI unloads its models."""
 
     def __init__(self, open_it: Callable[[], object]):
         self.open = open_it
-        self.opened = None
+        self.opened: object | None = None
         self.patcher = comfy.model_patcher.ModelPatcher(
             nn.Module(),
             load_device=comfy.model_management.get_torch_device(),
@@ -46,7 +46,7 @@ class OnDemand:
 
     def __call__(self):
         comfy.model_management.load_models_gpu([self.patcher])
-        opened = self.opened  # which another thread may close at any time
+        opened = self.opened  # another thread may close it at any time
         if opened is None:
             opened = self.opened = self.open()
         return opened
@@ -56,7 +56,7 @@ class OnDemand:
 
 
 def face_folders() -> list[Path]:
-    """Where antelopev2 may be: in ComfyUI's models, or where extra_model_paths.yaml says."""
+    """Where antelopev2 may be: in ComfyUI's models, or in folders of extra_model_paths.yaml."""
     named, _ = folder_paths.folder_names_and_paths.get(INSIGHTFACE, ((), ()))
     roots = (Path(folder_paths.models_dir, INSIGHTFACE), *named)
     return [Path(root, inside) for root in roots for inside in ANTELOPEV2]
@@ -68,7 +68,7 @@ def _finder() -> OnDemand:
 
 
 def face_finder() -> Finder:
-    """InsightFace from ComfyUI's models, or what there is without it."""
+    """InsightFace, if its files are in ComfyUI's models; otherwise scikit-image."""
     return _finder()()
 
 

@@ -1,4 +1,4 @@
-"""What a node says when the memory of the device is not enough."""
+"""The error of a node when the device does not have enough memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +9,14 @@ from ...hallo3_core.errors import InputError
 
 SMALLER = "use fp8 weights or start ComfyUI with --lowvram"
 VAE_ON_CPU = "or start ComfyUI with --cpu-vae"
-"""What to do besides closing other programs."""
+"""What the user can do, besides closing other programs."""
 
 
 @contextmanager
 def enough_memory(to: str, remedy: str = SMALLER) -> Iterator[None]:
-    """Say in one sentence that there is not enough memory `to` do something.
+    """If memory runs out, raise an `InputError` that names what there was no memory `to` do.
 
-    All models leave the device then, as they do after any node that runs out of memory.
+    All models leave the device first, as after any node of ComfyUI that runs out of memory.
     """
     try:
         yield

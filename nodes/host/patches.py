@@ -1,9 +1,9 @@
-"""What ComfyUI's nodes patch into a MODEL, in the layers of the denoiser.
+"""Runs the layers of the denoiser with the patches that ComfyUI's nodes put into a MODEL.
 
-The places are those of the host's own transformers with text and image side by side:
-`patches_replace["dit"]` with ("double_block", i) stands around layer i, `attn1_output_patch` behind
-self-attention. Self-attention itself is replaced by Perturbed Attention Guidance, which names the
-middle of a UNet and gets the middle layer, and by Spatio-Temporal Guidance.
+The patches have the same places as in ComfyUI's own transformers that keep text and image apart:
+`patches_replace["dit"]` with ("double_block", i) wraps layer i, and `attn1_output_patch` changes
+the output of self-attention. Two nodes replace self-attention itself. Perturbed Attention Guidance
+names the middle of a UNet, and here gets the middle layer. Spatio-Temporal Guidance names layers.
 """
 
 from collections.abc import Callable
@@ -13,39 +13,32 @@ from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
 from ...hallo3_core.network.blocks import DenoiserLayer
-from ...hallo3_core.network.layers import KeyValue, Rotary, merge_heads, split_heads
+from ...hallo3_core.network.layers import merge_heads, split_heads
 
 BLOCK = "double_block"
 MIDDLE = ("middle", 0)
 OUTPUT = "attn1_output_patch"
 PASS_THROUGH = "stg_self_attn_blocks"
-"""Layers in which Spatio-Temporal Guidance replaces self-attention by its values."""
+"""The layers whose self-attention Spatio-Temporal Guidance replaces by the values."""
 
 
 def run_patched(options: dict, layers: int, tokens: tuple[int, int]) -> Callable:
-    """What runs a layer in the place of `run_layer`, with the patches of a call's options.
+    """A function that runs a layer with the patches in `options`. It is called as `run_layer` is.
 
-    `tokens` are those of text and of text and image.
+    `tokens` are two numbers: the tokens of the text, and those of text and image together.
     """
     blocks = options.get("patches_replace", {}).get("dit", {})
     options |= {"total_blocks": layers, "block_type": "double", "img_slice": list(tokens)}
     across = partial(host_attention, options)
 
-    def run(
-        index: int,
-        layer: DenoiserLayer,
-        text: Tensor,
-        image: Tensor,
-        time: Tensor,
-        rotary: Rotary,
-        *keys_values: KeyValue,
-    ) -> tuple[Tensor, Tensor]:
+    def run(index: int, layer: DenoiserLayer, *inputs) -> tuple[Tensor, Tensor]:
+        text, image, time, rotary, *keys_values = inputs
         options["block_index"] = index
         own = partial(own_attention, options, replaced_attention(options, index, layers))
 
         def block(args: dict) -> dict:
-            inputs = args["txt"], args["img"], args["vec"], args["pe"]
-            text, image = layer(*inputs, own, *keys_values, across)
+            patched = args["txt"], args["img"], args["vec"], args["pe"]
+            text, image = layer(*patched, own, *keys_values, across)
             return {"txt": text, "img": image}
 
         args = {"txt": text, "img": image, "vec": time, "pe": rotary}
@@ -58,7 +51,7 @@ def run_patched(options: dict, layers: int, tokens: tuple[int, int]) -> Callable
 
 
 def replaced_attention(options: dict, index: int, layers: int) -> Callable | None:
-    """What a node has put in the place of the self-attention of a layer."""
+    """The function that a node has put in the place of a layer's self-attention, or None."""
     if index in options.get(PASS_THROUGH, ()):
         return lambda query, key, value, options: value
     if index == layers // 2:
@@ -69,9 +62,10 @@ def replaced_attention(options: dict, index: int, layers: int) -> Callable | Non
 def own_attention(
     options: dict, replace: Callable | None, query: Tensor, key: Tensor, value: Tensor
 ) -> Tensor:
-    """Self-attention with the patches of nodes, which see (batch, tokens, width).
+    """Self-attention with the patches of nodes, which get (batch, tokens, width).
 
-    What replaces it sees the layer's own tokens and not those of the reference.
+    A node that replaces self-attention gets the tokens of text and image, without those of the
+    reference.
     """
     heads, tokens = query.shape[1:3]
     if replace:
@@ -85,9 +79,9 @@ def own_attention(
 
 
 def host_attention(options: dict, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """ComfyUI's attention.
+    """ComfyUI's attention; on a CPU torch's.
 
-    On a CPU its choice would be one for old GPUs, which takes twice as long as torch's.
+    ComfyUI's choice for a CPU is made for old GPUs, and takes twice as long.
     """
     attention = attention_pytorch if query.device.type == "cpu" else optimized_attention
     return attention(

@@ -1,4 +1,4 @@
-"""Previews while sampling, in the colours and with the edges of the video."""
+"""Previews while sampling, with the colours of the portrait and the edges of the video."""
 
 import comfy.latent_formats
 import torch
@@ -8,23 +8,23 @@ from ...hallo3_core.network.config import SPACE_COMPRESSION
 from ...hallo3_core.portrait.encode import Identity
 
 CAUTION = 0.01
-"""Weight of the ridge that keeps colours tame which the portrait does not have."""
+"""The weight of the ridge. It limits colours that the portrait does not have."""
 
 SMALLEST = 1e-6
-"""Keeps the solution finite for a picture of a single colour."""
+"""Keeps the solution finite for a picture of one colour."""
 
 
 class Hallo3Latents(comfy.latent_formats.CogVideoX1_5):
-    """CogVideoX's latents; the factors from them to RGB are fitted to the portrait at hand.
+    """CogVideoX's latents. The factors from latents to RGB are fitted to the portrait.
 
-    A portrait and its own latents are thousands of pairs of a colour and 16 numbers, enough for
-    a straight line between them, whatever autoencoder made them. What the video does not show of
-    the canvas, the preview does not, either.
+    A portrait and its latents are thousands of pairs of 16 numbers and a colour. That is enough to
+    fit a linear map, for any autoencoder. The preview leaves out the canvas around the picture, as
+    the video does.
     """
 
     def learn_colours(self, identity: Identity) -> None:
         rows, columns = map(latent_pixels, identity.place)
-        # ComfyUI copies the picture from a card and does not wait for it, so it is made without one
+        # on the CPU, because ComfyUI copies the preview from a card and does not wait for it
         self.latent_rgb_factors_reshape = lambda latents: latents[:1, :, :1, rows, columns].cpu()
         latents = identity.motion[0, :, 0].flatten(1).T.float().cpu()
         small = F.avg_pool2d(identity.portrait, SPACE_COMPRESSION)
@@ -41,6 +41,6 @@ class Hallo3Latents(comfy.latent_formats.CogVideoX1_5):
 
 
 def latent_pixels(place: slice) -> slice:
-    """The latent pixels that lie wholly in a range of pixels, at least one."""
+    """The latent pixels that are completely in a range of pixels; at least one."""
     first, end = -(-place.start // SPACE_COMPRESSION), place.stop // SPACE_COMPRESSION
     return slice(first, max(end, first + 1))

@@ -1,5 +1,6 @@
-"""The published sampling as ComfyUI's SAMPLER and SIGMAS, and a whole run of it."""
+"""The published sampling as ComfyUI's SAMPLER and SIGMAS, and a run of it for a segment."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -10,24 +11,33 @@ import latent_preview
 import torch
 from torch import Tensor
 
+from ...hallo3_core import builtin
 from ...hallo3_core.animate import require_numbers
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.noise import SeededNoise
 from ...hallo3_core.sampling.guidance import ALWAYS, Interval, inside
-from ...hallo3_core.sampling.samplers import SAMPLERS, sample
-from ...hallo3_core.sampling.schedule import Schedule
+from ...hallo3_core.sampling.samplers import FEW, SAMPLERS, sample, schedule_of
+from ...hallo3_core.sampling.schedule import spaced
+from ...hallo3_core.settings import Settings
 from .time_left import ClipTime
+
+FOR_FEW_STEPS = (
+    f"The built-in model was distilled: set steps to {builtin.STEPS}, guidance to 1 and the "
+    f"sampler to {FEW}, or choose the built-in model of 50 steps."
+)
+
+logger = logging.getLogger(__name__)
 
 
 def published_sigmas(model: comfy.model_patcher.ModelPatcher, steps: int) -> Tensor:
-    """sigma of the published timesteps, from the highest to 0."""
-    timesteps = Schedule.published(steps).timesteps
+    """The sigmas of the published timesteps, from the highest to 0."""
+    timesteps = spaced(steps)
     sigmas = model.get_model_object("model_sampling").sigmas.cpu()
     return torch.cat([sigmas[timesteps], torch.zeros(1)])
 
 
 def published_sampler(name: str, interval: Interval = ALWAYS) -> comfy.samplers.KSAMPLER:
-    """One of the core's samplers; guidance is left out of the steps that are not in `interval`."""
+    """One of the core's samplers. Steps outside `interval` have no guidance."""
     return comfy.samplers.KSAMPLER(_sample, {"sampler": name, "interval": interval})
 
 
@@ -41,16 +51,16 @@ def _sample(
     sampler: str,
     interval: Interval,
 ) -> Tensor:
-    """One of the core's samplers, as k-diffusion calls them.
+    """Run one of the core's samplers; ComfyUI calls it as it calls those of k-diffusion.
 
-    ComfyUI's x is x0 + sigma noise, the core's alpha x0 + sqrt(1 - alpha^2) noise.
+    In ComfyUI, x is x0 + sigma noise; in the core, it is alpha x0 + sqrt(1 - alpha^2) noise.
     """
     table = model.inner_model.inner_model.model_sampling
     timesteps = table.timestep(sigmas[:-1]).cpu()
     if sigmas[-1] != 0 or (timesteps.diff() >= 0).any():
         raise InputError(
-            "The Hallo3 Sampler cannot follow these sigmas: connect Hallo3 Scheduler, or the low "
-            "sigmas of a split of it."
+            "Hallo3 Sampler cannot use these sigmas: connect Hallo3 Scheduler, or the low sigmas "
+            "after a split of them."
         )
 
     guider = model.inner_model
@@ -70,16 +80,15 @@ def _sample(
 
     draws = SeededNoise(extra_args.get("seed") or 0).stream("steps")
     start = x / (1 + sigmas[0] ** 2).sqrt()
-    steps = sample(
-        predict, start, Schedule.over(timesteps), SAMPLERS[sampler], partial(draws.normal, *x.shape)
-    )
+    schedule = schedule_of(sampler, timesteps)
+    steps = sample(predict, start, schedule, SAMPLERS[sampler], partial(draws.normal, *x.shape))
     try:
         for i, denoised in enumerate(steps):
             sigma = sigmas[i]
             callback({"i": i, "denoised": denoised, "x": x, "sigma": sigma, "sigma_hat": sigma})
     finally:
         if interval != ALWAYS:
-            guider.cfg = guidance  # ComfyUI keeps the guider for the next run
+            guider.cfg = guidance  # ComfyUI uses the guider again in the next run
     return torch.where(stays, model.latent_image, denoised) if masked else denoised
 
 
@@ -89,20 +98,18 @@ def sample_segment(
     negative: list,
     latent: dict,
     *,
-    seed: int,
-    steps: int,
-    guidance: float,
-    sampler: str,
-    interval: Interval,
+    settings: Settings,
     index: int,
     clip: ClipTime,
 ) -> dict:
-    """A LATENT sampled as published, with progress and preview; `seed` is the segment's own.
+    """Sample the LATENT of segment `index` as the published program does, with previews.
 
-    `clip` is told of every step. Raises `InputError` if segment `index` overflows or does not fit
-    into memory.
+    `clip` is told of every step. Raises `InputError` if the numbers overflow or there is not
+    enough memory.
     """
-    empty = latent["samples"]
+    if model.model.model_config.file is None and settings.sampler != FEW:
+        logger.warning(FOR_FEW_STEPS)
+    empty, seed = latent["samples"], (settings.seed + index) % 2**64
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
     def callback(step: int, denoised: Tensor, x: Tensor, steps: int) -> None:
@@ -114,9 +121,9 @@ def sample_segment(
     samples = comfy.sample.sample_custom(
         model,
         comfy.sample.prepare_noise(empty, seed),
-        guidance,
-        published_sampler(sampler, interval),
-        published_sigmas(model, steps),
+        settings.guidance,
+        published_sampler(settings.sampler, settings.interval),
+        published_sigmas(model, settings.steps),
         positive,
         negative,
         empty,

@@ -1,4 +1,4 @@
-"""Lines of text under the node that runs."""
+"""Shows lines of text under the node that is running."""
 
 import logging
 
@@ -7,18 +7,18 @@ from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 PACK = __package__.rsplit(".", 2)[0]
-"""Above the loggers of the core and of the nodes."""
+"""The parent of the loggers of the core and of the nodes."""
 
 logger = logging.getLogger(__name__)
 
 _warnings: dict[tuple[str, str], list[str]] = {}
-"""Of what the nodes of the running prompt have warned, by the prompt and the node."""
+"""The warnings of the running prompt, by the prompt and the node."""
 
 
 def shown_node() -> tuple[str, str] | None:
-    """The running prompt and the node that the user sees: the one that runs, or has expanded to it.
+    """The running prompt, and the node that the user sees for the running node.
 
-    None if no node runs.
+    They differ if a node expands to others. None if no node is running.
     """
     context = get_executing_context()
     if context is None:
@@ -28,20 +28,20 @@ def shown_node() -> tuple[str, str] | None:
 
 
 def show(*lines: str) -> None:
-    """Shows lines under the node that runs, below its warnings, in place of what was there."""
+    """Show lines under the running node, below its warnings. They replace earlier lines."""
     shown, server = shown_node(), getattr(PromptServer, "instance", None)
     if shown and server:
         server.send_progress_text("\n".join((*_warnings.get(shown, ()), *lines)), shown[1])
 
 
 def say(*lines: str) -> None:
-    """Shows lines under the node that runs, and logs them."""
+    """Show lines under the running node, and log them."""
     logger.info("Hallo3: %s", "; ".join(lines))
     show(*lines)
 
 
 class ShownWarnings(logging.Handler):
-    """Shows every warning of the core and of the nodes under the node that runs, each once."""
+    """Shows each warning of the core and of the nodes once, under the running node."""
 
     def emit(self, record: logging.LogRecord) -> None:
         shown, text = shown_node(), record.getMessage()

@@ -18,7 +18,7 @@ from .whole import WholePatcher
 def load_patcher(
     load: Callable[[], Wav2Vec2Model], disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
-    """The encoder in a patcher, which is never a dynamic one and can be made anew."""
+    """The encoder in a patcher. It is never a dynamic one, and ComfyUI can load it again."""
     module = nn.Module()
     module.wav2vec2 = load()
     patcher = WholePatcher(
@@ -31,7 +31,7 @@ def load_patcher(
 
 
 class SpeechEncoder:
-    """wav2vec2, loaded when it is needed."""
+    """wav2vec2. ComfyUI loads it on the device when it is needed."""
 
     def __init__(self, load: Callable[[], Wav2Vec2Model]):
         self.patcher = load_patcher(load)

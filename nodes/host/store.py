@@ -1,4 +1,4 @@
-"""The store of finished segments in ComfyUI's user folder, and the settings of it."""
+"""The store of finished segments in ComfyUI's user folder, and its settings."""
 
 import json
 import logging
@@ -11,14 +11,14 @@ from server import PromptServer
 from ...hallo3_core.store.segment_store import GB, SIZE, SegmentStore
 
 SETTING = "Hallo3.SegmentStore.Size"
-"""In GB; `web/hallo3.js` shows it."""
+"""The size in GB. `web/hallo3.js` shows it in the settings."""
 PATH = "/hallo3/segments"
 
 logger = logging.getLogger(__name__)
 
 
 def segment_store() -> SegmentStore:
-    """As large as the settings allow."""
+    """The store, with the size from the settings."""
     user = Path(folder_paths.get_user_directory())
     return SegmentStore.of_the_user(user / "hallo3" / "segments", _chosen_size(user))
 
@@ -28,11 +28,11 @@ def _chosen_size(user: Path) -> int:
         settings = json.loads((user / "default" / "comfy.settings.json").read_text("utf-8"))
         return int(settings[SETTING] * GB)
     except (OSError, ValueError, KeyError, TypeError):
-        return SIZE  # nobody has changed it
+        return SIZE  # the user has not changed it
 
 
 async def tell(request: web.Request) -> web.Response:
-    """Where the segments are, how many, and their bytes."""
+    """Answer with the folder of the segments, their number and their bytes."""
     store = segment_store()
     sizes = [path.stat().st_size for path in store.files()]
     return web.json_response(

@@ -1,4 +1,4 @@
-"""What a node is doing, and how long it will take: under the node, in its bar and in the log."""
+"""Shows what a node is doing and how long it will take: as text, as a bar and in the log."""
 
 import logging
 
@@ -11,13 +11,13 @@ logger = logging.getLogger(__name__)
 
 
 class ClipTime(TimeLeft):
-    """Tells the user of a clip of `segments`, or of a single one, how far it is.
+    """Tells the user the progress of a clip of `segments`.
 
-    `decoding` is to be set before the first segment of a clip is sampled.
-    `bar` is the node's own and grows evenly over all steps of all segments.
+    `decoding`, the seconds to decode a segment, must be set before the first segment is sampled.
+    `bar` is the node's progress bar. It counts the steps of all segments.
     """
 
-    def __init__(self, segments: int, steps: int, decoding: float | None = None):
+    def __init__(self, segments: int, steps: int, decoding: float = 0):
         super().__init__(segments, steps, decoding)
         self.began, self.taken = self.clock(), 0
         self.bar = comfy.utils.ProgressBar(segments * steps)
@@ -28,17 +28,17 @@ class ClipTime(TimeLeft):
             self._say(f"sampling, {in_words(self.seconds)} left")
 
     def decode(self) -> None:
-        """Sampling of a segment is done, and its pictures are made."""
+        """Say that sampling is done, and that the segment is being decoded."""
         self._say("decoding")
 
     def take(self, segment: int) -> None:
-        """A segment was there from an earlier run."""
+        """Count a segment that was finished in an earlier run."""
         self.taken += 1
         self.start(segment + 1)
         self.bar.update_absolute(self.steps_done)
 
     def done(self, what: str) -> None:
-        """All is done; `what` begins the line, such as "sampled"."""
+        """Say that all is done. The line begins with `what`, such as "sampled"."""
         line = f"{what} in {in_words(self.clock() - self.began)}"
         if self.taken:
             line += f"; {self.taken} of {self.segments} segments were there from before"

@@ -1,7 +1,7 @@
-"""What stock nodes hand to a MODEL and Hallo3 has no place for, each with one sentence.
+"""Refuses what stock nodes put into a MODEL and Hallo3 cannot use. Each gets one sentence.
 
-ComfyUI's nodes set their patches without asking whether the model looks at them. A patch of a kind
-that is not known here is refused, too: it would change nothing and nobody would be told.
+ComfyUI's nodes do not check whether a model uses their patches. A patch that is not known here is
+refused too: otherwise it would change nothing, and the user would not know.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ PATCHES = {
     "input_block_patch": "PatchModelAddDownscale",
     "input_block_patch_after_skip": "PatchModelAddDownscale",
 }
-"""Kinds of patches of self-attention and blocks, and nodes that set them."""
+"""Patches of self-attention and of blocks, and the nodes that set them."""
 
 OPTIONS = {
     "rope_options": "ScaleROPE",
@@ -30,13 +30,13 @@ OPTIONS = {
     "animate2_cache": "WanAnimate2Cache",
 }
 
-FRAMES_IN_BATCH = "takes the videos of a batch for frames, and leaves guidance out for the only one"
+FRAMES_IN_BATCH = "treats the videos of a batch as frames, and turns guidance off for a single one"
 FUNCTIONS = {
-    "EpsilonScaling": "adds a share of sigma as noise, and sigma is up to 4518 in this model",
+    "EpsilonScaling": "adds a part of sigma as noise, and sigma is up to 4518 in this model",
     "VideoLinearCFGGuidance": FRAMES_IN_BATCH,
     "VideoTriangleCFGGuidance": FRAMES_IN_BATCH,
 }
-"""Classes of nodes whose function for guidance does not fit this model, and why."""
+"""Nodes whose guidance function does not fit this model, and why."""
 
 CONDITIONING = {
     "control": "a ControlNet",
@@ -50,7 +50,7 @@ CONDITIONING = {
 
 
 def check_run(executor: WrapperExecutor, noise: Tensor, *args, **kwargs) -> Tensor:
-    """A run of the sampler, if MODEL and latent are fit for it and there is the memory."""
+    """Run the sampler, if the MODEL and the latent fit and there is enough memory."""
     guider = executor.class_obj
     require_known_model(guider.model_patcher, guider.model_options)
     config = guider.model_patcher.model.diffusion_model.config
@@ -58,19 +58,19 @@ def check_run(executor: WrapperExecutor, noise: Tensor, *args, **kwargs) -> Tens
     if list(noise.shape[1:]) != size:
         found, right = (" x ".join(map(str, shape)) for shape in (noise.shape[1:], size))
         raise InputError(
-            f"The latent is {found}, and a segment of this model {right}: connect the latent of "
-            "Hallo3 Segment Conditioning."
+            f"The latent is {found}, and a segment of this model is {right}: connect the latent of "
+            "Segment Conditioning."
         )
     with enough_memory("sample a segment"):
         return executor(noise, *args, **kwargs)
 
 
 def require_known_model(patcher: ModelPatcher, options: dict) -> None:
-    """Raises `InputError` if a node has changed a MODEL in a way that does not fit Hallo3."""
+    """Raises `InputError` if a node has changed the MODEL in a way that does not fit Hallo3."""
     if "context_handler" in options:
         raise InputError(
-            "Context windows are for longer latents, and a segment always has 13 frames: remove "
-            "the node, as Hallo3 makes long videos segment by segment."
+            "Context windows are for long latents, and a segment always has 13 latent frames: "
+            "remove the node, because Hallo3 makes long videos segment by segment."
         )
     if get_wrappers_with_key(WrappersMP.PREDICT_NOISE, "lazycache", options, True):
         raise InputError(
@@ -86,22 +86,22 @@ def require_known_model(patcher: ModelPatcher, options: dict) -> None:
     same = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
     if not same or sampling.sigmas.tolist() != own.tolist():
         raise InputError(
-            "A node has changed what the model's prediction means or its sigmas, and Hallo3 was "
-            "trained for v-prediction with zero terminal SNR: remove the ModelSampling node."
+            "A node has changed the model's prediction type or its sigmas, and Hallo3 was trained "
+            "with v-prediction and zero terminal SNR: remove the ModelSampling node."
         )
 
 
 def require_known_conditioning(conditioning: dict) -> None:
-    """Raises `InputError` if a conditioning carries what the denoiser would not look at."""
+    """Raises `InputError` if a conditioning contains something that the denoiser does not use."""
     for key, what in CONDITIONING.items():
         if conditioning.get(key) is not None:
             raise InputError(
-                f"The conditioning carries {what}, which Hallo3 cannot follow: remove that node."
+                f"The conditioning has {what}, which Hallo3 cannot use: remove that node."
             )
 
 
 def require_known_patches(options: dict, layers: int) -> None:
-    """Raises `InputError` if a patch in the options of a call has no place in our layers."""
+    """Raises `InputError` if our layers have no place for a patch in the options of a call."""
     strange = {kind for kind, found in options.get("patches", {}).items() if found} - {OUTPUT}
     replaced = options.get("patches_replace", {})
     places = {(kind, place) for kind in replaced.keys() - {"dit"} for place in replaced[kind]}
@@ -111,7 +111,7 @@ def require_known_patches(options: dict, layers: int) -> None:
         node = (PATCHES | OPTIONS).get(patch)
         setter = f"the node that sets it, such as {node}" if node else "the node that sets it"
         raise InputError(
-            f"This MODEL carries the patch {patch}, for which Hallo3 has no place: remove {setter}."
+            f"This MODEL has the patch {patch}, which Hallo3 cannot use: remove {setter}."
         )
     if "dit" in replaced:
         require_layers([i for kind, i in replaced["dit"] if kind == BLOCK], layers)
@@ -120,10 +120,10 @@ def require_known_patches(options: dict, layers: int) -> None:
 
 
 def require_layers(chosen: Iterable[int], layers: int) -> None:
-    """Raises `InputError` if a node changes none of our layers, or one that is not there."""
+    """Raises `InputError` if a node names none of our layers, or one that does not exist."""
     if not chosen or max(chosen) >= layers:
-        named = f"layers {', '.join(map(str, sorted(chosen)))}" if chosen else "none"
+        named = f"layers {', '.join(map(str, sorted(chosen)))}" if chosen else "no layers"
         raise InputError(
-            f"A guidance node changes {named} and this model has the layers 0 to {layers - 1}: "
-            "name some of them as its layers, double_layers or blocks."
+            f"A guidance node changes {named}, and this model has the layers 0 to {layers - 1}: "
+            "name some of these in layers, double_layers or blocks of that node."
         )

@@ -1,4 +1,4 @@
-"""The video autoencoder as ComfyUI's VAE, and what the core's functions take in its place."""
+"""The video autoencoder as ComfyUI's VAE, and ComfyUI's own VAE for functions of the core."""
 
 import logging
 from collections.abc import Callable
@@ -23,7 +23,12 @@ from ...hallo3_core.autoencoder.vae import (
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.memory.need import decoding_bytes, encoding_bytes
 from ...hallo3_core.memory.plan import GB, choose_tiles
-from ...hallo3_core.network.config import MOTION_FRAMES, SPACE_COMPRESSION, TIME_COMPRESSION
+from ...hallo3_core.network.config import (
+    MOTION_FRAMES,
+    SPACE_COMPRESSION,
+    TIME_COMPRESSION,
+    Size,
+)
 from .out_of_memory import VAE_ON_CPU, enough_memory
 from .whole import WholePatcher
 
@@ -33,14 +38,14 @@ TO_ENCODE = enough_memory("encode pictures", VAE_ON_CPU)
 TO_DECODE = enough_memory("decode a segment", VAE_ON_CPU)
 
 TILE = 64
-"""Side in latents of a tile whose size nobody gave."""
+"""The side of a tile in latents, if no size is given."""
 
 
 class Autoencoder(nn.Module):
-    """diffusers' autoencoder with the calls that ComfyUI's VAE makes.
+    """diffusers' autoencoder, with the methods that ComfyUI's VAE calls.
 
-    Pixels are (batch, 3, frames, height, width) in [-1, 1], latents (batch, 16, latent frames,
-    height / 8, width / 8), which are not scaled.
+    Pixels are (batch, 3, frames, height, width) in [-1, 1]. Latents are (batch, 16, latent frames,
+    height / 8, width / 8), not scaled.
     """
 
     def __init__(self, vae: AutoencoderKLCogVideoX):
@@ -57,41 +62,42 @@ class Autoencoder(nn.Module):
     def encode_tiled(
         self, pixels: Tensor, tile_x: int = 0, tile_y: int = 0, overlap: int = 0, **time
     ) -> Tensor:
-        """The same in tiles of `tile_y` x `tile_x` pixels.
+        """`encode` in tiles of `tile_y` x `tile_x` pixels.
 
-        Time needs no tiles: the autoencoder goes through it in chunks that continue one another.
+        Tiles in time are not needed: the autoencoder encodes a few frames after the other.
         """
-        sides = [side // SPACE_COMPRESSION for side in (tile_y, tile_x)]
+        sides = tile_y // SPACE_COMPRESSION, tile_x // SPACE_COMPRESSION
         return encode_in_tiles(self.vae, pixels, *_tiles(sides, overlap // SPACE_COMPRESSION))
 
     def decode_tiled(
         self, latents: Tensor, tile_x: int = 0, tile_y: int = 0, overlap: int = 0, **time
     ) -> Tensor:
-        """The same in tiles of `tile_y` x `tile_x` latents."""
-        tiles = _tiles([tile_y, tile_x], overlap)
+        """`decode` in tiles of `tile_y` x `tile_x` latents."""
+        tiles = _tiles((tile_y, tile_x), overlap)
         return first_alone(decode_in_tiles(self.vae, latents, *tiles), latents)
 
 
 def first_alone(frames: Tensor, latents: Tensor) -> Tensor:
-    """Frames as ComfyUI counts them: one of the first latent frame, and four of every other.
+    """The frames that ComfyUI expects: one for the first latent frame, and four for every other.
 
-    The autoencoder makes four of the first as well if their number is even.
+    If the number of latent frames is even, the autoencoder makes four for the first one, too.
     """
     count = TIME_COMPRESSION * (latents.shape[2] - 1) + 1
     return frames[:, :, -count:]
 
 
-def _tiles(sides: list[int], overlap: int) -> tuple[list[int], list[int]]:
-    """Sides and overlaps of tiles, the usual ones where none are given (0)."""
-    sides = [side or TILE for side in sides]
-    return sides, [min(overlap, side // 2) or side // TILE_UNITS for side in sides]
+def _tiles(sides: Size, overlap: int) -> tuple[Size, Size]:
+    """Sides and overlaps (height, width) of tiles. Where none is given (0), the default is used."""
+    height, width = (side or TILE for side in sides)
+    across, along = (min(overlap, side // 2) or side // TILE_UNITS for side in (height, width))
+    return (height, width), (across, along)
 
 
 class Hallo3VAE(comfy.sd.VAE):
-    """A stock VAE around `Autoencoder`: stock nodes encode and decode with it.
+    """ComfyUI's VAE with our `Autoencoder` in it, so that stock nodes work with it.
 
-    The parent's constructor knows CogVideoX by the names of its weights, and sets all that a VAE
-    of this host has. The weights are empty: our network takes the place of the one it makes.
+    The parent's constructor recognises CogVideoX by the names of the weights, and sets every
+    attribute that a VAE of ComfyUI has. It gets empty weights: our network replaces its network.
     """
 
     def __init__(self, vae: AutoencoderKLCogVideoX):
@@ -117,7 +123,7 @@ class Hallo3VAE(comfy.sd.VAE):
     decode_tiled = TO_DECODE(comfy.sd.VAE.decode_tiled)
 
     def get_sd(self) -> dict[str, Tensor]:
-        """The weights in diffusers' names, which Load VAE and Load Hallo3 VAE read."""
+        """The weights under diffusers' names, which Load VAE and Load Hallo3 VAE read."""
         return self.first_stage_model.vae.state_dict()
 
 
@@ -126,13 +132,14 @@ def memory_to_encode(
 ) -> float:
     """Bytes to encode pixels (batch, 3, frames, height, width)."""
     size = comfy.model_management.dtype_size(dtype)
-    return encoding_bytes(vae.config.block_out_channels[0], *shape[-3:], size)
+    frames, height, width = shape[-3:]
+    return encoding_bytes(vae.config.block_out_channels[0], frames, height, width, size)
 
 
 def memory_to_decode(
     vae: AutoencoderKLCogVideoX, shape: tuple[int, ...], dtype: torch.dtype
 ) -> float:
-    """Bytes to decode latents (batch, 16, latent frames, height, width), which is streamed."""
+    """Bytes to decode latents (batch, 16, latent frames, height, width), a few at a time."""
     size = comfy.model_management.dtype_size(dtype)
     frames, height, width = shape[-3:]
     pixels = TIME_COMPRESSION * frames * SPACE_COMPRESSION**2 * height * width
@@ -141,9 +148,9 @@ def memory_to_decode(
 
 
 class StockAutoencoder:
-    """ComfyUI's own CogVideoX VAE, behind the part of diffusers' that the core's `encode` uses.
+    """ComfyUI's own CogVideoX VAE, with the methods of diffusers that the core's `encode` uses.
 
-    It gives the mean of the posterior and not a sample of it.
+    It encodes to the mean of the posterior, and not to a sample.
     """
 
     def __init__(self, vae: comfy.sd.VAE):
@@ -158,7 +165,7 @@ class StockAutoencoder:
 def open_encoder(
     vae: comfy.sd.VAE, height: int, width: int
 ) -> AutoencoderKLCogVideoX | StockAutoencoder:
-    """The autoencoder of a VAE, on its device, to encode three frames of that size in the core.
+    """The autoencoder of a VAE on its device, with memory for three frames of that size.
 
     Raises `InputError` if it is not a CogVideoX VAE.
     """
@@ -185,7 +192,7 @@ def _open(
 def decode_latent(vae: comfy.sd.VAE, samples: Tensor, frames: int) -> Tensor:
     """The first `frames` images (frames, height, width, 3) of a LATENT's samples, on the CPU.
 
-    Whole if there is the memory for it, else in tiles.
+    Without tiles if there is enough memory, otherwise in tiles.
     """
     autoencoder = _open(vae, memory_to_decode, samples.shape)
     if isinstance(autoencoder, StockAutoencoder):
@@ -193,9 +200,13 @@ def decode_latent(vae: comfy.sd.VAE, samples: Tensor, frames: int) -> Tensor:
     channels = autoencoder.config.block_out_channels[0]
     size = comfy.model_management.dtype_size(vae.vae_dtype)
     free = comfy.model_management.get_free_memory(vae.device)
-    tiles = choose_tiles(channels, *samples.shape[-2:], size, free)
+    height, width = samples.shape[-2:]
+    tiles = choose_tiles(channels, height, width, size, free)
     if tiles > 1:
         logger.warning(
-            "%.1f GB are free: decoding in %d x %d tiles, which may show.", free / GB, tiles, tiles
+            "%.1f GB are free: decoding in %d x %d tiles. Their edges may be visible.",
+            free / GB,
+            tiles,
+            tiles,
         )
     return decode_images(autoencoder, samples * LATENT_SCALE, frames, tiles).to(vae.output_device)

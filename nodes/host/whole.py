@@ -1,16 +1,16 @@
-"""A patcher for networks whose layers are torch's own."""
+"""A patcher for networks that are made of torch's own layers."""
 
 import comfy.model_patcher
 
 ALL = 1e32
-"""More bytes than any network has, as the host says it."""
+"""More bytes than any network has. ComfyUI itself uses this number."""
 
 
 class WholePatcher(comfy.model_patcher.ModelPatcher):
-    """Loads its network whole.
+    """Always loads the whole network on the device.
 
-    What does not fit the host leaves in main memory, with --novram everything, and only its own
-    layers compute from there.
+    ComfyUI would leave weights that do not fit (with --novram, all of them) in main memory. Only
+    ComfyUI's own layers can compute with such weights.
     """
 
     def partially_load(self, device_to, extra_memory=0, force_patch_weights=False):

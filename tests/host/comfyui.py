@@ -10,6 +10,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -18,7 +19,7 @@ BUILT_IN = "built-in tiny model"
 
 
 class Host:
-    """Runs graphs in API form and keeps what reaches the node `Keep`."""
+    """Runs graphs in API form, and keeps the values that reach the node `Keep`."""
 
     def __init__(self, comfyui: Path, base: Path, *, extra_nodes: bool = True, **flags):
         for folder in ("input", "output", "temp", "user", "models", "custom_nodes"):
@@ -63,7 +64,7 @@ class Host:
                 return ()
 
         class NoiseAudio:
-            """Noise of some length at 16 kHz, the same every time."""
+            """Noise of a given length at 16 kHz. It is always the same."""
 
             RETURN_TYPES, FUNCTION, CATEGORY = ("AUDIO",), "make", "test"
 
@@ -117,9 +118,18 @@ class Host:
         return [self.kept[name] for name in graph.nodes if name in self.kept]
 
     def executed(self, kind: str) -> list[str]:
-        """Ids of the nodes of a kind that really ran in the last run."""
+        """Ids of the nodes of a kind that were really computed in the last run."""
         dynprompt = [data["node"] for event, data in self.events if event == "executing"]
         return [node for node in dynprompt if node and kind in node]
+
+
+def switch_previews_on(monkeypatch):
+    """ComfyUI makes live previews from now on. Returns its module of them."""
+    latent_preview = importlib.import_module("latent_preview")
+    method = importlib.import_module("comfy.cli_args").LatentPreviewMethod.Auto
+    monkeypatch.setattr(latent_preview, "default_preview_method", method)
+    monkeypatch.setattr(latent_preview.args, "preview_method", method)
+    return latent_preview
 
 
 def noise_audio(seconds: float) -> dict:
@@ -130,6 +140,13 @@ def noise_audio(seconds: float) -> dict:
 
 class HostError(Exception):
     """A graph was refused, or a node failed."""
+
+
+def fails(host: Host, graph: "Graph", message: str) -> None:
+    """The graph must fail with one sentence that matches `message`."""
+    with pytest.raises(HostError, match=message) as error:
+        host.run(graph)
+    assert "\n" not in str(error.value)
 
 
 class Graph:
@@ -150,8 +167,35 @@ class Graph:
         self("Keep", value=value)
 
 
+class Given:
+    """A node that gives out any value, in the place of a node of another pack."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("*",), "make", "test"
+    value = None
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types):
+        return True
+
+    def make(self):
+        return (self.value,)
+
+
+def given(host: Host, graph: Graph, kind: str, value) -> "Out":
+    """`value` on a socket of that kind."""
+    name = f"Given{id(value)}"
+    host.nodes.NODE_CLASS_MAPPINGS[name] = type(
+        name, (Given,), {"value": value, "RETURN_TYPES": (kind,)}
+    )
+    return graph(name)
+
+
 class Out:
-    """An output of a node; the first, unless indexed."""
+    """An output of a node: the first one, unless it is indexed."""
 
     def __init__(self, node: str, index: int = 0):
         self.link = [node, index]
@@ -168,6 +212,17 @@ class Parts(NamedTuple):
     vae: Out
     identity: Out
     speech: Out
+
+    def segment(self, kind: str, index: int = 0, **inputs) -> Out:
+        """A node that makes something of a segment."""
+        made_of = {"model": self.model, "identity": self.identity, "speech": self.speech}
+        return self.graph(kind, **made_of, segment_index=index, **inputs)
+
+    def encode(self, image: Out, **inputs) -> Out:
+        """Another identity."""
+        networks = {"vae": self.vae, "reference_network": self.model[1]}
+        settings = {"growth": 1.2, "seed": 0}
+        return self.graph("Hallo3EncodeIdentity", image=image, **networks | settings | inputs)
 
 
 def build(

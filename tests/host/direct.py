@@ -13,19 +13,12 @@ SEED = 3
 
 
 class Direct:
-    """A MODEL, what conditions its first segment, and ways to patch and to sample it."""
+    """A MODEL and the conditioning of its first segment, with functions to patch and to sample."""
 
     def __init__(self, host: Host):
         self.nodes = host.nodes.NODE_CLASS_MAPPINGS
         parts = build(seconds=1)
-        graph = parts.graph
-        segment = graph(
-            "Hallo3SegmentConditioning",
-            model=parts.model,
-            identity=parts.identity,
-            speech=parts.speech,
-            segment_index=0,
-        )
+        graph, segment = parts.graph, parts.segment("Hallo3SegmentConditioning")
         for kept in (parts.model, parts.vae, parts.identity, parts.speech):
             graph.keep(kept)
         for index in range(3):
@@ -34,15 +27,16 @@ class Direct:
         self.model, self.vae, self.identity, self.speech = loaded[:4]
         self.positive, self.negative, self.latent = loaded[4:]
 
+    @torch.inference_mode()
     def node(self, name: str, **inputs):
-        """The first result of a node."""
+        """The first result of a node, run as the server runs it."""
         kind = self.nodes[name]
         function = kind.execute if hasattr(kind, "execute") else getattr(kind(), kind.FUNCTION)
         result = function(**self.widgets(kind) | inputs)
         return result[0] if isinstance(result, tuple) else result.args[0]
 
     def widgets(self, kind) -> dict:
-        """The widgets of a node as they are set at first."""
+        """The default values of a node's widgets."""
         types = kind.INPUT_TYPES()
         return {
             key: value
@@ -51,7 +45,7 @@ class Direct:
         }
 
     def patched(self, name: str, **inputs):
-        """What a node makes of the MODEL."""
+        """The MODEL after a node has patched it."""
         return self.node(name, model=self.model, **inputs)
 
     def sigmas(self, steps: int) -> Tensor:
@@ -90,7 +84,7 @@ class Direct:
 
 
 def widget(kind, options: dict | None = None):
-    """What a widget shows at first; None if it is a socket."""
+    """The default value of a widget, or None if the input is a socket."""
     options = options or {}
     if isinstance(kind, list | tuple):
         return options.get("default", kind[0] if kind else "")
@@ -101,7 +95,7 @@ def widget(kind, options: dict | None = None):
 
 
 def change(found: Tensor, expected: Tensor) -> float:
-    """How far latents are off, relative to what they should be."""
+    """The relative error of latents."""
     return ((found - expected).norm() / expected.norm()).item()
 
 
@@ -122,7 +116,7 @@ def strong_lora(host: Host) -> str:
 
 
 def hooked(direct: Direct, conditioning: list, lora: str, *strengths: tuple[float, float]) -> list:
-    """Conditioning with a LoRA whose strength changes at shares of the sampling."""
+    """Conditioning with a LoRA whose strength changes while sampling."""
     hooks = direct.node("CreateHookLoraModelOnly", lora_name=lora, strength_model=1.0)
     frames = None
     for start, strength in strengths:

@@ -1,4 +1,4 @@
-"""Animate Portrait: what it gives, what it keeps, what it says."""
+"""Animate Portrait: its outputs, its store of segments, and its messages."""
 
 import inspect
 import re
@@ -16,17 +16,14 @@ STEPS = 1
 
 
 def animated(parts: Parts, steps: int = STEPS, **inputs) -> Out:
+    settings = {"steps": steps, "guidance": 3.5, "sampler": "sde-dpm++2m", "seed": SEED}
     return parts.graph(
         "Hallo3AnimatePortrait",
         model=parts.model,
         vae=parts.vae,
         identity=parts.identity,
         speech=parts.speech,
-        steps=steps,
-        guidance=3.5,
-        sampler="sde-dpm++2m",
-        seed=SEED,
-        **inputs,
+        **settings | inputs,
     )
 
 
@@ -65,7 +62,7 @@ def calls(host, monkeypatch) -> Counter:
 
 @pytest.fixture
 def quick_decoding(host, calls, monkeypatch):
-    """Pictures that depend on the latents and take no time."""
+    """Pictures that depend on the latents, and are made quickly."""
 
     def decode(vae, samples: torch.Tensor, frames: int) -> torch.Tensor:
         calls["decoded"] += frames > 9
@@ -87,7 +84,7 @@ def animator_of(host) -> type:
 
 
 class Server:
-    """What nodes see of ComfyUI's server, with one prompt that runs; keeps the texts of nodes."""
+    """The part of ComfyUI's server that nodes use. It keeps the texts that nodes show."""
 
     def __init__(self, prompt: dict):
         self.prompt_queue = SimpleNamespace(currently_running={0: (0, "id", prompt)})
@@ -104,7 +101,7 @@ def serve(monkeypatch, parts: Parts) -> Server:
 
 
 def test_connecting_something_later_samples_nothing_again(host, quick_decoding, calls, monkeypatch):
-    """The frames after the video, and another soundtrack."""
+    """First the frames are connected, then another soundtrack."""
     parts = build(seconds=2.5)
     out = animated(parts)
     parts.graph.keep(out[3])
@@ -132,9 +129,9 @@ def test_frames_and_video_together_are_decoded_once(host, quick_decoding, calls)
 
 
 def test_the_time_left_is_shown_on_the_node(host, quick_decoding, monkeypatch):
-    """From the second step on, for all segments together; at last that it is done."""
+    """From the second step on, for all segments together. The last text says that it is done."""
     parts = build(seconds=2.5)
-    out = animated(parts, steps=3)
+    out = animated(parts, steps=3, sampler="few")
     parts.graph.keep(out[3])
     server = serve(monkeypatch, parts)
     host.run(parts.graph)
@@ -167,7 +164,7 @@ def test_the_bar_of_the_node_grows_evenly(host, quick_decoding):
 
 @pytest.mark.parametrize("cache", ["RAM_PRESSURE", "CLASSIC", "LRU", "NONE"])
 def test_a_stopped_job_goes_on_where_it_was(host, quick_decoding, calls, monkeypatch, cache):
-    """Interrupted in the third of four segments, and queued again."""
+    """It is interrupted in the third of four segments, and queued again."""
     monkeypatch.setenv("HALLO3_STORE_GB", "0")
     parts = build(seconds=6.0, seed=9)
     parts.graph.keep(animated(parts)[0])
@@ -189,7 +186,7 @@ def test_a_stopped_job_goes_on_where_it_was(host, quick_decoding, calls, monkeyp
 
 
 def interrupt_in(host, monkeypatch, index: int) -> None:
-    """As if the user pressed Cancel when a segment begins, the first time."""
+    """Press Cancel once, when this segment begins."""
     animator = animator_of(host)
     sample = animator.sample
     pressed = []

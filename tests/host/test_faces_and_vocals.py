@@ -1,7 +1,8 @@
-"""Find Face and Isolate Vocals in the host."""
+"""Find Face and Isolate Vocals in ComfyUI."""
 
 import importlib
 import logging
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +48,7 @@ def pack_module(host: Host, node: str):
 
 @pytest.fixture
 def insightface(host: Host, monkeypatch, tmp_path):
-    """antelopev2 where extra_model_paths.yaml says, with two faces in every picture."""
+    """antelopev2 in a folder of extra_model_paths.yaml. It finds two faces in every picture."""
     onnx = importlib.import_module(f"{pack_module(host, 'Hallo3FindFace').__package__}.host.onnx")
     antelopev2(tmp_path / "models" / "antelopev2", [(5, 6, 3, 0.9), (14, 12, 4, 0.8)])
     named = sys.modules["folder_paths"].folder_names_and_paths
@@ -59,7 +60,7 @@ def insightface(host: Host, monkeypatch, tmp_path):
 
 @pytest.fixture
 def said(monkeypatch) -> dict[str, str]:
-    """What is under each node at the end."""
+    """The text under each node at the end."""
     texts = {}
 
     def send_progress_text(text: str, node: str) -> None:
@@ -71,7 +72,7 @@ def said(monkeypatch) -> dict[str, str]:
 
 
 def test_without_a_face_model(host, graph, said):
-    """A frontal face is found all the same; its region is what Encode Identity takes."""
+    """A frontal face is still found, and Encode Identity uses its region."""
     image, found = find_face(graph)
     for output in (found[1], found[2], found[3], encode(graph, image, face=found)[2]):
         graph.keep(output)
@@ -85,9 +86,10 @@ def test_without_a_face_model(host, graph, said):
     assert bottom - top == pytest.approx(1.2 * 106, abs=10)
 
 
-def test_what_the_nodes_say_of_portrait_and_speech(host, said, monkeypatch):
-    """That a photograph is not for the built-in model is said of that alone."""
-    file = builtin.WEIGHTS / builtin.TRANSFORMER_FILE
+def test_what_the_nodes_say_of_portrait_and_speech(host, said, monkeypatch, tmp_path):
+    """Only the built-in model says that photographs are not for it."""
+    shutil.copytree(builtin.WEIGHTS, tmp_path / "models")
+    file = tmp_path / "models" / builtin.TRANSFORMER_FILE
     named = sys.modules["folder_paths"].folder_names_and_paths
     monkeypatch.setitem(named, "diffusion_models", ([str(file.parent)], {file.suffix}))
     size, _ = SIZE.splitlines()
@@ -122,7 +124,7 @@ def test_a_mask_comes_before_the_face(host, graph):
 
 
 def test_no_face_and_no_such_face(host, graph, caplog, said):
-    """The whole picture counts then, and is framed as published; it is said once, on the node."""
+    """Then the whole picture is used, framed as published. The node says so once."""
     Image.new("RGB", (64, 96), "grey").save(host.base / "input" / "grey.png")
     image, found = find_face(graph, image="grey.png")
     identity = encode(graph, image, face=found, growth=0.5)
@@ -149,7 +151,7 @@ def test_no_face_and_no_such_face(host, graph, caplog, said):
 
 
 def test_what_find_face_says(host, graph, caplog, said, insightface):
-    """How many there are; nothing is missing."""
+    """The number of faces. InsightFace is not missing."""
     _, found = find_face(graph)
     graph.keep(found[3])
     host.run(graph, fresh=True)
@@ -158,7 +160,7 @@ def test_what_find_face_says(host, graph, caplog, said, insightface):
 
 
 def test_a_face_that_is_cut_away(host, graph, said):
-    """By the published fit, which is what old workflows have; the one by default keeps it."""
+    """The published fit cuts it, which old workflows have. The default fit keeps it."""
     pixels = (astronaut() * 255).byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels[:, 60:400]).save(host.base / "input" / "tall_face.png")
     image, found = find_face(graph, image="tall_face.png")
@@ -202,7 +204,7 @@ def test_sessions_go_when_models_are_unloaded(host, graph, insightface):
 
 @pytest.mark.parametrize(("fit", "size"), [("published", (128, 192)), ("pad", (128, 86))])
 def test_videos_have_the_framing_that_was_chosen(host, fit, size):
-    """A tall picture is cropped, or shown whole; its frames can be extended either way."""
+    """A tall picture is cropped, or shown whole. In both cases its frames can be extended."""
     picture = np.random.default_rng(2).integers(0, 255, (300, 200, 3), np.uint8)
     Image.fromarray(picture).save(host.base / "input" / "tall.png")
     graph = Graph()
@@ -224,33 +226,33 @@ def test_videos_have_the_framing_that_was_chosen(host, fit, size):
     assert host.run(graph)[1].shape == (1, 16, 1, 16, 24)
 
 
+def isolated(host, model_name: str) -> list[torch.Tensor]:
+    """A sound, its vocals, and the rest."""
+    graph = Graph()
+    audio = graph("NoiseAudio", seconds=3.0)
+    split = graph("Hallo3IsolateVocals", audio=audio, model_name=model_name)
+    for output in (audio, split, split[1]):
+        graph.keep(output)
+    return [kept["waveform"] for kept in host.run(graph, fresh=True)]
+
+
 def test_vocals_and_the_rest(host):
     folder = Path(host.base / "models" / "audio_separation")
     mdx_net(folder / "half.onnx", 1024, 16, gain=0.5)
-    graph = Graph()
-    audio = graph("NoiseAudio", seconds=3.0)
-    isolated = graph("Hallo3IsolateVocals", audio=audio, model_name="half.onnx")
-    for output in (audio, isolated, isolated[1]):
-        graph.keep(output)
-    sound, vocals, rest = (kept["waveform"] for kept in host.run(graph, fresh=True))
+    sound, vocals, rest = isolated(host, "half.onnx")
     assert torch.allclose(vocals + rest, sound, atol=1e-6)
     # the notes just under 8 kHz, which are lost on the way to 44.1 kHz, are passed on
     assert (vocals - sound / 2).norm() / sound.norm() < 0.15
 
 
 def test_without_a_model_sound_is_passed_on(host):
-    graph = Graph()
-    audio = graph("NoiseAudio", seconds=0.5)
-    isolated = graph("Hallo3IsolateVocals", audio=audio, model_name="none: pass the sound on")
-    for output in (audio, isolated, isolated[1]):
-        graph.keep(output)
-    sound, vocals, rest = (kept["waveform"] for kept in host.run(graph, fresh=True))
+    sound, vocals, rest = isolated(host, "none: pass the sound on")
     assert torch.equal(vocals, sound)
     assert not rest.any()
 
 
 def test_a_network_that_is_unloaded_as_soon_as_it_is_there(host):
-    """Another thread may do that; whoever asked for the network has it all the same."""
+    """Another thread may unload it. The caller still gets the network."""
     package = pack_module(host, "Hallo3FindFace").__package__
 
     class ClosedAtOnce(importlib.import_module(f"{package}.host.onnx").OnDemand):
@@ -260,7 +262,7 @@ def test_a_network_that_is_unloaded_as_soon_as_it_is_there(host):
 
 
 def test_folders_of_extra_model_paths(host, tmp_path, monkeypatch):
-    """They come to the pack's own, and do not take its place."""
+    """They are added to the pack's own folder, and do not replace it."""
     folder_paths = sys.modules["folder_paths"]
     onnx = importlib.import_module(f"{pack_module(host, 'Hallo3FindFace').__package__}.host.onnx")
     named = folder_paths.folder_names_and_paths

@@ -1,4 +1,4 @@
-"""A MODEL is known by what it computes; one that nobody can know keeps no segments."""
+"""The fingerprint of a MODEL depends on what it computes. Without one, no segments are kept."""
 
 import inspect
 import sys
@@ -29,7 +29,7 @@ def of_model(host):
 
 @pytest.mark.parametrize(("node", "inputs"), WORKS.items(), ids=WORKS)
 def test_a_patch_of_the_host_is_known(direct, of_model, node, inputs):
-    """Twice the same patch is the same, and not the plain model; sampling changes nothing."""
+    """The same patch twice gives the same fingerprint. Sampling does not change it."""
     once, twice = (direct.patched(node, **inputs) for _ in range(2))
     assert of_model(once) == of_model(twice) != of_model(direct.model)
     direct.sample(once, steps=1)

@@ -1,4 +1,4 @@
-"""What the MODEL and the VAE tell ComfyUI of their memory, against what they take; and /free."""
+"""The memory that the MODEL and the VAE ask ComfyUI for, against what they use; and /free."""
 
 import importlib
 import sys
@@ -8,8 +8,8 @@ import torch
 from comfyui import Host, HostError, Parts
 from test_segments import sample
 
+from denoiser_memory import MIB, denoiser_call
 from hallo3_core.network.config import Hallo3Config
-from peak import MIB, denoiser_call
 
 BF16 = torch.bfloat16
 ROWS = (1, 16, 13, 60, 90)
@@ -58,7 +58,7 @@ def test_decoding_goes_in_tiles_where_memory_is_short(host, parts, monkeypatch):
 
 
 def test_networks_that_run_once_leave_the_device_before_sampling(host, parts, monkeypatch):
-    """What is loaded when the denoiser is first called, and nothing after models are unloaded."""
+    """The models that are loaded when the denoiser is first called. None stays after unloading."""
     management = importlib.import_module("comfy.model_management")
     loaded = []
     denoiser = sys.modules[host.nodes.NODE_CLASS_MAPPINGS["Hallo3SampleSegment"].__module__]

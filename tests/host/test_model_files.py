@@ -31,7 +31,7 @@ def saved(host: Host, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def published(saved: Path) -> Path:
-    """The same in bf16, as the released model is."""
+    """The same in bf16, which is the format of the released model."""
     path = saved.with_name("mp_rank_00_model_states.pt")
     weights = {name: value.bfloat16() for name, value in load_file(saved).items()}
     torch.save({"module": weights}, path)
@@ -52,7 +52,7 @@ def test_a_saved_model_is_loaded_again(host, saved):
 
 @pytest.mark.parametrize(("dtype", "error"), [("bf16", 0), ("fp8_e4m3fn", 0.05)])
 def test_a_converted_model_is_loaded(host, published, folder, dtype, error):
-    """Converted to bf16 it gives the same numbers as the published file, to fp8 nearly."""
+    """In bf16 it gives the same numbers as the published file; in fp8 nearly the same."""
     job = plan(published, read_weights(published), dtype)
     dit, *_ = convert(job, folder.parent, lambda done: None)
     expected = latents(host, build(seconds=1, model_name=published.name))

@@ -1,4 +1,4 @@
-"""Every stock node that patches a MODEL: it does its work, or there is one sentence."""
+"""Every stock node that patches a MODEL works, or is refused with one sentence."""
 
 import copy
 import importlib
@@ -31,7 +31,7 @@ WORKS = {
     "TCFG": {},
     "TemporalScoreRescaling": {},
 }
-"""Nodes and settings with which they change the latents, and not much."""
+"""Nodes, with settings that change the latents a little."""
 
 SAME = {
     "DifferentialDiffusion": {},
@@ -40,15 +40,15 @@ SAME = {
     "MultiGPU_WorkUnits": {},
     "SelectModelDevice": {},
 }
-"""Nodes that change nothing here, as they should."""
+"""Nodes that must change nothing here."""
 
-NO_PLACE = "for which Hallo3 has no place"
-WINDOWS = "Context windows are for longer latents"
+NO_PLACE = "which Hallo3 cannot use"
+WINDOWS = "Context windows are for long latents"
 SCHEDULE = "remove the ModelSampling node"
 REFUSED = {
     "ChromaRadianceOptions": (NO_PLACE, {"nerf_tile_size": 32, "start_sigma": 9999.0}),
     "ContextWindowsManual": (WINDOWS, {"dim": 2, "context_length": 6}),
-    "Epsilon Scaling": ("EpsilonScaling adds a share of sigma as noise", {}),
+    "Epsilon Scaling": ("EpsilonScaling adds a part of sigma as noise", {}),
     "FluxKVCache": ("the patch attn1_patch, " + NO_PLACE, {}),
     "HyperTile": ("such as HyperTile or TomePatchModel", {}),
     "LTXVContextWindows": (WINDOWS, {}),
@@ -67,8 +67,8 @@ REFUSED = {
     "ScaleROPE": ("such as ScaleROPE", {}),
     "SelfAttentionGuidance": (r"the patch attn1 \('middle', 0, 0\)", {}),
     "TomePatchModel": ("such as HyperTile or TomePatchModel", {}),
-    "VideoLinearCFGGuidance": ("VideoLinearCFGGuidance takes the videos of a batch for frames", {}),
-    "VideoTriangleCFGGuidance": ("VideoTriangleCFGGuidance takes the videos", {}),
+    "VideoLinearCFGGuidance": ("VideoLinearCFGGuidance treats the videos of a batch as frames", {}),
+    "VideoTriangleCFGGuidance": ("VideoTriangleCFGGuidance treats the videos", {}),
     "WanAnimate2Cache": (NO_PLACE, {"device": "cpu"}),
     "WanContextWindowsManual": (WINDOWS, {}),
 }
@@ -87,7 +87,7 @@ def plain(direct) -> torch.Tensor:
 @pytest.mark.parametrize(("node", "inputs"), WORKS.items(), ids=WORKS)
 def test_a_node_does_its_work(direct, plain, node, inputs):
     found = direct.sample(direct.patched(node, **inputs), steps=3)
-    assert 0.0003 < change(found, plain) < 0.7
+    assert 0.0001 < change(found, plain) < 0.7
 
 
 @pytest.mark.parametrize(("node", "inputs"), SAME.items(), ids=SAME)
@@ -114,18 +114,18 @@ def test_nodes_for_unets_say_so(direct, node):
     ("node", "inputs", "named"),
     [
         ("SkipLayerGuidanceDiT", ALL, "layers 7, 8, 9"),
-        ("SkipLayerGuidanceDiT", {"double_layers": "", "single_layers": "1", **ALL}, "none"),
+        ("SkipLayerGuidanceDiT", {"double_layers": "", "single_layers": "1", **ALL}, "no layers"),
         ("SkipLayerGuidanceSD3", ALL, "layers 7, 8, 9"),
         ("LTXVSpatioTemporalGuidance", {}, "layers 29"),
     ],
 )
 def test_layers_that_are_not_there_are_named(direct, node, inputs, named):
-    with pytest.raises(ValueError, match=f"changes {named} and .* layers 0 to 3"):
+    with pytest.raises(ValueError, match=f"changes {named}, and .* layers 0 to 3"):
         direct.sample(direct.patched(node, **inputs), steps=1)
 
 
 class Seen:
-    """What the patches of a call were given."""
+    """What the patches of a call received."""
 
     def __init__(self):
         self.blocks, self.outputs, self.replaced, self.attention = [], [], [], 0
@@ -148,7 +148,7 @@ class Seen:
 
 
 def test_patches_see_what_they_see_in_the_hosts_own_transformers(direct, plain):
-    """Text and image tokens of a layer; two rows, as both branches of guidance go in one call."""
+    """Text and image tokens of a layer. Both branches of guidance are in one call: two rows."""
     config = direct.model.model.diffusion_model.config
     text, image = config.text_tokens, 13 * config.frame_tokens
     seen, model = Seen(), direct.model.clone()
@@ -169,7 +169,7 @@ def test_patches_see_what_they_see_in_the_hosts_own_transformers(direct, plain):
 
 
 def test_every_patch_node_is_in_the_docs(direct):
-    """Those that take nothing but a MODEL and widgets."""
+    """The nodes whose inputs are a MODEL and widgets only."""
     written = (PACK / "docs" / "nodes.md").read_text("utf-8")
     missing = []
     for name, kind in direct.nodes.items():
@@ -196,7 +196,7 @@ def whole_mask(value: float) -> torch.Tensor:
 
 
 def test_a_masked_part_of_a_latent_is_kept(direct):
-    """Set Latent Noise Mask: what is not masked stays, what is masked is sampled."""
+    """Set Latent Noise Mask: only the masked part is sampled."""
     start = torch.randn(direct.latent["samples"].shape, generator=torch.Generator().manual_seed(5))
     mask = whole_mask(0.0)
     mask[..., 96:] = 1.0
@@ -221,7 +221,7 @@ def test_a_batch_of_latents(direct, plain):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_conditioning_for_a_part_of_the_steps(direct, plain, late):
-    """Half of the steps without guidance: between the whole and none of it."""
+    """Half of the steps without guidance: between full guidance and none."""
     ranges = [(0.0, 1.0), (0.5, 1.0) if late else (0.0, 0.5)]
     whole, part = (
         direct.sample(
@@ -237,7 +237,7 @@ def test_a_conditioning_for_a_part_of_the_steps(direct, plain, late):
 
 
 def test_masked_and_combined_conditionings(direct, plain):
-    """Two halves of the frame with the same conditioning are the whole of it."""
+    """The same conditioning on both halves of the frame is as one for the whole frame."""
     mask = whole_mask(0.0)
     mask[..., 96:] = 1.0
     halves = [
@@ -251,18 +251,18 @@ def test_masked_and_combined_conditionings(direct, plain):
 @pytest.mark.parametrize(
     ("sentence", "node", "inputs"),
     [
-        ("carries an area", "ConditioningSetArea", {"width": 64, "height": 64}),
-        ("carries a guidance of its own", "FluxGuidance", {}),
-        ("carries reference latents", "ReferenceLatent", {"latent": {"samples": torch.ones(1)}}),
+        ("has an area", "ConditioningSetArea", {"width": 64, "height": 64}),
+        ("has a guidance of its own", "FluxGuidance", {}),
+        ("has reference latents", "ReferenceLatent", {"latent": {"samples": torch.ones(1)}}),
     ],
 )
-def test_a_conditioning_that_cannot_be_followed(direct, sentence, node, inputs):
+def test_a_conditioning_that_cannot_be_used(direct, sentence, node, inputs):
     changed = direct.node(node, conditioning=direct.positive, **inputs)
     with pytest.raises(ValueError, match=sentence):
         direct.sample(positive=changed, steps=1)
 
 
-def test_a_controlnet_and_inpainting_cannot_be_followed(direct):
+def test_a_controlnet_and_inpainting_cannot_be_used(direct):
     class ControlNet(importlib.import_module("comfy.controlnet").ControlBase):
         def copy(self):
             return copy.copy(self)
@@ -273,7 +273,7 @@ def test_a_controlnet_and_inpainting_cannot_be_followed(direct):
     controlled = direct.node(
         "ControlNetApplyAdvanced", control_net=controlnet, image=picture, **conditions
     )
-    with pytest.raises(ValueError, match="carries a ControlNet"):
+    with pytest.raises(ValueError, match="has a ControlNet"):
         direct.sample(positive=controlled, steps=1)
     inpainted = direct.node(
         "InpaintModelConditioning",
@@ -283,20 +283,20 @@ def test_a_controlnet_and_inpainting_cannot_be_followed(direct):
         noise_mask=True,
         **conditions,
     )
-    with pytest.raises(ValueError, match="carries a picture to inpaint"):
+    with pytest.raises(ValueError, match="has a picture to inpaint"):
         direct.sample(positive=inpainted, steps=1)
 
 
 def test_a_latent_of_another_kind_is_named(direct):
     empty = direct.node("EmptyLatentImage", width=64, height=64, batch_size=1)["samples"]
-    sentence = "The latent is 4 x 8 x 8, and a segment of this model 16 x 13 x 16 x 24"
+    sentence = "The latent is 4 x 8 x 8, and a segment of this model is 16 x 13 x 16 x 24"
     with pytest.raises(ValueError, match=sentence):
         direct.sample(latent=empty, steps=1)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_lora_is_trained(direct, plain, checkpointing):
-    """TrainLoraNode: weights change at every step, and what is made of them with them."""
+    """TrainLoraNode changes the weights at every step: the keys and values must follow."""
     kind = direct.nodes["TrainLoraNode"]
     settings = direct.widgets(kind) | {
         "steps": 2,

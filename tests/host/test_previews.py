@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from comfyui import switch_previews_on
 from test_segments import sample
 
 ALL = (slice(0, 128), slice(0, 192))
@@ -15,10 +16,7 @@ ALL = (slice(0, 128), slice(0, 192))
 @pytest.fixture
 def previews(host, monkeypatch):
     """ComfyUI's own previewer of a latent format, with previews switched on."""
-    latent_preview = importlib.import_module("latent_preview")
-    method = importlib.import_module("comfy.cli_args").LatentPreviewMethod.Auto
-    monkeypatch.setattr(latent_preview, "default_preview_method", method)
-    monkeypatch.setattr(latent_preview.args, "preview_method", method)
+    latent_preview = switch_previews_on(monkeypatch)
 
     def show(latent_format, latents: torch.Tensor) -> np.ndarray:
         previewer = latent_preview.get_previewer("cpu", latent_format)
@@ -29,7 +27,7 @@ def previews(host, monkeypatch):
 
 
 def test_colours_are_those_of_the_portrait(host, parts, previews):
-    """With latents that are a straight line of the colours, the preview is the small picture."""
+    """If latents are a linear map of the colours, the preview is the small picture."""
     parts.graph.keep(parts.model)
     (patcher,) = host.run(parts.graph)
     latent_format = type(patcher.model.latent_format)()
@@ -44,7 +42,7 @@ def test_colours_are_those_of_the_portrait(host, parts, previews):
 
 
 def test_a_picture_of_one_colour(host, parts, previews):
-    """Latents that say nothing still give that colour."""
+    """Latents without any information still give that colour."""
     parts.graph.keep(parts.model)
     (patcher,) = host.run(parts.graph)
     latent_format = type(patcher.model.latent_format)()
@@ -64,7 +62,7 @@ def test_a_picture_of_one_colour(host, parts, previews):
     ],
 )
 def test_the_black_bars_are_left_out(host, parts, previews, place, size):
-    """Of white on a black canvas the preview is white."""
+    """The preview of a white picture on a black canvas is white."""
     parts.graph.keep(parts.model)
     (patcher,) = host.run(parts.graph)
     latent_format = type(patcher.model.latent_format)()
@@ -81,7 +79,7 @@ def test_the_black_bars_are_left_out(host, parts, previews, place, size):
 
 
 def test_sampling_shows_pictures(host, parts, previews, monkeypatch):
-    """One for each step, of the size of the latents."""
+    """One for each step, with the size of the latents."""
     pictures = []
     hook = importlib.import_module("comfy.utils").set_progress_bar_global_hook
     hook(lambda done, total, preview, **others: pictures.append(preview))

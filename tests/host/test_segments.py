@@ -1,4 +1,4 @@
-"""Segments by hand in the real host agree with the core's `animate`."""
+"""Segments that are made by hand in ComfyUI are the same as those of the core's `animate`."""
 
 import pytest
 import torch
@@ -20,31 +20,24 @@ STEPS = 3
 
 
 def core_frames(*job) -> list[torch.Tensor]:
-    """What the core makes of the same job, segment by segment."""
+    """The frames that the core computes for the same job, segment by segment."""
     return [segment.frames for segment in core_segments(*job)]
 
 
 def core_segments(
-    host: Host, seconds: float, steps: int, model: Hallo3 | None = None
+    host: Host, seconds: float, steps: int, model: Hallo3 | None = None, **settings
 ) -> list[Segment]:
     model, noise, sound = model or builtin.load(), SeededNoise(SEED), noise_audio(seconds)
     picture = read_image(host.base / "input" / "portrait.png")
     identity = encode_portrait(model.vae, model.reference_network, picture, None, noise)
     waveform = Sound(sound["waveform"][0], sound["sample_rate"]).prepared()
     speech = encode_speech(model.speech_encoder, waveform)
-    return list(animate(model, identity, speech, noise, steps=steps))
+    return list(animate(model, identity, speech, noise, steps=steps, **settings))
 
 
 def sample(parts: Parts, index: int, **inputs):
     settings = {"steps": STEPS, "guidance": 3.5, "sampler": "sde-dpm++2m", "seed": SEED}
-    return parts.graph(
-        "Hallo3SampleSegment",
-        model=parts.model,
-        identity=parts.identity,
-        speech=parts.speech,
-        segment_index=index,
-        **settings | inputs,
-    )
+    return parts.segment("Hallo3SampleSegment", index, **settings | inputs)
 
 
 def test_segments_by_hand_equal_the_core(host, parts):

@@ -1,15 +1,14 @@
-"""The pack in ComfyUI's own server: how it starts, what it lists, that it stays up."""
+"""The pack in ComfyUI's own server: it starts, lists its nodes, and does not stop after errors."""
 
 import json
 import shutil
-import socket
 import time
 from urllib.error import HTTPError
 
 import pytest
 from comfyui import PACK
 
-from benchmarks.comfyui_server import Server, running
+from benchmarks.comfyui_server import Server, free_port, running
 from benchmarks.host_memory import animate
 from run import find_comfyui
 
@@ -26,14 +25,8 @@ HIDDEN = ("dynprompt", "unique_id")
 
 @pytest.fixture(autouse=True)
 def empty_store(monkeypatch):
-    """The store of each server lies where it lies for users."""
+    """Each server has its store in the same place as for users."""
     monkeypatch.delenv("HALLO3_STORE", raising=False)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +84,7 @@ def test_a_wrong_graph_is_refused_and_the_server_stays_up(server: Server):
 
 
 def test_finished_segments_outlive_an_interrupt_a_kill_and_emptied_folders(tmp_path):
-    """In a server as people start it; both runs together compute each segment once."""
+    """In a server as users start it. Both runs together compute each segment once."""
     place = find_comfyui(), free_port()
     with running(*place, base=tmp_path / "base") as server:
         graph = animate(server.speech(2.5), seed=0, steps=3)

@@ -20,20 +20,13 @@ def models(host: Host, folder: str):
 
 
 def frames_of(parts: Parts, vae):
-    identity = parts.graph(
-        "Hallo3EncodeIdentity",
-        image=parts.graph("LoadImage", image="portrait.png"),
-        vae=vae,
-        reference_network=parts.model[1],
-        growth=1.2,
-        seed=0,
-    )
+    identity = parts.encode(parts.graph("LoadImage", image="portrait.png"), vae=vae)
     latent = sample(parts, 0, steps=2)
     return parts.graph("Hallo3DecodeVAE", latent=latent, vae=vae, identity=identity), identity
 
 
 def test_a_vae_of_the_stock_loader(host, small_stock_vae):
-    """It has the weights of the built-in one, encodes to the mean and decodes in other chunks."""
+    """It has the weights of the built-in VAE. Only its encoding and its chunks differ."""
     weights = builtin.load().vae.state_dict()
     save_file(weights, models(host, "vae") / "cogvideox_vae.safetensors")
     parts = build(seconds=1)
@@ -58,7 +51,7 @@ def test_a_vae_of_the_stock_loader(host, small_stock_vae):
 
 @pytest.fixture
 def literate(host, monkeypatch):
-    """The built-in model with weights for prompts, which it has not learnt to read."""
+    """The built-in model with random weights for prompts, because it was trained without any."""
     pack = sys.modules[host.nodes.NODE_CLASS_MAPPINGS["Hallo3LoadDiT"].__module__].builtin
     plain = pack.load
 
@@ -74,7 +67,7 @@ def literate(host, monkeypatch):
 
 
 def test_a_prompt_of_the_stock_text_encoder(host, literate, monkeypatch):
-    """CLIPLoader knows T5 XXL by a matrix of its last layer; the rest of the file is small."""
+    """CLIPLoader recognises T5 XXL by one matrix. The rest of the file is small."""
     config = {"d_model": 4096, "d_kv": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1}
     config |= {"vocab_size": 8000, "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True}
     torch.manual_seed(0)

@@ -10,14 +10,8 @@ from safetensors.torch import save_file
 from test_segments import SEED, STEPS, sample
 
 
-def conditioned(parts: Parts, index: int = 0) -> Out:
-    return parts.graph(
-        "Hallo3SegmentConditioning",
-        model=parts.model,
-        identity=parts.identity,
-        speech=parts.speech,
-        segment_index=index,
-    )
+def conditioned(parts: Parts) -> Out:
+    return parts.segment("Hallo3SegmentConditioning")
 
 
 def custom_sampling(parts: Parts, model: Out, seed: int = SEED, steps: int = STEPS) -> Out:
@@ -114,7 +108,7 @@ def test_a_lora_in_our_names(host, parts):
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp8_e4m3fn"])
 def test_weights_of_every_dtype(host, dtype):
-    """Those of the built-in model are bf16 in their files."""
+    """The files of the built-in model have bf16 weights."""
     parts = build(seconds=1)
     exact = sample(parts, 0, steps=2)
     kept = parts.graph("Hallo3LoadDiT", model_name="built-in tiny model", weight_dtype=dtype)
@@ -126,7 +120,7 @@ def test_weights_of_every_dtype(host, dtype):
 
 
 def test_frames_are_upscaled_and_interpolated(host, parts):
-    """As in the workflow 5 Finish, with small networks of the real kinds."""
+    """As in the workflow 5 Finish, with small networks of the same classes."""
     esrgan = importlib.import_module("spandrel.architectures.ESRGAN.__arch.RRDB")
     upscaler = esrgan.RRDBNet(num_filters=8, num_blocks=1, scale=2)
     interpolator = importlib.import_module("comfy_extras.frame_interpolation_models.ifnet").IFNet
@@ -173,7 +167,7 @@ def test_stock_vae_encode(host, parts):
 
 
 def test_guidance_over_a_part_of_the_steps(host, parts):
-    """As in the core; outside of it the unconditional branch is not computed."""
+    """As in the core. The other steps do not compute the unconditional branch."""
     whole = sample(parts, 0, steps=4)
     part = sample(parts, 0, steps=4, guidance_start=0.0, guidance_end=0.5)
     without = sample(parts, 0, steps=4, guidance=1.0)
@@ -187,15 +181,8 @@ def test_guidance_over_a_part_of_the_steps(host, parts):
 
 
 def test_a_guider_is_left_as_it_was(host, parts):
-    """ComfyUI keeps it for the next run, which may differ by its noise alone."""
-    graph = parts.graph
-    segment = graph(
-        "Hallo3SegmentConditioning",
-        model=parts.model,
-        identity=parts.identity,
-        speech=parts.speech,
-        segment_index=0,
-    )
+    """ComfyUI uses it again in the next run, if only the noise is different."""
+    graph, segment = parts.graph, conditioned(parts)
     positive, negative = segment, segment[1]
     guider = graph("CFGGuider", model=parts.model, positive=positive, negative=negative, cfg=3.5)
     sampler = graph("Hallo3Sampler", sampler="ddim", guidance_start=0.0, guidance_end=0.5)

@@ -1,4 +1,4 @@
-"""Every call that ComfyUI's own nodes make on our VAE, and what they keep of a segment."""
+"""ComfyUI's own nodes work with our VAE, and keep the length of a segment."""
 
 import copy
 import importlib
@@ -38,7 +38,7 @@ def latents(vae, images) -> torch.Tensor:
 
 
 def test_it_has_all_that_a_stock_vae_has(vae, small_stock_vae):
-    """But for what is different on purpose: it has tiles of its own."""
+    """Except for what is different on purpose: our VAE makes its own tiles."""
     stock = importlib.import_module("comfy.sd").VAE(sd=builtin.load().vae.state_dict())
     assert vars(vae).keys() == vars(stock).keys()
     different = {
@@ -85,7 +85,7 @@ def test_vae_encode_and_decode(vae, images, latents):
 
 
 def test_vae_decode_of_any_number_of_frames(vae, latents):
-    """One picture has one latent frame; half of a video is the half of the whole."""
+    """One picture gives one latent frame. Half of a video gives half of the latents."""
     whole = vae.decode(latents)[0]
     for frames in (1, 2):
         some = vae.decode(latents[:, :, :frames])
@@ -119,7 +119,7 @@ def test_vae_encode_tiled(host, vae, images, latents):
 
 
 def test_tiles_of_a_size_that_nobody_gave(vae, images, latents):
-    """They are larger than this picture."""
+    """The tiles are larger than this picture."""
     assert (vae.decode_tiled(latents) - vae.decode(latents)).abs().max() < 1e-5
     assert (vae.encode_tiled(images) - latents).abs().max() < 1e-4
 
@@ -129,7 +129,7 @@ def full(*args):
 
 
 def test_the_retry_when_memory_runs_out(vae, images, latents, monkeypatch):
-    """In tiles of 256 pixels."""
+    """Tiles of 256 pixels."""
     whole = vae.decode(latents)
     monkeypatch.setattr(vae.first_stage_model, "decode", full)
     monkeypatch.setattr(vae.first_stage_model, "encode", full)
@@ -147,7 +147,7 @@ def test_a_batch_of_videos(vae, latents):
 
 
 def test_another_device(host, vae, latents):
-    """As Select VAE Device does: a shallow copy, a clone, and a VAE that is loaded once more."""
+    """Select VAE Device makes a shallow copy, a clone, and a VAE that is loaded again."""
     whole = vae.decode(latents[:, :, :1])
     select = host.nodes.NODE_CLASS_MAPPINGS["SelectVAEDevice"]
     [same] = select.execute(vae, "default").result
@@ -161,7 +161,7 @@ def test_another_device(host, vae, latents):
 
 
 def test_vae_save_and_back(host, vae, small_stock_vae):
-    """Load Hallo3 VAE, the stock Load VAE and `check` read the file, and it is the same again."""
+    """Load Hallo3 VAE, the stock Load VAE and `check` read the saved file."""
     save = importlib.import_module("comfy_extras.nodes_model_merging").VAESave
     save().save(vae, "vae/kept")
     [file] = (host.base / "output" / "vae").glob("kept*.safetensors")
@@ -202,7 +202,7 @@ def test_the_length_of_a_segment_survives_save_load_and_rebatch(host, parts):
 
 
 def test_a_latent_that_does_not_say_how_long_it_is(host, segment, caplog):
-    """As another sampler makes it, once it was saved; an empty latent's length is handed on."""
+    """A latent of another sampler loses its length when it is saved, but not before."""
     latent, vae, identity, frames = segment
     assert len(frames) == 25
     video = sys.modules[pack(host, "Hallo3DecodeVAE")]
@@ -216,7 +216,7 @@ def test_a_latent_that_does_not_say_how_long_it_is(host, segment, caplog):
 
 
 def test_a_batch_of_segments(host, parts):
-    """They come one after the other, and fade if there are frames before them."""
+    """They are decoded one after the other, and fade in if there are frames before them."""
     graph = parts.graph
     first, second = sample(parts, 0, steps=1), sample(parts, 1, steps=1)
     both = graph("LatentBatch", samples1=first, samples2=second)
@@ -247,7 +247,7 @@ def test_a_batch_of_segments(host, parts):
 def test_latents_that_are_no_segment(host, parts, node, sizes, found):
     empty = parts.graph(node, batch_size=1, **sizes)
     parts.graph.keep(decoded(parts, empty))
-    message = f"The latent is {found}.*, a segment of this identity 16 x 13 x 16 x 24: connect"
+    message = f"The latent is {found}.*, and a segment of this identity is 16 x 13 x 16 x 24"
     with pytest.raises(HostError, match=message) as error:
         host.run(parts.graph)
     assert "\n" not in str(error.value)
@@ -255,7 +255,7 @@ def test_latents_that_are_no_segment(host, parts, node, sizes, found):
 
 @pytest.fixture(scope="module")
 def segment(host):
-    """A latent, a VAE, an identity and frames that come before."""
+    """A latent, a VAE, an identity, and the frames of the segment before."""
     parts = build(seconds=1)
     latent = sample(parts, 0, steps=1)
     for out in (latent, parts.vae, parts.identity, decoded(parts, latent)):
@@ -288,10 +288,10 @@ def test_images_of_other_nodes(host, segment):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (with_a_hole, "has pixels that are no numbers"),
-        (lambda images: images[:0], "is an array of 0 x 128 x 192 x 3 and not of batch"),
-        (lambda images: images[..., :2], "is an array of 25 x 128 x 192 x 2 and not of batch"),
-        (lambda images: images[0], "is an array of 128 x 192 x 3 and not of batch"),
+        (with_a_hole, "has pixels that are NaN or infinite"),
+        (lambda images: images[:0], "is an array of 0 x 128 x 192 x 3, not of batch"),
+        (lambda images: images[..., :2], "is an array of 25 x 128 x 192 x 2, not of batch"),
+        (lambda images: images[0], "is an array of 128 x 192 x 3, not of batch"),
     ],
 )
 def test_images_that_cannot_be_used(host, segment, change, says):
