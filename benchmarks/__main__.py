@@ -1,8 +1,7 @@
-"""Our denoiser and segment against the published algorithm: `python -m benchmarks`.
+"""Compares our denoiser and segment with the published algorithm: `python -m benchmarks`.
 
-Both have the same random weights and run side by side, in turn, so that what else the machine does
-hits both: medians of several rounds, and the least and most beside them. `--size full` is for a
-GPU.
+Both have the same random weights and take turns, so that other work on the machine slows both. The
+times are medians of several rounds, with the smallest and the largest. `--size full` needs a GPU.
 """
 
 import argparse
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hallo3_core.settings import Settings
-from tests.peak import Peak
+from training.peak import Peak
 
 from .bench import Bench, flops, interleaved, matmul_peak
 from .published import Savings
@@ -29,7 +28,7 @@ SAVINGS = {
 
 
 def peak_bytes(bench: Bench, way: Callable[[], Callable[[], Tensor]]) -> int:
-    """Of the tensors of a guided step, and of what is kept between steps; not of the weights."""
+    """Bytes of a guided step's tensors and of those kept between steps, without the weights."""
     with Peak(bench.denoiser) as peak:
         work = way()
         work()

@@ -1,4 +1,4 @@
-"""What the benchmarks run, and how it is timed."""
+"""The work that the benchmarks run, and how it is timed."""
 
 import statistics
 import time
@@ -21,7 +21,7 @@ from .published import PublishedDenoiser, Savings
 
 @dataclass
 class Bench:
-    """Networks and inputs of a size; calls do both branches of a guided step."""
+    """Networks and inputs of a size. A call computes both branches of a guided step."""
 
     config: Hallo3Config
     sizes: dict
@@ -70,7 +70,7 @@ class Bench:
         )
 
     def ours(self, batched: bool) -> Callable[[], Tensor]:
-        """A guided step, in one call or in two."""
+        """A guided step, with both branches in one batch or in two calls."""
         denoiser = self.denoiser
         reference = denoiser.reference_keys_values(self.features)
         face = denoiser.face_keys_values(self.face)
@@ -87,7 +87,7 @@ class Bench:
         )
 
     def once(self) -> Tensor:
-        """What we compute once for a segment: audio keys and values of both branches."""
+        """Our work once for each segment: audio keys and values of both branches."""
         return self.denoiser.audio_keys_values(self.projector(self.windows))
 
     def plain_decode(self) -> Tensor:
@@ -113,7 +113,7 @@ class Timing:
 
 
 def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
-    """Seconds of each work, one after the other in every round; the first does not count."""
+    """Seconds of each work. All run in turn in each round; the first round does not count."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds + 1):
         for name, work in works.items():
@@ -126,7 +126,7 @@ def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the largest matrix product that is worth the wait."""
+    """FLOP/s of a large matrix product."""
     side = 8192 if device.type == "cuda" else 2048
     a = torch.randn(side, side, device=device, dtype=dtype)
     best = min(interleaved({"product": lambda: a @ a}, 5)["product"].seconds)
@@ -134,7 +134,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def flops(work: Callable[[], object]) -> int:
-    """Counted by torch, and attention on the CPU, which it leaves out."""
+    """FLOP as torch counts them, plus attention on the CPU, which torch leaves out."""
 
     def attention(query, key, value, *_, out_shape=None, **options) -> int:
         return sdpa_flop_count(query, key, value)

@@ -1,8 +1,8 @@
-"""What sampling and decoding take on a graphics card: `python -m benchmarks.card --save FILE`.
+"""Time and memory of sampling and decoding on a card: `python -m benchmarks.card --save FILE`.
 
-A guided step of random weights at full size, both branches in one batch: as it is, compiled, with
-weights in fp8, and with products in fp8. Each way is alone on the card while it is measured.
-`--size built-in --device cpu` shows that the script works.
+A guided step at full size with random weights, both branches in one batch: unchanged, compiled,
+with weights in fp8, and with products in fp8. Only one of them is on the card at a time.
+`--size built-in --device cpu` tests the script without a card.
 """
 
 import argparse
@@ -26,11 +26,11 @@ WAYS: dict[str, tuple[Callable[[nn.Module], None], bool]] = {
     "fp8 products": (multiply_in_fp8, False),
     "fp8 products, compiled": (multiply_in_fp8, True),
 }
-"""What is done to the layers of the denoiser, and whether they are compiled."""
+"""How the layers of the denoiser are changed, and whether they are compiled."""
 
 
 class Memory:
-    """The most bytes on a card in a while; nothing is known of a CPU."""
+    """The peak memory of a card since it was made. It is unknown for a CPU."""
 
     def __init__(self, device: torch.device):
         self.known = device.type == "cuda"

@@ -1,8 +1,8 @@
-"""ComfyUI's flags for memory, numbers, attention and caches: `python -m benchmarks.comfyui_flags`.
+"""Tests ComfyUI's flags for memory, dtypes and attention: `python -m benchmarks.comfyui_flags`.
 
-Each starts a ComfyUI on a pretended graphics card (tests/pretended) in a process of its own, which
-makes a clip of two segments with the built-in model. The table says whether that runs, and how far
-latents and frames are from those in float32.
+The flags for caches are tested, too. For each flag, a ComfyUI starts on a pretended graphics card
+(tests/pretended) in its own process, and makes a clip of two segments with the built-in model. The
+table says whether this works, and how far latents and frames are from those in float32.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from tests.pretended import npu
 from .sizes import make_small_vae
 
 HEAVY = ["torch.utils.cpp_extension", "diffusers", "transformers", "av"]
-"""What takes longest to import: one process does it, and the others are forked from it."""
+"""These take longest to import. One process imports them, and the others are forked from it."""
 AT_ONCE = 2
 
 EXACT = "--fp32-unet --fp32-vae"
-"""With these, nothing but the order of sums can make a difference."""
+"""With these flags, only the order of sums can change the numbers."""
 
 SAME_NUMBERS = (
     "--gpu-only",
@@ -66,7 +66,7 @@ SAME_NUMBERS = (
     "--disable-xformers",
     "--fp16-text-enc",
 )
-"""Flags for where things are, when they move, and in which order they are added: with `EXACT`."""
+"""Flags for the place of networks, the time of moves, and the order of sums. Used with `EXACT`."""
 
 OTHER_NUMBERS = (
     "",
@@ -83,20 +83,20 @@ OTHER_NUMBERS = (
     "--fp16-intermediates",
     "--fast",
 )
-"""Flags for the numbers that are computed with. Without any, ComfyUI takes bf16 on this card."""
+"""Flags for the dtype of the computation. Without a flag, ComfyUI chooses bf16 on this card."""
 
 FLAGS = *(f"{EXACT} {flag}" for flag in SAME_NUMBERS), *OTHER_NUMBERS
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What a ComfyUI with some flags made: `latents` of the first segment, and all `frames`."""
+    """The clip of a ComfyUI with some flags: `latents` of the first segment, and all `frames`."""
 
     latents: np.ndarray
     frames: np.ndarray
 
     def change(self, plain: "Clip") -> tuple[float, float]:
-        """How far latents and frames are off, relative to those of the clip `plain`."""
+        """The relative error of latents and of frames, compared with the clip `plain`."""
         pairs = (self.latents, plain.latents), (self.frames, plain.frames)
         return tuple(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs)
 
@@ -104,7 +104,7 @@ class Clip:
 def clips(
     flags: Iterable[str], seconds: float, steps: int, small_vae: bool
 ) -> Iterator[Clip | str]:
-    """What each of `flags` makes of a clip, or the sentence that says why it makes nothing."""
+    """The clip for each of `flags`, or the error sentence if there is no clip."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     with ProcessPoolExecutor(AT_ONCE, context, max_tasks_per_child=1) as pool:
@@ -115,7 +115,7 @@ def clips(
 
 
 def make_clip(flags: str, seconds: float, steps: int, small_vae: bool) -> Clip:
-    """The clip of a ComfyUI with these flags; only once in a process."""
+    """The clip of a ComfyUI with these flags. It can be made only once in a process."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HALLO3_STORE"] = f"{folder}/segments"
         host = start(flags, Path(folder) / "base")
@@ -126,7 +126,7 @@ def make_clip(flags: str, seconds: float, steps: int, small_vae: bool) -> Clip:
 
 
 def start(flags: str, base: Path) -> Host:
-    """A ComfyUI on a pretended card, with flags that it reads as its main.py does."""
+    """A ComfyUI on a pretended card. It reads the flags as its main.py does."""
     npu.install()
     comfyui = find_comfyui()
     sys.path.insert(0, str(comfyui))
@@ -142,7 +142,7 @@ def start(flags: str, base: Path) -> Host:
 
 
 def graph(seconds: float, steps: int, names: dict[str, str]) -> Graph:
-    """Animate Portrait, and the first segment of the same clip by Sample Segment."""
+    """Animate Portrait, and Sample Segment for the first segment of the same clip."""
     parts = build(seconds, **names)
     settings = {"model": parts.model, "identity": parts.identity, "speech": parts.speech}
     settings |= {"steps": steps, "guidance": 3.5, "sampler": "sde-dpm++2m", "seed": 7}
@@ -153,10 +153,10 @@ def graph(seconds: float, steps: int, names: dict[str, str]) -> Graph:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("flags", nargs="*", help="after --, each with its values in quotes; all")
-    parser.add_argument("--seconds", type=float, default=2.5, help="of speech (%(default)s)")
-    parser.add_argument("--steps", type=int, default=2, help="of sampling (%(default)s)")
-    parser.add_argument("--small-vae", action="store_true", help="random weights, and quicker")
+    parser.add_argument("flags", nargs="*", help="after --, each in quotes (all flags)")
+    parser.add_argument("--seconds", type=float, default=2.5, help="of the speech (%(default)s)")
+    parser.add_argument("--steps", type=int, default=2, help="sampling steps (%(default)s)")
+    parser.add_argument("--small-vae", action="store_true", help="a quick VAE of random weights")
     options = parser.parse_args()
     flags = options.flags or FLAGS
     made = clips([EXACT, *flags], options.seconds, options.steps, options.small_vae)

@@ -1,6 +1,7 @@
-"""A real ComfyUI server with this pack alone, in a process and a base folder of its own."""
+"""A real ComfyUI server with only this pack, in its own process and base folder."""
 
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ FOLDERS = ("custom_nodes", "input", "output", "temp", "user/default", "models")
 
 
 class Server:
-    """ComfyUI on the CPU with its default flags, and `flags`; `log` is the file it writes to."""
+    """ComfyUI on the CPU with its default flags and `flags`. `log` is the file of its messages."""
 
     def __init__(self, comfyui: Path, base: Path, port: int, flags: Iterable[str] = ()):
         if not base.exists():
@@ -52,11 +53,11 @@ class Server:
         return json.loads(self.read(path, data, method) or "{}")
 
     def queue(self, graph: dict) -> str:
-        """The id of the prompt, which runs when it is its turn."""
+        """Queue a graph. Returns the id of the prompt."""
         return self.ask("/prompt", {"prompt": graph})["prompt_id"]
 
     def wait(self, prompt_id: str) -> dict:
-        """How a prompt has ended."""
+        """Wait for a prompt to end. Returns its status."""
         while prompt_id not in (history := self.ask(f"/history/{prompt_id}")):
             time.sleep(0.2)
         return history[prompt_id]["status"]
@@ -68,12 +69,12 @@ class Server:
             raise SystemExit(json.dumps(status, indent=1))
 
     def free(self) -> None:
-        """Unload all models; ComfyUI does it when its worker wakes up."""
+        """Unload all models. ComfyUI does it when its worker wakes up."""
         self.ask("/free", {"unload_models": True, "free_memory": True})
         time.sleep(5)
 
     def memory(self, field: str = "VmRSS") -> float:
-        """MB resident now, or (`VmHWM`) at the peak since `forget_peak`."""
+        """Resident memory in MB: now, or, with `VmHWM`, the peak since `forget_peak`."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith(field))
         return int(line.split()[1]) / 1024
@@ -82,7 +83,7 @@ class Server:
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def speech(self, seconds: float) -> str:
-        """The example speech over and over."""
+        """Write the example speech, repeated to this length. Returns the file's name."""
         with wave.open(str(self.input / "hallo3_speech.wav")) as reader:
             parameters, sound = reader.getparams(), reader.readframes(-1)
         size = round(seconds * parameters.framerate) * parameters.sampwidth * parameters.nchannels
@@ -94,7 +95,7 @@ class Server:
 
 
 def lay_out(base: Path) -> None:
-    """A base folder with this pack and its examples."""
+    """Make a base folder with this pack and its examples."""
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True)
     (base / "custom_nodes" / "ComfyUI-Hallo3").symlink_to(PACK)
@@ -102,11 +103,17 @@ def lay_out(base: Path) -> None:
     subprocess.run(examples, cwd=PACK, check=True, stdout=subprocess.DEVNULL)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextmanager
 def running(
     comfyui: Path, port: int, flags: Iterable[str] = (), base: Path | None = None
 ) -> Iterator[Server]:
-    """A server in a base folder of its own, unless one is given."""
+    """A running server. It has a temporary base folder unless one is given."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(comfyui, base or Path(folder) / "base", port, flags)
         try:

@@ -1,9 +1,9 @@
-"""Time, memory and closeness of a conversion: `python -m benchmarks.conversion FOLDER` (Linux).
+"""Time, memory and error of a conversion: `python -m benchmarks.conversion FOLDER` (Linux).
 
-Makes a checkpoint of the released width with a few layers of random weights in FOLDER (5 GB for 4
-layers, and as much again for the results), converts it by the command line, and reads that
-process's anonymous memory all the while; pages of mapped files do not count. Then compares what
-the denoisers of the source and of the results predict, on a canvas of 96 x 64.
+Makes a checkpoint of the released width with a few layers of random weights in FOLDER. 4 layers
+take 5 GB, and the results as much again. Converts it with the command line and reads the anonymous
+memory of that process, without pages of mapped files. Then compares the predictions of the source
+and of the results, on a canvas of 96 x 64.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
 from .sizes import make_checkpoint
 
 CANVAS = (8, 12)
-"""Height and width in latents: the width of the networks matters here, not that of the canvas."""
+"""Height and width of the latents. They are small: only the width of the networks matters."""
 
 
 @torch.no_grad()
 def prediction(file: Path) -> torch.Tensor:
-    """What the denoiser of a file makes of noise, computed in bf16."""
+    """v of noise as the denoiser in a file predicts it, in bf16."""
     torch.manual_seed(0)
     denoiser, *_ = load_transformers(file, torch.bfloat16)
     config = denoiser.config
@@ -47,7 +47,7 @@ def prediction(file: Path) -> torch.Tensor:
 
 
 def anonymous_memory(process: subprocess.Popen) -> int:
-    """MB that a process has for itself."""
+    """Anonymous memory of a process in MB."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     lines = [line for line in status.splitlines() if line.startswith("RssAnon")]
     return int(lines[0].split()[1]) // 1024 if lines else 0

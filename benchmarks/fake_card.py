@@ -1,8 +1,8 @@
-"""A graphics card that is not there: tensors that say they are on one, and have no contents.
+"""A simulated graphics card: its tensors have a shape, a dtype and a device, but no contents.
 
-They are torch's fake tensors: operations find shapes, dtypes and devices and compute nothing, and
-refuse tensors of two devices as a card does. What torch cannot do without a card has a stand-in
-here, so that the core runs as it is.
+They are torch's fake tensors. Operations compute shapes, dtypes and devices only, and refuse
+tensors of two devices, as on a card. For functions that torch does not have without a card, there
+are stand-ins here. So the core runs without changes.
 """
 
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ from hallo3_core.sampling.schedule import denoiser_alphas
 
 CARD = torch.device("cuda", 0)
 STREAMS = ("Event", "Stream", "current_stream", "stream")
-"""What copies beside work need of `torch.cuda`; those of `torch.cpu` do nothing."""
+"""The parts of `torch.cuda` that streamed copies need. Those of `torch.cpu` do nothing."""
 
 
 class FakeCard(TorchDispatchMode):
-    """While it lasts, every tensor is fake, and bytes of those on `CARD` are counted.
+    """Inside this context every tensor is fake, and the bytes of those on `CARD` are counted.
 
-    `stages` has the most bytes that were alive at once in each `stage`.
+    `stages` has the peak bytes of each `stage`.
     """
 
     def __init__(self):
@@ -41,7 +41,7 @@ class FakeCard(TorchDispatchMode):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Note the peak of a part of the work."""
+        """Record the peak bytes inside this context."""
         self.open.append(name)
         self._note()
         try:
@@ -50,7 +50,7 @@ class FakeCard(TorchDispatchMode):
             self.open.remove(name)
 
     def __enter__(self) -> "FakeCard":
-        denoiser_alphas()  # what is kept for good must not be fake, and what is fake not be kept
+        denoiser_alphas()  # cached before, because cached tensors must not be fake
         with ExitStack() as stack:
             stack.callback(rotary_table.cache_clear)
             rotary_table.cache_clear()
@@ -69,9 +69,9 @@ class FakeCard(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function is torch.ops.aten._local_scalar_dense.default:
-            return True  # whether all numbers are finite
+            return True  # the answer to: are all numbers finite?
         if function is torch.ops.aten.convolution.default:
-            require_one_device(args[:3])  # torch looks at all others itself
+            require_one_device(args[:3])  # torch checks all other operations
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and tensor.device == CARD:
@@ -95,7 +95,7 @@ class FakeCard(TorchDispatchMode):
 
 
 class StandIns(TorchFunctionMode):
-    """What fake tensors do otherwise than tensors on a card."""
+    """Operations that fake tensors do not do as tensors on a card."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is F.scaled_dot_product_attention and args[0].device == CARD:
@@ -106,14 +106,17 @@ class StandIns(TorchFunctionMode):
 
 
 def require_one_device(tensors: tuple[Tensor | None, ...]) -> None:
-    """Raise `RuntimeError` if some are on the card and others are not."""
+    """Raise `RuntimeError` if the tensors are on different devices."""
     devices = {str(tensor.device) for tensor in tensors if tensor is not None}
     if len(devices) > 1:
         raise RuntimeError(f"A convolution of tensors on two different devices {devices}")
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """By the kernels that torch chooses on a card; without one it chooses to keep all scores."""
+    """The attention kernel that torch uses on a card.
+
+    Without a card, torch would choose one that keeps all scores.
+    """
     if query.dtype == torch.float32:
         kernel = torch.ops.aten._scaled_dot_product_efficient_attention
         return kernel(query, key, value, None, False)[0]
@@ -121,18 +124,18 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def put(tensor: FakeTensor, data: FakeTensor) -> None:
-    """`tensor.data = data`; a fake tensor would stay where it was."""
+    """Set `tensor.data`. Without this, the fake tensor would keep its device."""
     Tensor.data.__set__(tensor, data)
     tensor.fake_device = data.fake_device
 
 
 def take_place(parameter: Tensor, other: Tensor) -> None:
-    """How a parameter moves with its network; fake ones are not swapped, as others look at them."""
+    """Move a parameter with its network. A fake tensor cannot be swapped: others refer to it."""
     parameter.data = other
 
 
 def fill(network: nn.Module) -> None:
-    """Give a network without weights fake ones, in main memory, for inference."""
+    """Give fake weights in main memory to a network without weights, for inference."""
     state = network.state_dict()
     weights = {name: torch.empty_like(value, device="cpu") for name, value in state.items()}
     network.load_state_dict(weights, assign=True)

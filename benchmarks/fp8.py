@@ -8,7 +8,7 @@ from hallo3_core.network.layers import ScaledLinear
 
 
 def keep_in_fp8(network: nn.Module) -> None:
-    """Their weights, scaled as `convert` does."""
+    """Keep the weights of all linear layers in fp8, scaled as by `convert`."""
     for name, module in linears(network):
         with module.weight.device:
             scaled = ScaledLinear(module.in_features, module.out_features, module.bias is not None)
@@ -19,7 +19,7 @@ def keep_in_fp8(network: nn.Module) -> None:
 
 
 def multiply_in_fp8(network: nn.Module) -> None:
-    """Both factors of their products."""
+    """Make all linear layers multiply in fp8."""
     for name, module in linears(network):
         network.set_submodule(name, Fp8Product(module))
 
@@ -29,7 +29,7 @@ def linears(network: nn.Module) -> list[tuple[str, nn.Linear]]:
 
 
 def in_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Scaled by the largest entry, and the scale."""
+    """A tensor in fp8, divided by its scale, and the scale."""
     scale = x.abs().max().float() / LARGEST_FP8
     return (x / scale).to(torch.float8_e4m3fn), scale
 

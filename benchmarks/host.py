@@ -1,4 +1,4 @@
-"""Sampling in a real ComfyUI in this process, found as the tests find it."""
+"""Sampling in a real ComfyUI in this process. It is found as in the tests."""
 
 import sys
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests.host.comfyui import Host
 
 
 class Inputs:
-    """Random latents and conditions of a size; `tokens` are (silence, speech)."""
+    """Random latents and conditions of a size. `tokens` are those of silence and of speech."""
 
     def __init__(self, config: Hallo3Config):
         size = (LATENT_FRAMES, config.latent_height, config.latent_width)
@@ -31,7 +31,7 @@ class Inputs:
 
 
 class ComfyUI:
-    """A host with this pack; `load` gives a MODEL, `sample` is what SamplerCustomAdvanced does."""
+    """ComfyUI with this pack. `load` gives a MODEL; `sample` is as in SamplerCustomAdvanced."""
 
     def __init__(self, base: Path):
         self.nodes = Host(find_comfyui(), base).nodes.NODE_CLASS_MAPPINGS
@@ -48,7 +48,7 @@ class ComfyUI:
     def sample(
         self, patcher, inputs: Inputs, sampler: str, steps: int, callback: Callable | None = None
     ) -> torch.Tensor:
-        """The LATENT's samples; `callback` takes the step and the denoised estimate there."""
+        """The latents. `callback` takes the step and its denoised estimate."""
 
         def steer(tokens: torch.Tensor) -> list:
             keys = (self.model.IDENTITY, self.model.SPEECH, self.model.MOTION)

@@ -1,9 +1,13 @@
 """Memory of a real ComfyUI at work: `python -m benchmarks.host_memory COMFYUI` (Linux).
 
-Starts ComfyUI's server on the CPU with this pack alone, queues Animate Portrait on the built-in
-model with only its video connected, and reads the server's resident memory: the peak for a short
-and for a long speech, each in a new server; what is left after `POST /free`; and its course over
-runs one after the other. Run it with the Python that ComfyUI runs with.
+Starts ComfyUI's server on the CPU with only this pack, queues Animate Portrait with the built-in
+model and only its video connected, and reads the server's resident memory:
+
+- the peak for a short and for a long speech, each in a new server
+- the memory that is left after `POST /free`
+- both over several runs, one after the other
+
+Run it with ComfyUI's Python.
 """
 
 import argparse

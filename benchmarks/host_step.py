@@ -1,8 +1,8 @@
-"""A guided step through ComfyUI against the core's: `python -m benchmarks.host_step`.
+"""Compares a guided step in ComfyUI with one of the core: `python -m benchmarks.host_step`.
 
-The MODEL goes through a guider and the Hallo3 Sampler, as in SamplerCustomAdvanced, with the same
-file, latents and conditions as the core. A step of the core is taken after each of the host's, so
-that what else the machine does hits both.
+ComfyUI samples the MODEL with a guider and the Hallo3 Sampler, as SamplerCustomAdvanced does. File,
+latents and conditions are those of the core. Steps of ComfyUI and of the core take turns, so that
+other work on the machine slows both.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from .sizes import SIZES, make_checkpoint
 
 
 def core_steps(denoiser: Denoiser, inputs: Inputs, steps: int):
-    """The core's denoised estimates, one step after the other."""
+    """The core's denoised estimates, step by step."""
     identity = inputs.identity
     reference = denoiser.reference_keys_values(identity.features)
     face = denoiser.face_keys_values(identity.face)

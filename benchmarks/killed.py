@@ -1,7 +1,7 @@
-"""Kills a job at random moments and looks whether anything is lost or differs.
+"""Kills a job at random moments and checks that its result is the same in the end.
 
-`python -m benchmarks.killed` does so on the command line and in ComfyUI's server with each of its
-caches, interrupting it in the third segment, too. Takes a quarter of an hour on two cores.
+`python -m benchmarks.killed` tests the command line, and ComfyUI's server with each of its caches.
+It also interrupts the server in the third segment. It takes a quarter of an hour on two cores.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def command(output: Path, speech: Path, *options: str) -> list:
 
 
 def on_the_command_line(folder: Path, speech: Path, kills: int) -> None:
-    """The same command, killed and started again, makes the same video."""
+    """Kill a command and start it again. Print whether it makes the same video in the end."""
     whole, output = folder / "whole.mp4", folder / "video.mp4"
     start = time.monotonic()
     subprocess.run(command(whole, speech, "--no-store"), check=True, capture_output=True)
@@ -50,11 +50,11 @@ def on_the_command_line(folder: Path, speech: Path, kills: int) -> None:
         f"command line, killed after {_seconds(moments)} s of {took:.0f}: the same: {same}; ",
         end="",
     )
-    print(taken[0] if taken else "nothing was there from before", flush=True)
+    print(taken[0] if taken else "no segments were there from before", flush=True)
 
 
 def in_the_server(folder: Path, speech: str, port: int, flags: tuple, kills: int) -> None:
-    """The same, killed with the server; then interrupted and queued again."""
+    """The same for a prompt whose server is killed. Then interrupt one and queue it again."""
     comfyui, base = find_comfyui(), folder / "base"
     os.environ["HALLO3_STORE_GB"] = "0"
     with running(comfyui, port, flags, base) as server:
@@ -98,9 +98,11 @@ def _seconds(moments: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=10, help="(%(default)s)")
+    parser.add_argument(
+        "--kills", type=int, default=10, help="how often each is killed (%(default)s)"
+    )
     parser.add_argument("--port", type=int, default=8196)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (%(default)s)")
     options = parser.parse_args()
     random.seed(options.seed)
     with tempfile.TemporaryDirectory() as name:

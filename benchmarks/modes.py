@@ -1,8 +1,8 @@
-"""Faster modes, and how far they are from the full result: `python -m benchmarks.modes`.
+"""Faster modes, and their error against the full result: `python -m benchmarks.modes`.
 
-Against all guided steps of the deterministic solver: the share of the denoiser's calls, which is
-that of the time, and how far a segment's latents are off, relative to theirs. With random weights
-the second number says which modes change much and which little, not how a face looks.
+Compares each mode with all guided steps of the deterministic solver: the share of the denoiser's
+calls, which is the share of the time, and the error of a segment's latents relative to their norm.
+The weights are random. So the errors show which modes change more, but not how a face looks.
 """
 
 import argparse
@@ -37,7 +37,7 @@ MODES = {
     "no guidance": (1, {"guidance": 1.0}),
     "fp8 weights": (1, {}),
 }
-"""Share of the steps, and options of `animate`."""
+"""For each mode the share of the steps, and options of `animate`."""
 
 
 def random_model(config: Hallo3Config) -> Hallo3:

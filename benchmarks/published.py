@@ -1,8 +1,8 @@
-"""The published algorithm as it is written down, without savings, around the same weights.
+"""The published algorithm without our savings, on the same weights.
 
-Reference tokens are full rows of every self-attention, the projectors and all keys and values are
-computed in every call, and both branches of guidance go in one batch. Each saving of ours can be
-switched on by itself.
+Reference tokens take part in every self-attention as queries, keys and values. Each call computes
+the projectors and all keys and values. Both branches of guidance are in one batch. Each of our
+savings can be switched on alone.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Rotary(NamedTuple):
 class PublishedDenoiser:
     """Predicts v for a batch of rows with the weights of `denoiser` and `projector`.
 
-    What is kept by a saving is made in the first call and used in those that follow.
+    The first call makes what a saving keeps, and later calls use it.
     """
 
     denoiser: Denoiser
@@ -96,7 +96,7 @@ class PublishedDenoiser:
         tokens, count = torch.cat([text, image], dim=1), text.shape[1]
         for i, layer in enumerate(network.layers):
             tokens = self.layer(i, layer, tokens, count, time, rotary, features[i], face, audio)
-        return network.head(tokens[:, count:], time)
+        return network.head(tokens[:, count:], time, config.grid)
 
     def keep(self, name: str, make):
         if not self.savings.kept_projections:
@@ -120,7 +120,7 @@ class PublishedDenoiser:
         face: Tensor,
         audio: Tensor,
     ) -> Tensor:
-        """A layer on text and image `tokens` in one sequence, of which `count` are text."""
+        """A layer on one sequence of text and image `tokens`. The first `count` are text."""
         image_first, image_second, text_first, text_second = layer.modulations(time)
         tokens = self.gated(
             tokens,

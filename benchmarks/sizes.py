@@ -1,4 +1,4 @@
-"""Sizes of models that are measured, and their checkpoints with random weights."""
+"""Sizes of the measured models, and checkpoints with random weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from hallo3_core import builtin
 from hallo3_core.autoencoder import vae
-from hallo3_core.checkpoints.names import ROTARY_TABLE, published_names
-from hallo3_core.model.layout import NETWORKS
+from hallo3_core.checkpoints.names import ROTARY_TABLE
+from hallo3_core.model.layout import NETWORKS, published_weights
 from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
 
 SIZES = {
@@ -18,25 +18,24 @@ SIZES = {
     "full": Hallo3Config(),
 }
 SMALL = replace(builtin.CONFIG, layers=2, latent_height=8, latent_width=12)
-"""Where the way through the networks counts and not what they have learnt."""
+"""For tests in which the weights do not matter."""
 VAES = {"built-in": builtin.VAE, "mid": builtin.VAE, "full": vae.RELEASED}
 
 
 def make_checkpoint(path: Path, config: Hallo3Config, dtype: torch.dtype) -> None:
     """Random weights under the published names, in a .pt file."""
-    weights = {}
-    for network, prefix, table in NETWORKS:
-        state = network(config, device="meta").state_dict()
-        names = published_names(state, prefix, table)
-        for ours, value in state.items():
-            weights[names[ours]] = torch.empty(value.shape, dtype=dtype).normal_(std=0.02)
+    states = [network(config, device="meta").state_dict() for network, *_ in NETWORKS]
+    weights = {
+        name: torch.empty(value.shape, dtype=dtype).normal_(std=0.02)
+        for name, value in published_weights(*states).items()
+    }
     rows = LATENT_FRAMES * config.frame_tokens
     weights[ROTARY_TABLE] = torch.zeros(rows, config.head_width, dtype=dtype)
     torch.save({"module": weights}, path)
 
 
 def make_small_model(models: Path) -> dict[str, str]:
-    """Files of random weights in ComfyUI's folder `models`, as inputs of the loaders."""
+    """Write random weights to ComfyUI's folder `models`. Returns the inputs of the loaders."""
     file = models / "diffusion_models" / "small.pt"
     file.parent.mkdir(parents=True, exist_ok=True)
     make_checkpoint(file, SMALL, torch.bfloat16)
@@ -44,7 +43,7 @@ def make_small_model(models: Path) -> dict[str, str]:
 
 
 def make_small_vae(models: Path) -> dict[str, str]:
-    """A file with the autoencoder alone, as narrow as it can be."""
+    """Write only the autoencoder, as narrow as it can be."""
     file = models / "vae" / "small.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     network = vae.autoencoder(**builtin.VAE | {"block_out_channels": (8, 8, 16, 16)})

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from peak import Peak
+from training.peak import Peak
 
 META = torch.device("meta")
 CPU = torch.device("cpu")

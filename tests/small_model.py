@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from hallo3_core import builtin
-from hallo3_core.checkpoints.names import ROTARY_TABLE, published_names
+from hallo3_core.checkpoints.names import ROTARY_TABLE
 from hallo3_core.memory.plan import MemoryPlan
 from hallo3_core.model.finding import SPEECH_FOLDER, TEXT_FOLDER, TRANSFORMER_FILE, VAE_FILE
-from hallo3_core.model.layout import NETWORKS
+from hallo3_core.model.layout import NETWORKS, published_weights
 from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
 from parity import FIXTURES
 
@@ -45,11 +45,8 @@ WORDS = ["a", "woman", "speaks", "to", "the", "camera"]
 def published(config: Hallo3Config) -> dict[str, Tensor]:
     """Random weights in bf16 under the published names, with the tensors that nothing reads."""
     torch.manual_seed(1)
-    weights = {}
-    for network, prefix, table in NETWORKS:
-        state = network(config).state_dict()
-        names = published_names(state, prefix, table)
-        weights |= {names[ours]: value.bfloat16() for ours, value in state.items()}
+    states = [network(config).bfloat16().state_dict() for network, *_ in NETWORKS]
+    weights = published_weights(*states)
     rows = LATENT_FRAMES * config.frame_tokens
     weights[ROTARY_TABLE] = torch.zeros(rows, config.head_width)
     return weights

@@ -1,1 +1,1 @@
-"""Training a small talking-head model from scratch."""
+"""Training: the built-in model from scratch, and fine-tuning on clips."""

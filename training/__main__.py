@@ -1,12 +1,13 @@
-"""Training: of the built-in model from nothing, or of a model further on real clips.
+"""Train the built-in model from scratch, or fine-tune a model on real clips.
 
     python -m training builtin RUN
     python -m training measure RUN
     python -m training drift RUN
     python -m training finetune RUN --model FOLDER --clips FOLDER [--unseen FOLDER] [--lora RANK]
+    python -m training distill RUN --clips FOLDER [--model FOLDER] [--lora RANK] [--steps 4]
     python -m training memory
 
-RUN is a folder for checkpoints and losses; a run that was stopped goes on when it is started again.
+RUN is a folder for checkpoints and losses. Start a stopped run again, and it continues.
 """
 
 import argparse
@@ -22,8 +23,10 @@ from hallo3_core.model.hallo3 import Hallo3
 
 from . import drift
 from .builtin_model import train_builtin
+from .denoiser import DISTILLED
+from .distill import METHODS, STEPS, distill
 from .finetune import RANK, STAGES, finetune, memory_table
-from .measure import CASES, CLIPS, folder_of, report
+from .measure import CASES, CLIPS, FEW_CASES, folder_of, report
 from .sheet import sheets
 
 
@@ -36,41 +39,79 @@ def positive(text: str) -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser("builtin", help="the built-in model, on drawings, from nothing")
+    making = commands.add_parser(
+        "builtin", help="train the built-in model from scratch, on drawings"
+    )
     making.add_argument("run", type=Path)
-    making.add_argument("--weights", type=Path, help="where to put it (default: into the pack)")
-    judging = commands.add_parser("measure", help="the built-in model, on the test split")
+    making.add_argument("--weights", type=Path, help="folder for its weights (default: the pack)")
+    judging = commands.add_parser("measure", help="measure the built-in model on the test split")
     judging.add_argument("run", type=Path)
     judging.add_argument("--clips", type=positive, default=CLIPS, help="(%(default)s)")
-    lasting = commands.add_parser("drift", help="the built-in model, in a long video")
+    lasting = commands.add_parser(
+        "drift", help="measure how the built-in model drifts in a long video"
+    )
     lasting.add_argument("run", type=Path)
     lasting.add_argument("--seconds", type=float, default=drift.SECONDS, help="(%(default)s)")
-    lasting.add_argument("--case", choices=CASES, default="published", help="(%(default)s)")
-    tuning = commands.add_parser("finetune", help="a converted or published model, on clips")
-    tuning.add_argument("run", type=Path)
-    tuning.add_argument("--model", type=Path, help="as for animate (default: the built-in one)")
-    tuning.add_argument("--clips", type=Path, required=True, help="a folder of videos with speech")
-    tuning.add_argument(
-        "--unseen", type=Path, help="a folder of other clips, for their losses in the log alone"
+    lasting.add_argument(
+        "--case", choices=CASES | FEW_CASES, default="4 steps", help="(%(default)s)"
     )
-    tuning.add_argument("--face-models", type=Path, help="folder of antelopev2, for embeddings")
+    tuning = commands.add_parser(
+        "finetune", help="fine-tune a converted or published model on clips"
+    )
+    tuning.add_argument("run", type=Path)
+    add_clips(tuning)
     tuning.add_argument("--stage", choices=STAGES, default="speech", help="(%(default)s)")
     tuning.add_argument(
         "--steps", type=positive, default=30_000, help="(%(default)s, as published)"
     )
     tuning.add_argument("--rate", type=float, default=1e-5, help="(%(default)s, as published)")
     tuning.add_argument("--batch", type=positive, default=1, help="(%(default)s, as published)")
-    tuning.add_argument("--lora", type=positive, help="the rank of a LoRA, instead of all weights")
-    counting = commands.add_parser("memory", help="what fine-tuning the released model takes")
-    counting.add_argument("--lora", type=positive, default=RANK, help="its rank (%(default)s)")
+    tuning.add_argument(
+        "--lora", type=positive, help="train a LoRA of this rank instead of all weights"
+    )
+    add_distilling(commands.add_parser("distill", help="train a model to need few steps"))
+    counting = commands.add_parser(
+        "memory", help="how much memory fine-tuning the released model takes"
+    )
+    counting.add_argument(
+        "--lora", type=positive, default=RANK, help="rank of the LoRA (%(default)s)"
+    )
     counting.add_argument("--batch", type=positive, default=1, help="(%(default)s)")
+    judging.add_argument("--undistilled", action="store_true", help="the model of 50 steps")
     for command in (judging, lasting):
         command.add_argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
     return parser.parse_args()
 
 
-def builtin_on(device: str | None) -> Hallo3:
-    return builtin.load().placed(choose_device(device))
+def add_distilling(command: argparse.ArgumentParser) -> None:
+    argument = command.add_argument
+    argument("run", type=Path)
+    add_clips(command)
+    argument("--method", choices=METHODS, default=METHODS[0], help="(%(default)s)")
+    argument("--steps", type=positive, default=STEPS, help="of it (%(default)s)")
+    argument("--guidance", type=float, default=3.5, help="of the teacher (%(default)s)")
+    argument(
+        "--trajectories", type=positive, default=4, help="of the teacher, a shot (%(default)s)"
+    )
+    argument(
+        "--training-steps", type=positive, default=DISTILLED.settings.steps, help="(%(default)s)"
+    )
+    argument("--rate", type=float, default=DISTILLED.settings.rate, help="(%(default)s)")
+    argument("--batch", type=positive, default=4, help="(%(default)s)")
+    argument("--lora", type=positive, help="the rank of a LoRA, else all weights")
+
+
+def add_clips(command: argparse.ArgumentParser) -> None:
+    """Which model is trained further, and on what."""
+    argument = command.add_argument
+    argument("--model", type=Path, help="as for animate (default: the built-in model)")
+    argument("--clips", type=Path, required=True, help="a folder of videos with speech")
+    argument("--unseen", type=Path, help="a folder of other clips; only their loss is logged")
+    argument("--face-models", type=Path, help="folder of antelopev2, for face embeddings")
+
+
+def builtin_on(device: str | None, distilled: bool) -> Hallo3:
+    return builtin.load(distilled).placed(choose_device(device))
 
 
 def main() -> int:
@@ -81,16 +122,20 @@ def main() -> int:
             case "builtin":
                 lines = train_builtin(options.run, options.weights)
             case "measure":
-                model = builtin_on(options.device)
-                folder = folder_of(model, options.run)
-                lines = chain(report(model, folder, options.clips), sheets(folder, options.clips))
+                model = builtin_on(options.device, not options.undistilled)
+                cases = CASES if options.undistilled else FEW_CASES
+                folder, clips = folder_of(model, options.run), options.clips
+                table = report(model, folder, cases, clips)
+                lines = chain(table, sheets(folder, clips, cases))
             case "drift":
-                case = CASES[options.case]
-                model = builtin_on(options.device)
+                case = (CASES | FEW_CASES)[options.case]
+                model = builtin_on(options.device, options.case in FEW_CASES)
                 folder = folder_of(model, options.run)
                 lines = drift.report(model, folder, case, options.seconds)
             case "finetune":
                 lines = finetune(options)
+            case "distill":
+                lines = distill(options)
             case "memory":
                 lines = memory_table(options.lora, options.batch)
         for line in lines:

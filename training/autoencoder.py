@@ -1,6 +1,7 @@
-"""Training of the video autoencoder: absolute and squared error, gradients, KL.
+"""Training of the video autoencoder.
 
-Clips go through diffusers' own chunks, so that streamed decoding is what was trained.
+The losses are absolute and squared error, differences of neighbouring pixels, and KL divergence.
+diffusers' own code encodes and decodes clips in chunks. So the decoder is trained as it is used.
 """
 
 from dataclasses import dataclass
@@ -24,19 +25,21 @@ KL = 1e-4
 GRADIENT = 0.5
 SQUARE = 4.0
 MOVING = 10.0
-"""Weight of an error for every unit by which a pixel differs from its mean over time: mouths and
-lids are small."""
+"""Errors weigh more by this times how far a pixel is from its mean over time. Mouths and eyelids
+are small."""
 MOUTH = 20.0
-"""Weight of an error on a mouth."""
+"""Errors on a mouth weigh more by this."""
 Kind = tuple[int, int, int, int]
 """Count, frames, height and width of a batch."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Batches of these kinds in turn: crops for the greater part, which vary more, then whole
-    canvases, as the norms see them later. An encoder that is not trained leaves latents as they
-    are."""
+    """A part of the training. Batches of several kinds take turns.
+
+    At first, for the share `cropped` of the steps, they are crops, which vary more. Then they are
+    whole canvases, which the norms see in use. Latents do not change where the encoder is frozen.
+    """
 
     name: str
     crops: tuple[Kind, ...]
@@ -91,7 +94,8 @@ def crop(pool: Pool, shape: list[int], generator: np.random.Generator) -> Tensor
     first = generator.integers(len(frames) - shape[0] + 1)
     shown = slice(first, first + shape[0])
     pixels = to_pixels(frames[shown])
-    pixels = pixels[generator.permutation(3)]  # else skin and walls leave one colour unlearnt
+    # skin and walls have few colours: without this, one channel is hardly learnt
+    pixels = pixels[generator.permutation(3)]
     rows = dress(torch.cat([pixels, mouths(boxes[shown], pixels.shape[-2:])]), generator)
     if generator.random() < 0.5:
         rows = rows.flip(-1)
@@ -102,7 +106,7 @@ def crop(pool: Pool, shape: list[int], generator: np.random.Generator) -> Tensor
 
 
 def mouths(boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """(1, frames, height, width), 1 inside of boxes."""
+    """(1, frames, height, width): 1 inside the boxes."""
     masks = torch.zeros(1, len(boxes), *size)
     for mask, (left, top, right, bottom) in zip(masks[0], boxes.round().astype(int), strict=True):
         mask[max(top, 0) : bottom, max(left, 0) : right] = 1
@@ -110,14 +114,14 @@ def mouths(boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
 
 
 def chosen_place(rows: Tensor, generator: np.random.Generator) -> tuple[int, int]:
-    """Row and column of a pixel; likelier where something moves, and on the mouth."""
+    """Row and column of a random pixel. Pixels that move or show the mouth are more likely."""
     interest = rows[:3].var(1, correction=0).sum(0) + rows[3].mean(0).clamp(min=0) + 1e-3
     share = (interest.double() / interest.double().sum()).flatten().numpy()
     return divmod(int(generator.choice(len(share), p=share)), rows.shape[-1])
 
 
 def dress(pixels: Tensor, generator: np.random.Generator) -> Tensor:
-    """Pictures as the model meets them: whole, a square between black bars, or a face on black."""
+    """A picture as the model sees it: whole, a square between black bars, or a box on black."""
     height, width = pixels.shape[-2:]
     kind = generator.random()
     box = (0, height, 0, width)
@@ -133,11 +137,13 @@ def dress(pixels: Tensor, generator: np.random.Generator) -> Tensor:
 
 
 def losses(vae: AutoencoderKLCogVideoX, rows: Tensor, seed: int) -> dict[str, Tensor]:
-    """Of a batch: pixels in [-1, 1], and where the mouth is."""
+    """Losses of a batch (batch, 4, frames, height, width): pixels in [-1, 1], and the mouth."""
     pixels, mouth = rows[:, :3], rows[:, 3:].clamp(min=0)
     with mixed_precision():
         posterior = vae.encode(pixels).latent_dist
-        latents = posterior.sample(torch.Generator().manual_seed(seed))  # as on every device
+        latents = posterior.sample(
+            torch.Generator().manual_seed(seed)
+        )  # the same numbers on every device
         found = vae.decode(latents).sample
     error = found.float() - pixels
     slopes = sum(error.diff(dim=d).abs().mean() for d in (-1, -2))
@@ -153,7 +159,7 @@ def losses(vae: AutoencoderKLCogVideoX, rows: Tensor, seed: int) -> dict[str, Te
 
 
 def train(folder: Path, stages: tuple[Stage, ...] = STAGES) -> AutoencoderKLCogVideoX:
-    """The averaged autoencoder."""
+    """Train all stages. Returns the averaged autoencoder."""
     torch.manual_seed(0)
     vae = AutoencoderKLCogVideoX(**builtin.VAE)
     for name, parameter in vae.named_parameters():
@@ -174,7 +180,7 @@ def train(folder: Path, stages: tuple[Stage, ...] = STAGES) -> AutoencoderKLCogV
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKLCogVideoX, frames: np.ndarray) -> Tensor:
-    """Of every one of (clips, frames, height, width, 3) uint8 clips, in dB."""
+    """PSNR in dB of each of the clips (clips, frames, height, width, 3), uint8."""
     found = []
     for clip in frames:
         pixels = to_pixels(clip[None]).to(vae.device)
@@ -185,8 +191,11 @@ def psnr(vae: AutoencoderKLCogVideoX, frames: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def normalise(vae: AutoencoderKLCogVideoX, frames: np.ndarray) -> None:
-    """Scale the channels so that scaled latents of (clips, frames, height, width, 3) uint8 have a
-    mean square of 1, and the decoder so that nothing else changes."""
+    """Scale the channels of the latents to a mean square of 1, times `LATENT_SCALE`.
+
+    `frames` are (clips, frames, height, width, 3), uint8. The decoder is scaled back, so that it
+    makes the same pictures.
+    """
     pixels = (to_pixels(clip[None]).to(vae.device) for clip in frames)
     latents = torch.stack([vae.encode(clip).latent_dist.mean for clip in pixels])
     scale = 1 / (LATENT_SCALE * latents.pow(2).mean(dim=(0, 1, 3, 4, 5)).sqrt())

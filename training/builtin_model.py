@@ -1,4 +1,4 @@
-"""The recipe of the built-in model, from nothing to the files in the pack."""
+"""The recipe of the built-in model, from random weights to the files in the pack."""
 
 import logging
 from pathlib import Path
@@ -20,26 +20,26 @@ from .pool import pictures
 
 SHOTS = 8000
 MEASURED = 48
-"""Clips by which the latents are brought to a variance of 1."""
+"""Clips from which the scale of the latents is measured."""
 
 logger = logging.getLogger(__name__)
 
 
 def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
-    """Train all networks one after the other; returns the files that were written."""
+    """Train all networks one after the other. Returns the files that were written."""
     weights = weights or builtin.WEIGHTS
-    logger.info("The autoencoder")
+    logger.info("Training the autoencoder")
     vae = autoencoder.train(run)
     drawn, _ = pictures(run / "pictures", *autoencoder.POOL)
     autoencoder.normalise(vae, drawn[:MEASURED])
     save_half(vae, weights / builtin.VAE_FILE)
-    logger.info("The speech encoder")
+    logger.info("Training the speech encoder")
     encoder = speech_encoder.train(run).encoder
     save_half(encoder, weights / builtin.SPEECH_ENCODER_FILE)
     vae = make_lean(vae)
-    logger.info("The face reader")
+    logger.info("Training the face reader")
     save_half(face_reader.train(run, vae), reader.FILE)
-    logger.info("%d shots as latents", SHOTS)
+    logger.info("Encoding %d shots", SHOTS)
     vae = vae.to(COMPUTE)
     shots = DrawnShots("train", SHOTS, builtin.CONFIG)
     examples = prepare(run / "examples", shots, vae, encoder)
@@ -48,7 +48,7 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
     torch.manual_seed(0)
     networks = Networks.from_nothing(builtin.CONFIG)
     for stage in (denoiser.IDENTITY, denoiser.SPEECH):
-        logger.info("The stage of %s", stage.name)
+        logger.info("Training the transformers: the %s stage", stage.name)
         networks = denoiser.train(networks, examples, stage, run, unseen)
         files = save_networks(networks, run, weights)
     for log in run.glob("*/losses.jsonl"):

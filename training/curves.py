@@ -1,4 +1,4 @@
-"""Pictures of the losses of a run."""
+"""Plots of the losses of a run."""
 
 import json
 from itertools import chain
@@ -8,12 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 SMOOTHED = 20
-"""Rows of the log that are averaged; fewer, of the same steps, for what is not in every row."""
+"""Rows of the log that a smooth curve averages. For a loss that is in few rows, it is fewer."""
 NOT_LOSSES = ("step", "norm", "step_seconds")
 
 
 def plot(folder: Path) -> Path:
-    """`losses.png` beside `losses.jsonl`."""
+    """Draw `losses.png` beside `losses.jsonl` in `folder`. Returns it."""
     rows = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name in dict.fromkeys(chain.from_iterable(rows)):

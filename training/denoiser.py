@@ -1,7 +1,7 @@
 """Training of the transformers, in the two published stages.
 
-Arithmetic of the loss: the published squared error of the denoised estimate, weighted by
-1 / (1 - alpha^2), is the squared error of v.
+The published loss is the squared error of the denoised estimate, weighted by 1 / (1 - alpha^2).
+This equals the squared error of v, which is computed here.
 """
 
 from collections.abc import Callable
@@ -22,29 +22,33 @@ from .networks import Batch, Networks
 from .window import Window, predict, window_on
 
 PUBLISHED = {"speech": 0.05, "reference": 0.05, "motion": 0.05, "text": 0.1}
-"""Shares of the examples whose condition is zero."""
+"""Shares of the examples in which a condition is set to zero."""
 REFERENCED = PUBLISHED | {"reference": 0}
-"""The same for networks that are to take the face from the reference alone."""
+"""The same for networks that have to learn the face from the reference alone."""
 LIPS = 30.0
-"""Weight of the squared error where the mouth is, beside 1 everywhere."""
+"""Weight of the squared error on the mouth. It is added to a weight of 1 everywhere."""
 FIRST = 0.25
-"""Share of the examples that begin like a first segment, with two frames of silence."""
+"""Share of the examples that begin with two silent frames, as a first segment does."""
 WHOLE_EVERY = 8
-"""Steps: so often one sees the whole picture."""
+"""One step in so many sees the whole picture."""
 WATCHED = 32
-"""Examples that are never trained on."""
+"""Number of examples for the loss on unseen shots."""
 AUDIO_MODULES = ("audio_projector.", "audio_norm.", "audio_attention.")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is trained, by name, and whether the speech is heard.
+    """What is trained and how.
 
-    `dropped` is the share of the examples without a condition. In the share `strangers` the motion
-    frames have somebody else's face, so that only the reference says who it is. A timestep t of
-    1000 is drawn with 1 - t / 1000 = u^noise, where u is uniform: 1 is as published, more is more
-    often where the noise is high. In the first share `windows` of the steps, all but every eighth
-    see no more than a window, of twice as many examples.
+    `trains` says by its name whether a parameter is trained. `hears` is False if the speech is
+    always zero. `dropped` gives the share of the examples in which each condition is set to zero.
+    In the share `strangers` of the examples, the motion frames have another person's face, so that
+    only the reference shows the right one.
+
+    A timestep t is drawn with 1 - t / 1000 = u^noise, where u is uniform. `noise` is 1 in the
+    published recipe; larger numbers draw noisy timesteps more often. In the first share `windows`
+    of the steps, only every eighth step sees the whole picture. The others see a window of twice
+    as many examples.
     """
 
     name: str
@@ -83,43 +87,60 @@ SPEECH = Stage(
     noise=2,
     windows=0.9,
 )
-"""Networks that come from nothing go on learning all else while they learn to hear."""
+"""Here a model from scratch learns to follow speech, and continues to learn everything else."""
+DISTILLED = Stage(
+    "distill",
+    lambda name: name.startswith("denoiser."),
+    True,
+    Settings(2000, 3e-4),
+    batch=4,
+    dropped={},
+)
 
 
 def draw_batch(examples: Examples, stage: Stage, step: int) -> Batch:
     generator = np.random.default_rng([17, step])
-    people, drawn = [examples.draw(generator) for _ in range(stage.batch)], []
-    for example, stranger in zip(people, people[1:] + people[:1], strict=True):
-        if generator.random() < stage.strangers:
-            example = with_face_of(stranger, example)
-        drawn.append(drop(example, stage.dropped, generator))
-    video, reference, motion, speech, face, lips = (
-        torch.stack([getattr(example, name) for example in drawn])
-        for name in ("video", "reference", "motion", "speech", "face", "lips")
-    )
-    if not stage.hears:
-        speech = torch.zeros_like(speech)
+    drawn = draw_examples(examples, stage, generator)
     timesteps = draw_timesteps(stage, generator)
     alpha = denoiser_alphas()[timesteps].float().view(-1, 1, 1, 1, 1)
     sigma = (1 - alpha**2).sqrt()
     seed = int(generator.integers(2**62))
+    video = torch.stack([example.video for example in drawn])
     noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(seed))
-    return Batch(
-        alpha * video + sigma * noise,
-        timesteps,
-        alpha * noise - sigma * video,
-        motion,
-        reference,
-        face,
-        speech,
-        lips,
-        join_texts([example.text for example in drawn]),
+    latents, target = alpha * video + sigma * noise, alpha * noise - sigma * video
+    return batch_of(drawn, latents, timesteps, target)
+
+
+def draw_examples(
+    examples: Examples, stage: Stage, generator: np.random.Generator
+) -> list[Example]:
+    """As many as a batch of the stage has, with its strangers and without what it drops."""
+    people, drawn = [examples.draw(generator) for _ in range(stage.batch)], []
+    for example, stranger in zip(people, people[1:] + people[:1], strict=True):
+        if generator.random() < stage.strangers:
+            example = with_face_of(stranger, example)
+        example = drop(example, stage.dropped, generator)
+        if not stage.hears:
+            example = replace(example, speech=torch.zeros_like(example.speech))
+        drawn.append(example)
+    return drawn
+
+
+def batch_of(drawn: list[Example], latents: Tensor, timesteps: Tensor, target: Tensor) -> Batch:
+    """Noisy latents with the conditions of examples."""
+    motion, reference, face, speech, lips = (
+        torch.stack([getattr(example, name) for example in drawn])
+        for name in ("motion", "reference", "face", "speech", "lips")
     )
+    text = join_texts([example.text for example in drawn])
+    return Batch(latents, timesteps, target, motion, reference, face, speech, lips, text)
 
 
 def with_face_of(stranger: Example, example: Example) -> Example:
-    """The motion latents become the stranger's where the face is; if that is the whole picture,
-    nobody knows where it is, and they stay as they are."""
+    """The example with the stranger's motion latents where its face is.
+
+    If the face region is the whole picture, no face was found, and nothing changes.
+    """
     if example.region.min() == 1:
         return example
     face = oval(example.region)
@@ -127,8 +148,10 @@ def with_face_of(stranger: Example, example: Example) -> Example:
 
 
 def oval(region: Tensor) -> Tensor:
-    """(h, w) bool: inside the ellipse that touches the sides of the box `region`, in whose corners
-    there is more hair and hat than face."""
+    """(h, w) bool: the ellipse in the box `region`.
+
+    The corners of the box show hair and hat rather than the face.
+    """
     distance = torch.zeros_like(region)
     for axis in (0, 1):
         share = region.amax(1 - axis)
@@ -140,13 +163,13 @@ def oval(region: Tensor) -> Tensor:
 
 
 def draw_timesteps(stage: Stage, generator: np.random.Generator) -> Tensor:
-    """(batch,) int64, up to 999, which is nothing but noise."""
+    """(batch,) int64, 0 to 999. 999 is pure noise."""
     clean = generator.random(stage.batch) ** stage.noise
     return TRAINING_STEPS - 1 - torch.from_numpy(clean * TRAINING_STEPS).long()
 
 
 def join_texts(texts: list[Tensor | None]) -> Tensor | None:
-    """A batch of captions, zero where there is none."""
+    """A batch of captions: zeros where there is none, or None if none has one."""
     known = [text for text in texts if text is not None]
     if not known:
         return None
@@ -154,7 +177,7 @@ def join_texts(texts: list[Tensor | None]) -> Tensor | None:
 
 
 def drop(example: Example, shares: dict[str, float], generator: np.random.Generator) -> Example:
-    """Some conditions become zero, so that there is something to guide away from."""
+    """The example with some conditions set to zero, for classifier-free guidance."""
     changed = {}
     for name, share in shares.items():
         value = getattr(example, name)
@@ -167,7 +190,7 @@ def drop(example: Example, shares: dict[str, float], generator: np.random.Genera
 
 
 def losses(networks: Networks, batch: Batch, window: Window | None = None) -> dict[str, Tensor]:
-    """Of the whole picture or of a window."""
+    """Losses on the whole picture or on a window."""
     target, weight = batch.target, 1 + LIPS * batch.lips[:, None, None]
     with mixed_precision():
         if window is None:
@@ -180,7 +203,7 @@ def losses(networks: Networks, batch: Batch, window: Window | None = None) -> di
 
 
 def mean_losses(networks: Networks, parts: list[Batch]) -> dict[str, Tensor]:
-    """Over all examples of some batches, one batch after the other."""
+    """Mean losses over all examples of some batches. One batch is computed at a time."""
     count, means = sum(map(len, parts)), {}
     for part in parts:
         for name, loss in losses(networks, part.to(DEVICE)).items():
@@ -189,7 +212,7 @@ def mean_losses(networks: Networks, parts: list[Batch]) -> dict[str, Tensor]:
 
 
 def freeze(networks: Networks, stage: Stage) -> None:
-    """All but what the stage trains, which is kept in float32 from now on."""
+    """Freeze what the stage does not train. What it trains becomes float32."""
     for name, parameter in networks.named_parameters():
         parameter.requires_grad_(stage.trains(name))
         if parameter.requires_grad:
@@ -203,7 +226,7 @@ def train(
     folder: Path,
     unseen: Examples | None = None,
 ) -> Networks:
-    """The averaged networks after a stage; the log says how they do on `unseen` examples too."""
+    """Train one stage. Returns the averaged networks. The loss on `unseen` examples is logged."""
     freeze(networks, stage)
     loop = Loop(folder / stage.name, networks, stage.settings)
     more = replace(stage, batch=2 * stage.batch)

@@ -16,15 +16,15 @@ from .world.languages import Split
 from .world.visemes import mouth_of
 
 FRAMES = 2 * SEGMENT_FRAMES
-"""Of the whole clip that a shot is taken from."""
+"""Length of the clip that a shot is cut from."""
 SQUARE = 0.6
-"""Share of the shots that are square, between black bars."""
+"""Share of the shots that are square with black bars at their sides."""
 NO_FACE = 0.2
-"""Share of the portraits whose face is not found, so that the whole picture stands for it."""
+"""Share of the portraits without a found face: their region is the whole picture."""
 
 
 class DrawnShots:
-    """Shots of a split, as many as one likes, on the canvas of a model."""
+    """`count` shots of a split, on the canvas of a model."""
 
     def __init__(self, split: Split, count: int, config: Hallo3Config):
         self.split, self.count, self.config = split, count, config
@@ -40,7 +40,7 @@ class DrawnShots:
 
 
 def shot(split: Split, index: int, config: Hallo3Config) -> Shot:
-    """One variant of the portrait is the shot's first frame, the other any of the clip."""
+    """A shot. Its two portraits are its first frame and a random frame of the clip."""
     generator = np.random.default_rng([13, index])
     height, width = config.canvas
     size = (height, height) if generator.random() < SQUARE else (height, width)

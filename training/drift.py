@@ -1,4 +1,4 @@
-"""How a long video leaves its portrait, as numbers and as a picture."""
+"""How far a long video drifts from its portrait, as numbers and as a plot."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +16,16 @@ from .measure import Case, animated, portrait, talks
 SECONDS = 120
 
 WINDOW = 10 * FPS
-"""Frames, ten seconds: what both ends of a video are judged by."""
+"""Frames in ten seconds: the length of the beginning and the end that are compared."""
 
 
 def colour_distance(tracks: Tracks) -> np.ndarray:
-    """(frames,): Delta E of the face from the mean of its first second."""
+    """(frames,): Delta E between the face's colour and its mean in the first second."""
     return np.linalg.norm(tracks.colour - tracks.colour[:FPS].mean(0), axis=1)
 
 
 def growth(values: np.ndarray) -> float:
-    """The mean of the last ten seconds over that of the first ten."""
+    """The mean of the last ten seconds divided by that of the first ten."""
     return float(values[-WINDOW:].mean() / values[:WINDOW].mean())
 
 
@@ -47,7 +47,7 @@ def plot(tracks: Tracks, file: Path) -> None:
 
 
 def report(model: Hallo3, folder: Path, case: Case, seconds: float = SECONDS) -> Iterator[str]:
-    """Of the first clip of the test split, made so long; the picture is in `folder`."""
+    """Measure a video of the first clip of the test split. The plot goes to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     index, speech = next(talks(round(seconds * FPS)))
     likeness = portrait(index, model.config.canvas[0]).picture
@@ -55,6 +55,6 @@ def report(model: Hallo3, folder: Path, case: Case, seconds: float = SECONDS) ->
     tracks = track(reader, frames, likeness, device=model.device)
     np.savez_compressed(folder / "drift.npz", **vars(tracks))
     plot(tracks, folder / "drift.png")
-    yield f"distance from the portrait, last ten seconds over first: {growth(tracks.distance):.2f}"
-    yield f"colour distance, last ten seconds over first: {growth(colour_distance(tracks)):.2f}"
+    yield f"distance from the portrait, last ten seconds / first ten: {growth(tracks.distance):.2f}"
+    yield f"colour distance, last ten seconds / first ten: {growth(colour_distance(tracks)):.2f}"
     yield f"{folder / 'drift.png'}"

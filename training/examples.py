@@ -1,4 +1,4 @@
-"""What the denoiser is trained on: clips, and the same clips as latents and speech features."""
+"""What the denoiser is trained on: shots, and the same shots as latents and speech features."""
 
 import hashlib
 from dataclasses import dataclass
@@ -29,23 +29,25 @@ from hallo3_core.speech.windows import windows
 from .loop import DEVICE
 
 MARGIN = AUDIO_WINDOW // 2
-"""Frames of speech that a window reaches to either side."""
+"""Frames that an audio window reaches to each side."""
 VARIANTS = 2
-"""Of reference frame, motion noise and mask, for every clip."""
+"""How many portraits, each with its own motion noise and mask, a shot has."""
 NOISE_MEAN, NOISE_SPREAD = -3.0, 0.5
-"""Of the logarithm of the noise on motion frames."""
+"""Mean and standard deviation of the logarithm of sigma, the noise on motion frames."""
 
 
 @dataclass(frozen=True)
 class Shot:
     """49 frames with speech, on the model's canvas, pixels in [-1, 1].
 
-    `frames` (3, 49, height, width); `portraits` (VARIANTS, 3, height, width) are frames of the
-    same person, and `regions` (VARIANTS, height, width) are 1 at their faces; `waveform`
-    (samples,) at 16 kHz is the whole speech, and `start` the frame of it with which the shot
-    begins; `face` (512,) is the face embedding. `lips` (height, width) is 1 where the mouth is in
-    any frame, or 0 everywhere where that is not known; `text` (tokens, width) is the encoded
-    caption, where there is one.
+    - `frames` (3, 49, height, width)
+    - `portraits` (VARIANTS, 3, height, width): frames of the same person
+    - `regions` (VARIANTS, height, width): 1 on the faces of the portraits
+    - `waveform` (samples,): the whole speech, at 16 kHz
+    - `start`: the frame of the speech at which the shot begins
+    - `face` (512,): the face embedding
+    - `lips` (height, width): 1 where the mouth is in any frame; 0 everywhere if that is unknown
+    - `text` (tokens, width): the encoded caption, if there is one
     """
 
     frames: Tensor
@@ -60,9 +62,14 @@ class Shot:
 
 @dataclass(frozen=True)
 class Example:
-    """A shot as the denoiser sees it: `video` (16, 13, h, w), `reference` and `motion`
-    (16, 1, h, w), not scaled to the standard deviation of 1; `speech` (49, 5, 12, channels);
-    `region` and `lips` (h, w), the face's and the mouth's share of each latent pixel."""
+    """A shot as the denoiser sees it, float32.
+
+    - `video` (16, 13, h, w), `reference` and `motion` (16, 1, h, w): scaled latents
+    - `speech` (49, 5, 12, channels)
+    - `face` (512,): the face embedding
+    - `region` and `lips` (h, w): how much of each latent pixel is face, and mouth
+    - `text` (tokens, width): the encoded caption, if there is one
+    """
 
     video: Tensor
     reference: Tensor
@@ -78,7 +85,7 @@ class Example:
 def encode(
     vae: AutoencoderKLCogVideoX, encoder: Wav2Vec2Model, shot: Shot, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Means and standard deviations of the latents of a shot, and its speech, in half precision."""
+    """What is stored of a shot: means and standard deviations of latents, and speech features."""
 
     def moments(pixels: Tensor) -> Tensor:
         posterior = vae.encode(pixels.to(DEVICE, vae.dtype)).latent_dist
@@ -102,7 +109,7 @@ def encode(
 
 
 def motion(shot: Shot, variant: int, generator: torch.Generator) -> Tensor:
-    """(3, 3, height, width): a portrait, and the first two frames with noise and holes."""
+    """(3, 3, height, width): a portrait, then the first two frames with noise and black pixels."""
     log_sigma = NOISE_MEAN + NOISE_SPREAD * torch.randn((), generator=generator)
     first = shot.frames[:, :MOTION_FRAMES]
     noisy = first + log_sigma.exp() * torch.randn(first.shape, generator=generator)
@@ -111,7 +118,7 @@ def motion(shot: Shot, variant: int, generator: torch.Generator) -> Tensor:
 
 
 class Examples:
-    """Encoded shots in a folder, one file each."""
+    """Encoded shots in a folder, one file for each."""
 
     def __init__(self, folder: Path, count: int):
         self.files = [folder / f"{index:06}.safetensors" for index in range(count)]
@@ -120,7 +127,7 @@ class Examples:
         return len(self.files)
 
     def draw(self, generator: np.random.Generator) -> Example:
-        """A random shot, variant and sample of the posteriors."""
+        """A random shot and variant, with latents sampled from their posteriors."""
         rows = load_file(self.files[generator.integers(len(self))])
         variant = int(generator.integers(VARIANTS))
         noise = torch.Generator().manual_seed(int(generator.integers(2**62)))
@@ -144,7 +151,7 @@ class Examples:
 
 
 class Shots(Protocol):
-    """Shots by their number; `title` says which one it is, so that it is not taken for another."""
+    """Shots by their number. `title` identifies a shot, so that changed shots are encoded again."""
 
     def __len__(self) -> int: ...
 
@@ -156,11 +163,10 @@ class Shots(Protocol):
 def prepare(
     folder: Path, shots: Shots, vae: AutoencoderKLCogVideoX, encoder: Wav2Vec2Model
 ) -> Examples:
-    """Encode the shots that `folder` has not yet, or of other networks, while the next are made in
-    another process; the networks are on the CPU afterwards.
+    """Encode the shots that are missing in `folder`, or were encoded by other networks.
 
-    The process is a new one, not a fork: threads, graphics cards and onnxruntime's sessions do not
-    survive one.
+    Meanwhile another process makes the next shots. It is spawned, not forked: threads, graphics
+    cards and sessions of onnxruntime do not survive a fork. At the end the networks are on the CPU.
     """
     folder.mkdir(parents=True, exist_ok=True)
     examples = Examples(folder, len(shots))
@@ -186,7 +192,7 @@ def prepare(
 
 
 def title_of(file: Path) -> str | None:
-    """Of an example, or None if there is no such file."""
+    """The title in the file of an example, or None if there is no such file."""
     if not file.exists():
         return None
     with safe_open(file, "pt") as opened:
@@ -194,7 +200,7 @@ def title_of(file: Path) -> str | None:
 
 
 def digest(*networks: nn.Module) -> str:
-    """Of all their weights."""
+    """A hash of all weights of some networks."""
     found = hashlib.sha256()
     for network in networks:
         for value in network.state_dict().values():

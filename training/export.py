@@ -1,4 +1,4 @@
-"""Trained networks as files of the pack's own format."""
+"""Trained networks as files that the pack reads."""
 
 from pathlib import Path
 
@@ -6,23 +6,18 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hallo3_core.checkpoints.names import published_names
 from hallo3_core.checkpoints.reading import read_weights
 from hallo3_core.model import convert
 from hallo3_core.model.finding import TRANSFORMER_FILE
-from hallo3_core.model.layout import NETWORKS
+from hallo3_core.model.layout import published_weights
 
 from .networks import Networks
 
 
 def save_networks(networks: Networks, run: Path, folder: Path) -> list[Path]:
-    """The published checkpoint in `run`, and its conversion in `folder`."""
-    weights = {}
+    """Write a checkpoint in the published format to `run`, and the converted files to `folder`."""
     parts = (networks.denoiser, networks.reference_network, networks.audio_projector)
-    for network, (_, prefix, table) in zip(parts, NETWORKS, strict=True):
-        state = network.state_dict()
-        names = published_names(state, prefix, table)
-        weights |= {names[ours]: value for ours, value in state.items()}
+    weights = published_weights(*(network.state_dict() for network in parts))
     source = run / TRANSFORMER_FILE
     source.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"module": weights}, source)
@@ -31,16 +26,16 @@ def save_networks(networks: Networks, run: Path, folder: Path) -> list[Path]:
 
 
 def save_half(network: nn.Module, file: Path) -> None:
-    """Any other network, in bf16 and its own names."""
+    """Write any other network in bf16, under its own names."""
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: p.bfloat16() for name, p in network.state_dict().items()}, file)
 
 
-def save_lora(denoiser: nn.Module, file: Path) -> None:
-    """The low-rank additions to a denoiser, in the names that ComfyUI's LoraLoader knows."""
+def save_lora(denoiser: nn.Module, file: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write the LoRA of a denoiser, under the names that ComfyUI's LoraLoader reads."""
     additions = {
         "diffusion_model." + name.replace(".default.", "."): value.contiguous()
         for name, value in denoiser.state_dict().items()
         if "lora_" in name
     }
-    save_file(additions, file)
+    save_file(additions, file, metadata)

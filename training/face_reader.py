@@ -1,4 +1,4 @@
-"""Training of the network that reads face and mouth off drawn frames, for the evaluation."""
+"""Training of the network that finds face and mouth in drawn frames, for the evaluation."""
 
 import os
 from functools import partial
@@ -25,19 +25,18 @@ from .world.motion import sway
 from .world.visemes import still_mouth
 
 Pool = tuple[np.ndarray, np.ndarray]
-"""Pictures (clips, frames, SIDE, SIDE, 3) uint8 and what is to be read off them
-(clips, frames, 9) float32."""
+"""Pictures (clips, frames, SIDE, SIDE, 3) uint8, and right answers (clips, frames, 9) float32."""
 SETTINGS = Settings(steps=4000, rate=1e-3, matrix_rate=2e-3, average=0.99)
 PEOPLE, FRAMES = 3000, 4
 DECODED, DECODED_FRAMES = 600, 9
-"""Clips that the autoencoder has worn, and the frames of each."""
+"""Clips that went through the autoencoder, and frames in each."""
 BATCH = 48
 OPENING_WEIGHT = 10
-"""Openings are a tenth of the face's height at most, boxes are shares of the picture."""
+"""Openings are at most a tenth of the face's height; boxes are shares of the picture."""
 
 
 def portraits(folder: Path, split: Split, people: int) -> Pool:
-    """Faces with any mouth."""
+    """Faces with mouths of random shapes."""
     files = [folder / f"{split}_{people}_{kind}.npy" for kind in ("faces", "places")]
     if not files[1].exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +62,7 @@ def _portraits(split: Split, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decoded(folder: Path, split: Split, clips: int, vae: AutoencoderKLCogVideoX) -> Pool:
-    """People who talk, as they come back from the autoencoder."""
+    """Talking people after encoding and decoding by the autoencoder."""
     files = [folder / f"{split}_{clips}_decoded_{kind}.npy" for kind in ("faces", "places")]
     if not files[1].exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,7 @@ def _decoded(shown: Clip, vae: AutoencoderKLCogVideoX) -> tuple[np.ndarray, np.n
 
 
 def places(geometry: Geometry) -> np.ndarray:
-    """(..., 9) float32: what is to be read off a frame."""
+    """(..., 9) float32, the right answers: the opening, the face's box and the mouth's box."""
     boxes = np.concatenate([geometry.face_box, geometry.mouth_box], axis=-1) / SIDE
     return np.concatenate([geometry.mouth_share[..., None], boxes], axis=-1).astype(np.float32)
 
@@ -93,8 +92,11 @@ def drawn_from(pool: Pool, count: int, generator: np.random.Generator) -> tuple[
 
 
 def batch(sharp: Pool, worn: Pool, step: int) -> tuple[Tensor, Tensor]:
-    """Pictures (batch, 3, SIDE, SIDE) in [-1, 1] and their places: a quarter as they were drawn, a
-    quarter blurred, half as the autoencoder gives them back; some with noise."""
+    """Pictures (batch, 3, SIDE, SIDE) in [-1, 1], and the right answers (batch, 9).
+
+    A quarter is as drawn, a quarter is blurred, and half went through the autoencoder. All get
+    noise of different strength.
+    """
     generator = np.random.default_rng([23, step])
     parts = [drawn_from(pool, BATCH // 2, generator) for pool in (sharp, worn)]
     pictures, places = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -108,7 +110,7 @@ def batch(sharp: Pool, worn: Pool, step: int) -> tuple[Tensor, Tensor]:
 def zoomed(
     pictures: Tensor, places: Tensor, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Nearer or farther, and off the middle; black around."""
+    """Pictures scaled and shifted at random, on black, with their answers changed to match."""
     scale = torch.from_numpy(generator.uniform(0.75, 1.3, (len(pictures), 1))).float()
     shift = torch.from_numpy(generator.uniform(-0.15, 0.15, (len(pictures), 2))).float()
     steps = (torch.arange(SIDE) + 0.5) / SIDE
@@ -130,7 +132,7 @@ def losses(reader: FaceReader, pictures: Tensor, places: Tensor) -> dict[str, Te
 
 
 def train(folder: Path, vae: AutoencoderKLCogVideoX, settings: Settings = SETTINGS) -> FaceReader:
-    """The averaged reader."""
+    """Train the reader. Returns its average."""
     torch.manual_seed(0)
     reader = FaceReader()
     sharp = portraits(folder / "faces", "train", PEOPLE)

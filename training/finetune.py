@@ -1,4 +1,4 @@
-"""Training a model further on a folder of clips: all weights of a stage, or a LoRA."""
+"""Fine-tuning a model on a folder of clips: all weights of a stage, or a LoRA."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from hallo3_core.network.transformer import Denoiser
 from hallo3_core.portrait.faces import open_finder
 
 from .curves import plot
-from .denoiser import IDENTITY, PUBLISHED, SPEECH, Stage, freeze, is_audio, train
+from .denoiser import DISTILLED, IDENTITY, PUBLISHED, SPEECH, Stage, freeze, is_audio, train
 from .examples import Examples, prepare
 from .export import save_lora, save_networks
 from .folder import FolderShots
@@ -31,13 +31,15 @@ from .networks import Networks
 ADAPTED = {
     "identity": r"layers\.\d+\.(query_key_value|attention_out|face_attention\.\w+)",
     "speech": r"layers\.\d+\.audio_attention\.\w+",
+    "distill": r"layers\.\d+\.(modulation|query_key_value|attention_out|mlp\.\w+"
+    r"|face_attention\.\w+|audio_attention\.\w+)",
 }
-"""The matrices of the denoiser that a LoRA adds to, by stage."""
+"""The matrices of the denoiser that a LoRA changes, for each stage."""
 RANK = 16
 
 
 def is_attention(name: str) -> bool:
-    """What the published first stage trains: the attention of both networks, and the face's."""
+    """The first published stage trains the attention of both networks and the face modules."""
     parts = ("query_key_value", "attention_out", "query_norm", "key_norm", "face_")
     return not is_audio(name) and any(part in name for part in parts)
 
@@ -50,19 +52,21 @@ STAGES = {
     stage.name: replace(stage, trains=trains, dropped=PUBLISHED, strangers=0, noise=1, windows=0)
     for stage, trains in ((IDENTITY, is_attention), (SPEECH, is_audio))
 }
-"""As published: the audio modules are trained alone, conditions are dropped at the published rates,
-and all timesteps are as likely."""
+"""The published stages. The second one trains only the audio modules. Conditions are dropped at
+the published rates, and all timesteps are equally likely."""
 
 
 def add_lora(denoiser: Denoiser, stage: str, rank: int) -> None:
-    """Low-rank additions at full strength, which is how files without a scale are read."""
+    """Add a LoRA of scale 1, because files without a scale are read so."""
     places = LoraConfig(r=rank, lora_alpha=rank, target_modules=ADAPTED[stage])
     inject_adapter_in_model(places, denoiser)
 
 
 def make_ready(networks: Networks, stage: Stage, rank: int | None) -> Stage:
-    """The stage as these networks, which are changed for that, are trained in it: all weights that
-    it names, or a LoRA of some rank, which has a folder of its own."""
+    """Prepare networks for a stage: all its weights are trained, or a LoRA if there is a `rank`.
+
+    Changes the networks. Returns the stage with what is trained; a LoRA has its own folder.
+    """
     if rank:
         add_lora(networks.denoiser, stage.name, rank)
         stage = replace(stage, name=f"{stage.name}_lora_{rank}", trains=is_lora)
@@ -72,12 +76,12 @@ def make_ready(networks: Networks, stage: Stage, rank: int | None) -> Stage:
 
 
 def is_scaled(networks: Networks) -> bool:
-    """Whether matrices are kept in fp8."""
+    """Whether the networks have matrices in fp8."""
     return any(isinstance(module, ScaledLinear) for module in networks.modules())
 
 
 def bytes_needed(config: Hallo3Config, stage: Stage, rank: int | None, scaled: bool) -> float:
-    """Of a card, to train networks of these sizes whose matrices are in bf16, or (`scaled`) fp8."""
+    """Bytes of a card that training takes. Matrices are in bf16, or in fp8 if `scaled`."""
     with torch.device("meta"):
         networks = Networks.empty(config, torch.bfloat16)
         if scaled:
@@ -87,10 +91,10 @@ def bytes_needed(config: Hallo3Config, stage: Stage, rank: int | None, scaled: b
 
 
 def memory_table(rank: int, batch: int) -> Iterator[str]:
-    """What fine-tuning the released model takes, a row for each stage and kind of weights."""
+    """A table of the memory that fine-tuning the released model takes, in Markdown."""
     yield "| stage | trained | the rest | takes |"
     yield "|---|---|---|---|"
-    for stage in STAGES.values():
+    for stage in (*STAGES.values(), DISTILLED):
         for lora, scaled in ((rank, True), (rank, False), (None, False)):
             trained = f"LoRA of rank {lora}" if lora else "all weights of the stage"
             stage = replace(stage, batch=batch)
@@ -100,39 +104,55 @@ def memory_table(rank: int, batch: int) -> Iterator[str]:
 
 
 def require_room(needed: float, free: float, rank: int | None) -> None:
-    """Raise `InputError` if fine-tuning needs more than the bytes that are free."""
+    """Raise `InputError` if fine-tuning needs more bytes than are free."""
     if needed > free:
-        less = "give a converted fp8 model" if rank else f"give --lora {RANK}"
+        less = "give a converted fp8 model" if rank else f"add --lora {RANK}"
         raise InputError(
             f"Fine-tuning takes {needed / GB:.1f} GB of the card and {free / GB:.1f} GB are free: "
             f"close other programs, {less}, or use a larger card."
         )
 
 
-def finetune(options: Namespace) -> list[Path]:
+def open_networks(options: Namespace) -> tuple[Hallo3, Networks]:
+    """The model that is trained further, and its networks that are trained.
+
+    Raises `InputError` if all weights are asked for and the matrices are in fp8.
+    """
     if options.model:
         model = Hallo3.from_folder(options.model, COMPUTE)
     else:
-        model = builtin.load().to(COMPUTE)
+        model = builtin.load(distilled=False).to(COMPUTE)
     networks = Networks(model.denoiser, model.reference_network, model.audio_projector)
     if is_scaled(networks) and not options.lora:
         raise InputError(
             f"The matrices of {options.model} are in fp8 and cannot be trained: give the model in "
-            f"bf16, or --lora {RANK}."
+            f"bf16, or add --lora {RANK}."
         )
+    return model, networks
+
+
+def require_card(stage: Stage, rank: int | None, networks: Networks) -> None:
+    """Raise `InputError` if a graphics card has too little memory for a stage."""
+    if DEVICE.type != "cpu":
+        needed = bytes_needed(networks.config, stage, rank, is_scaled(networks))
+        require_room(needed, free_memory(DEVICE), rank)
+
+
+def encoded(options: Namespace, model: Hallo3, clips: Path, folder: str) -> Examples:
+    """The clips as latents and speech features, kept in a folder of the run."""
+    finder = partial(open_finder, face_folders(options))
+    shots = FolderShots(clips, model.config, finder, model.text_encoder)
+    return prepare(options.run / folder, shots, model.vae, model.speech_encoder)
+
+
+def finetune(options: Namespace) -> list[Path]:
+    """Fine-tune as the command line says. Returns the files that were written."""
+    model, networks = open_networks(options)
     settings = Settings(options.steps, options.rate, betas=(0.9, 0.95), weight_decay=1e-4, clip=0.1)
     stage = replace(STAGES[options.stage], settings=settings, batch=options.batch)
-    if DEVICE.type != "cpu":
-        needed = bytes_needed(model.config, stage, options.lora, is_scaled(networks))
-        require_room(needed, free_memory(DEVICE), options.lora)
-
-    def encoded(clips: Path, folder: str) -> Examples:
-        finder = partial(open_finder, face_folders(options))
-        shots = FolderShots(clips, model.config, finder, model.text_encoder)
-        return prepare(options.run / folder, shots, model.vae, model.speech_encoder)
-
-    examples = encoded(options.clips, "examples")
-    unseen = encoded(options.unseen, "unseen") if options.unseen else None
+    require_card(stage, options.lora, networks)
+    examples = encoded(options, model, options.clips, "examples")
+    unseen = encoded(options, model, options.unseen, "unseen") if options.unseen else None
     torch.manual_seed(0)
     stage = make_ready(networks, stage, options.lora)
     networks = train(networks, examples, stage, options.run, unseen)

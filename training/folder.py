@@ -1,4 +1,4 @@
-"""Shots of real clips: a folder of videos in which somebody speaks."""
+"""Shots of real clips: a folder of videos with speech."""
 
 from collections.abc import Callable
 from functools import cached_property, lru_cache
@@ -23,11 +23,11 @@ VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
 class FolderShots:
-    """Shots of 49 frames at 25 fps, one every 47, of all videos in a folder.
+    """Shots of all videos in a folder. Each has 49 frames at 25 fps; one begins every 47 frames.
 
-    A text file of a video's name is its caption, in UTF-8, for which `text_encoder` is loaded.
-    The finder is opened by the process that makes the shots.
-    Raises `InputError` if there is no video of that length, or a caption is no UTF-8.
+    A text file with the name of a video, in UTF-8, is its caption. `text_encoder` is loaded only
+    if there are captions. The process that makes the shots opens the face finder.
+    Raises `InputError` if no video is long enough, or a caption is not in UTF-8.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FolderShots:
         if not self.places:
             raise InputError(
                 f"No video in {folder} lasts {SEGMENT_FRAMES} frames at 25 fps with speech: put "
-                "clips of 2 s and more there."
+                "clips of 2 s or more there."
             )
 
         files = {video: video.with_suffix(".txt") for video in videos}
@@ -69,7 +69,7 @@ class FolderShots:
         return f"{video.name!a} {video.stat().st_mtime_ns} {start} {self.captions.get(video)}"
 
     def __getitem__(self, index: int) -> Shot:
-        """One variant of the portrait is the shot's first frame, the other any of the video."""
+        """A shot. Its two portraits are its first frame and a random frame of the video."""
         video, start = self.places[index]
         frames = pictures(video)
         generator = np.random.default_rng([29, index])
@@ -97,11 +97,11 @@ class FolderShots:
 
 
 def read_caption(file: Path) -> str:
-    """Whatever the system's encoding is; some editors begin such files with a mark."""
+    """The caption in a file in UTF-8. Some editors begin such files with a byte order mark."""
     try:
         return file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not in UTF-8: save the caption in that encoding.") from error
+        raise InputError(f"{file} is not in UTF-8: save the caption in UTF-8.") from error
 
 
 def to_picture(frame: np.ndarray) -> Tensor:
@@ -110,17 +110,17 @@ def to_picture(frame: np.ndarray) -> Tensor:
 
 
 def framed(framing: Framing, frames: np.ndarray) -> Tensor:
-    """(frames, height, width, 3) uint8 on the canvas, (frames, 3, height, width) in [-1, 1]."""
+    """(frames, height, width, 3) uint8 to the canvas: (frames, 3, height, width) in [-1, 1]."""
     return torch.cat([framing.apply(to_picture(frame)) for frame in frames])
 
 
 def length(video: Path) -> int:
-    """Frames that have speech, too."""
+    """Number of frames with both picture and sound."""
     sound = read_sound(video)
     return min(len(pictures(video)), frame_count(sound.samples, sound.rate))
 
 
 @lru_cache(maxsize=1)
 def pictures(video: Path) -> np.ndarray:
-    """All frames of a video."""
+    """All frames of a video, (frames, height, width, 3) uint8."""
     return np.stack(list(read_frames(video)))

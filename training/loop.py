@@ -1,4 +1,4 @@
-"""The loop around every training: schedule, average, checkpoints, losses."""
+"""The training loop: learning rates, moving average, checkpoints, log of the losses."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from .optimizer import Optimizer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HALF = DEVICE.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
-"""Whether bf16 is the faster: a CPU without AVX-512 multiplies in it forty times slower."""
+"""Whether bf16 is faster than float32. A CPU without AVX-512 multiplies in bf16 40 times slower."""
 COMPUTE = torch.bfloat16 if HALF else torch.float32
 CHECKPOINT_SECONDS = 120
 LOG_STEPS = 20
@@ -23,9 +23,11 @@ UNSEEN_STEPS = 200
 
 @dataclass(frozen=True)
 class Settings:
-    """`steps`, and learning rates that rise over `warmup` of them and fall as a cosine to a tenth.
+    """Settings of a loop.
 
-    With a `matrix_rate` matrices are left to Muon.
+    The learning rate rises over the first `warmup` steps and falls as a cosine to a tenth. If there
+    is a `matrix_rate`, Muon trains the matrices at that rate. `clip` is the largest norm of the
+    gradient, and `average` the decay of the moving average.
     """
 
     steps: int
@@ -39,10 +41,10 @@ class Settings:
 
 
 class Loop:
-    """Trains what needs gradients in `network`, and goes on where its folder says it stopped.
+    """Trains the parameters of `network` that need gradients, on `DEVICE`.
 
-    The folder holds `checkpoint.pt`, of what is trained alone, and `losses.jsonl`. The network goes
-    to `DEVICE`.
+    `folder` gets `checkpoint.pt`, with only what is trained, and `losses.jsonl`. If it has a
+    checkpoint, training continues from there.
     """
 
     def __init__(self, folder: Path, network: nn.Module, settings: Settings):
@@ -72,9 +74,9 @@ class Loop:
     ) -> None:
         """Minimise the sum of the losses of every step.
 
-        `losses_at` is given the step and draws its batch from that, so that a run that goes on
-        sees what it would have seen. `unseen` gives losses of what is never trained on, for the log
-        alone: where they stop falling, the network learns by heart.
+        `losses_at` takes the step and draws its batch from that number. So a continued run sees the
+        same batches. `unseen` gives losses on examples that are never trained on, for the log
+        only. When they stop falling, the network overfits.
         """
         self.network.train()
         saved, started, first = time.perf_counter(), time.perf_counter(), self.step
@@ -97,11 +99,11 @@ class Loop:
         self.save()
 
     def due(self, every: int) -> bool:
-        """Whether this step is one of every so many, or the last."""
+        """Whether the step is a multiple of `every`, or the last one."""
         return self.step % every == 0 or self.step == self.settings.steps
 
     def finish(self) -> nn.Module:
-        """The network with the exponential moving average of what was trained, on the CPU."""
+        """The network with the moving average of what was trained, on the CPU."""
         with torch.no_grad():
             for parameter, average in zip(self.trained, self.average, strict=True):
                 parameter.copy_(average)
@@ -109,12 +111,12 @@ class Loop:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the average towards the network, faster at first: it forgets where it began."""
+        """Update the moving average. Early steps move it faster, so that it forgets its start."""
         kept = min(self.settings.average, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.average, self.trained, 1 - kept)
 
     def update(self, loss: Tensor) -> float:
-        """One step of the optimizer; returns the norm of the gradient."""
+        """One step of the optimizer. Returns the norm of the gradient before clipping."""
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained, self.settings.clip).item()
         self.optimizer.step(self.share)
@@ -123,7 +125,7 @@ class Loop:
 
     @property
     def share(self) -> float:
-        """Of the learning rates, at this step."""
+        """Share of the full learning rates at this step."""
         warm = min(1, (self.step + 1) / self.settings.warmup)
         return warm * (0.55 + 0.45 * cos(pi * self.step / self.settings.steps))
 
@@ -149,7 +151,7 @@ class Loop:
 
 
 def mixed_precision() -> torch.autocast:
-    """What losses are computed in: bf16 where that is the faster, float32 elsewhere."""
+    """Losses are computed in bf16 where that is faster, else in float32."""
     return torch.autocast(DEVICE.type, torch.bfloat16, enabled=HALF)
 
 

@@ -1,6 +1,6 @@
-"""What the built-in model does on the test split: lips, likeness, guidance, seams.
+"""Measures the built-in model on the test split: lips, likeness, guidance, seams.
 
-Every case animates the same unseen people, saying what they never said, and changes one thing.
+Each case animates the same unseen people with the same unseen speech, and changes one setting.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +14,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
+from hallo3_core import builtin
 from hallo3_core.animate import animate, decode_images
 from hallo3_core.autoencoder.vae import LATENT_SCALE
 from hallo3_core.evaluation.reader import drawn_reader
@@ -24,7 +25,7 @@ from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.config import FPS, MOTION_FRAMES, NEW_FRAMES, SEGMENT_FRAMES
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import Identity, box_region, encode_portrait
-from hallo3_core.settings import Settings
+from hallo3_core.settings import Settings, distilled
 from hallo3_core.speech.encode import encode_speech
 
 from .examples import digest
@@ -39,15 +40,15 @@ CLIPS = 20
 SEGMENTS = 2
 FRAMES = SEGMENTS * NEW_FRAMES
 OTHER = 1000
-"""So many numbers on is another person."""
+"""Added to the number of a person to get another person."""
 
 Video = Callable[[int, Speech], Iterable[np.ndarray]]
-"""The frames (height, width, 3) uint8 of a clip of the test split, of its number and its speech."""
+"""Takes the number of a clip and its speech. Gives its frames, (height, width, 3) uint8."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to animate a clip: what differs from the published settings."""
+    """One way to animate a clip: where it differs from the published settings."""
 
     steps: int = Settings.steps
     sampler: str = Settings.sampler
@@ -66,10 +67,18 @@ CASES = {
     "no reference": Case(referenced=False),
     "other portrait": Case(person=OTHER),
 }
+FEW = Case(**distilled(builtin.STEPS))
+FEW_CASES = {
+    "4 steps": FEW,
+    "4 steps, silence": replace(FEW, speaks=False),
+    "4 steps, no reference": replace(FEW, referenced=False),
+    "4 steps, other portrait": replace(FEW, person=OTHER),
+}
+"""The cases of the distilled model; `CASES` are those of the model before distillation."""
 
 
 def talks(frames: int = FRAMES) -> Iterator[tuple[int, Speech]]:
-    """The clips of the test split in which somebody talks."""
+    """Numbers and speech of the clips of the test split in which somebody talks."""
     for index in count():
         speech = speech_of("test", index, frames)
         if speech.phonemes:
@@ -77,7 +86,7 @@ def talks(frames: int = FRAMES) -> Iterator[tuple[int, Speech]]:
 
 
 def portrait(person: int, side: int) -> Frame:
-    """Looking ahead, with the mouth shut."""
+    """A person who looks ahead with closed mouth."""
     return draw(person_of("test", person), still(1)[0], still_mouth(), (side, side))
 
 
@@ -88,7 +97,7 @@ def identity_of(model: Hallo3, frame: Frame, noise: SeededNoise) -> Identity:
 
 
 def animated(model: Hallo3, case: Case, index: int, speech: Speech) -> Iterator[np.ndarray]:
-    """By the model, from a still portrait."""
+    """The frames that the model makes from a still portrait."""
     noise = SeededNoise(index)
     identity = identity_of(model, portrait(index + case.person, model.config.canvas[0]), noise)
     if not case.referenced:
@@ -102,14 +111,14 @@ def animated(model: Hallo3, case: Case, index: int, speech: Speech) -> Iterator[
 
 
 def drawn(side: int, index: int, speech: Speech) -> np.ndarray:
-    """As it is meant to be: by this much the measures themselves are wrong."""
+    """The true frames. Their row in the table shows the error of the measures themselves."""
     motion = motion_of("test", index, speech, FRAMES)
     return clip_with(person_of("test", index), speech, motion, (side, side)).frames
 
 
 @torch.no_grad()
 def reconstructed(model: Hallo3, index: int, speech: Speech) -> Iterator[np.ndarray]:
-    """The drawing, through the autoencoder and back: the best that the denoiser can do."""
+    """The true frames, encoded and decoded: the best that the denoiser can reach."""
     frames = drawn(model.config.canvas[0], index, speech)
     frames = np.concatenate([frames[:1]] * MOTION_FRAMES + [frames])
     for start in range(0, FRAMES, NEW_FRAMES):
@@ -122,19 +131,19 @@ def to_bytes(frames: Tensor) -> np.ndarray:
     return (frames * 255).round().byte().cpu().numpy()
 
 
-def videos(model: Hallo3) -> dict[str, Video]:
-    """All that is measured, by name."""
+def videos(model: Hallo3, cases: dict[str, Case]) -> dict[str, Video]:
+    """All videos that are measured, by name."""
     side = model.config.canvas[0]
     return {
         "drawn": partial(drawn, side),
         "autoencoder": partial(reconstructed, model),
-        **{name: partial(animated, model, case) for name, case in CASES.items()},
+        **{name: partial(animated, model, case) for name, case in cases.items()},
     }
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What was measured of one video, and `truth` (frames,), the mouth that was meant."""
+    """The measures of one video, and `truth` (frames,), how far the mouth should open."""
 
     tracks: Tracks
     truth: np.ndarray
@@ -149,12 +158,12 @@ class Clip:
 
 
 def clip_file(folder: Path, case: str, index: int) -> Path:
-    """Frames and tracks of a clip."""
+    """The file with the frames and tracks of a clip."""
     return folder / f"{case.replace(' ', '_')}_{index}.npz"
 
 
 def frames_of(file: Path) -> np.ndarray:
-    """(frames, height, width, 3) uint8, of a measured clip."""
+    """The frames of a measured clip, (frames, height, width, 3) uint8."""
     with np.load(file) as stored:
         return stored["frames"]
 
@@ -162,10 +171,10 @@ def frames_of(file: Path) -> np.ndarray:
 def measure(
     name: str, video: Video, side: int, folder: Path, clips: int, device: torch.device
 ) -> list[Clip]:
-    """The first clips of a case; those that `folder` has are not made again."""
+    """Measure the first clips of a case. Clips that are in `folder` already are not made again."""
     reader, done = drawn_reader(device), []
     folder.mkdir(parents=True, exist_ok=True)
-    person = CASES[name].person if name in CASES else 0
+    person = getattr((CASES | FEW_CASES).get(name), "person", 0)
     for index, speech in islice(talks(), clips):
         file = clip_file(folder, name, index)
         if not file.exists():
@@ -180,7 +189,7 @@ def measure(
 
 
 def swapped(clips: list[Clip]) -> list[float]:
-    """The correlation of every clip with what the next one says."""
+    """For each clip, the correlation of its mouth with the speech of the next clip."""
     others = clips[1:] + clips[:1]
     return [
         correlation(clip.tracks.opening, other.truth)
@@ -189,9 +198,10 @@ def swapped(clips: list[Clip]) -> list[float]:
 
 
 def row(name: str, clips: list[Clip]) -> str:
-    """Medians over clips."""
+    """A row of the table: medians over the clips."""
     numbers = (
         f"{middle(clip.sync for clip in clips):.3f}",
+        f"{min(clip.sync for clip in clips):.2f}",
         f"{middle(clip.lag for clip in clips):+.0f}",
         f"{middle(swapped(clips)):.3f}",
         f"{middle(clip.tracks.opening.mean() for clip in clips):.4f}",
@@ -208,7 +218,7 @@ def middle(values: Iterable[float]) -> float:
 
 
 def reconstruction(folder: Path, clips: int) -> float:
-    """PSNR in dB, over the measured clips, of the autoencoder's frames from the drawings."""
+    """PSNR of the autoencoder in dB: its frames against the drawings, median over the clips."""
     found = []
     for index, _ in islice(talks(), clips):
         pair = (frames_of(clip_file(folder, name, index)) for name in ("drawn", "autoencoder"))
@@ -217,19 +227,21 @@ def reconstruction(folder: Path, clips: int) -> float:
 
 
 def folder_of(model: Hallo3, run: Path) -> Path:
-    """Where the clips of these weights are kept."""
+    """The folder for the clips of these weights."""
     networks = (model.denoiser, model.reference_network, model.audio_projector)
     return run / "measured" / digest(*networks, model.vae, model.speech_encoder)
 
 
-def report(model: Hallo3, folder: Path, clips: int = CLIPS) -> Iterator[str]:
-    """A table, a row for each case, as they are ready, and what the autoencoder loses."""
-    measures = ("r of the mouth", "lag", "swapped", "mean opening", "identity", "seams")
+def report(
+    model: Hallo3, folder: Path, cases: dict[str, Case], clips: int = CLIPS
+) -> Iterator[str]:
+    """The lines of the table, each as soon as it is ready, and the autoencoder's PSNR."""
+    measures = ("r of the mouth", "lowest r", "lag", "swapped", "mean opening", "identity", "seams")
     header = ("case", *measures, "sharpness", "flicker")
     yield f"| {' | '.join(header)} |"
     yield "|---" * len(header) + "|"
     side = model.config.canvas[0]
-    for name, video in videos(model).items():
+    for name, video in videos(model, cases).items():
         yield row(name, measure(name, video, side, folder, clips, model.device))
     yield ""
     yield f"PSNR of the autoencoder: {reconstruction(folder, clips):.1f} dB"

@@ -1,4 +1,4 @@
-"""What a training step takes of a graphics card, counted on tensors without contents."""
+"""How much memory of a card a training step takes, counted on tensors without contents."""
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +8,17 @@ from torch.overrides import TorchFunctionMode
 from hallo3_core.memory.need import SLACK
 from hallo3_core.network.config import AUDIO_LAYERS, AUDIO_WINDOW, LATENT_FRAMES, SEGMENT_FRAMES
 from hallo3_core.network.layers import ScaledLinear, attention, rotary_table
-from tests.peak import Peak
 
 from .networks import Batch, Networks
+from .peak import Peak
 
 AVERAGE, MOMENTS, STEP = 4, 8, 4
-"""Bytes for each number that is trained: its running average, what AdamW remembers of it, and what
-AdamW takes while it makes a step."""
+"""Bytes for each trained number: its moving average, AdamW's moments, and what AdamW takes while it
+makes a step."""
 
 
 class LikeACard(TorchFunctionMode):
-    """Mixed precision on the CPU as it is on a card, where norms are computed in float32."""
+    """Makes mixed precision on the CPU compute norms in float32, as a card does."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.layer_norm:
@@ -28,10 +28,10 @@ class LikeACard(TorchFunctionMode):
 
 
 def step_bytes(networks: Networks, batch: int) -> float:
-    """Of networks on the meta device that are ready to be trained, with so many examples at a time.
+    """Bytes that a step on `batch` examples takes.
 
-    Weights, gradients, average and optimizer, and what layers keep and compute; and `SLACK` for
-    what allocators lose.
+    The networks are on the meta device and ready to be trained. Counts weights, gradients, average,
+    optimizer, and what layers keep and compute; `SLACK` is for what allocators lose.
     """
     weights = sum(p.nbytes for p in (*networks.parameters(), *networks.buffers()))
     trained = sum(p.numel() for p in networks.parameters() if p.requires_grad)
@@ -50,7 +50,10 @@ def step_bytes(networks: Networks, batch: int) -> float:
 
 
 def put_on_cpu(network: nn.Module) -> None:
-    """Which has mixed precision and attention that keeps no scores, as the meta device has not."""
+    """Move a network from the meta device to the CPU, as fake tensors.
+
+    The CPU has mixed precision, and attention that keeps no scores. The meta device has neither.
+    """
     for module in network.modules():
         for name, value in [*module.named_parameters(recurse=False)]:
             moved = torch.empty(value.shape, dtype=value.dtype)
@@ -60,7 +63,7 @@ def put_on_cpu(network: nn.Module) -> None:
 
 
 def empty_batch(networks: Networks, batch: int) -> Batch:
-    """Examples with captions, float32."""
+    """A batch of examples with captions, float32."""
     config = networks.config
     size = config.latent_height, config.latent_width
 
@@ -83,7 +86,7 @@ def empty_batch(networks: Networks, batch: int) -> Batch:
 
 
 def keep_in_fp8(networks: Networks) -> None:
-    """The matrices of layers, of networks on the meta device, as converted files have them."""
+    """Put the matrices of layers in fp8, as in converted files. Networks are on the meta device."""
     for name, module in [*networks.named_modules()]:
         if isinstance(module, nn.Linear) and ".layers." in name:
             bias = module.bias

@@ -1,4 +1,4 @@
-"""The three networks of a checkpoint in training, and what they are given."""
+"""The three networks of a checkpoint in training, and their batches."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -31,15 +31,16 @@ class Networks(nn.Module):
 
     @classmethod
     def empty(cls, config: Hallo3Config, dtype: torch.dtype = torch.float32) -> "Networks":
-        """With whatever torch puts there."""
+        """Networks with torch's own initial weights."""
         kinds = Denoiser, ReferenceNetwork, AudioProjector
         return cls(*(kind(config, dtype=dtype) for kind in kinds))
 
     @classmethod
     def from_nothing(cls, config: Hallo3Config) -> "Networks":
-        """Every layer adds nothing at first, and the head says zero.
+        """Networks to train from scratch.
 
-        Prompts and face embeddings, of which the drawn world has none, change nothing.
+        At first every layer adds nothing, and the prediction is zero. Prompts and face embeddings
+        change nothing, because the drawn world has none.
         """
         networks = cls.empty(config)
         networks.be_silent()
@@ -63,7 +64,7 @@ class Networks(nn.Module):
             nn.init.zeros_(linear.weight)
 
     def save_memory(self) -> None:
-        """Keep what enters a layer alone, and compute the layer anew for its gradients."""
+        """Gradient checkpointing: keep only the inputs of layers, and compute these again."""
         methods = ("forward", "reference_keys_values", "face_keys_values", "audio_keys_values")
         for layer in (*self.reference_network.layers, *self.denoiser.layers):
             for name in methods:
@@ -71,7 +72,7 @@ class Networks(nn.Module):
                     setattr(layer, name, partial(checkpoint, method, use_reentrant=False))
 
     def forward(self, batch: "Batch", attend: Attention | None = None) -> Tensor:
-        """v of the noisy latents of a batch, by the attention that is fast on its device."""
+        """v of the noisy latents of a batch, with the attention that is fast on its device."""
         if attend is None:
             attend = plain_attention if HALF and batch.latents.is_cpu else attention
         text = self.text_of(batch)
@@ -81,14 +82,14 @@ class Networks(nn.Module):
         return self.denoiser(batch.latents, batch.timesteps, conditions, run)
 
     def text_of(self, batch: "Batch") -> Tensor:
-        """(batch, tokens, width), zero where there are no captions."""
+        """(batch, tokens, width): the captions, or zeros."""
         if batch.text is not None:
             return batch.text
         shape = len(batch.latents), self.config.text_tokens, self.config.text_width
         return batch.latents.new_zeros(shape)
 
     def conditions(self, batch: "Batch", features: list[Tensor]) -> Conditions:
-        """What steers the denoiser, with the reference network's features."""
+        """The conditions of the denoiser, with the reference network's features."""
         denoiser = self.denoiser
         return denoiser.conditions(
             self.text_of(batch),
@@ -100,15 +101,18 @@ class Networks(nn.Module):
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """In bf16 on a CPU, back and forth in 0.6 of the time of torch's own."""
+    """Attention for bf16 on a CPU. Both passes take 0.6 of the time of torch's own."""
     scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
     return scores.softmax(-1) @ value
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Noisy latents with their conditions, `target`, the v that is to be found, and where the lips
-    are; without `text` there is none in the whole batch."""
+    """Noisy latents and their conditions.
+
+    `target` is the v to predict. `lips` is how much of each latent pixel is mouth. `text` is None
+    if no example has a caption.
+    """
 
     latents: Tensor
     timesteps: Tensor
@@ -127,6 +131,6 @@ class Batch:
         return Batch(*(None if t is None else t.to(device) for t in vars(self).values()))
 
     def split(self, size: int) -> list["Batch"]:
-        """The same examples, so many at a time."""
+        """The same examples in batches of `size`."""
         parts = [repeat(None) if t is None else t.split(size) for t in vars(self).values()]
         return [Batch(*part) for part in zip(*parts, strict=False)]

@@ -7,10 +7,10 @@ from torch import nn
 
 
 class Optimizer:
-    """AdamW, and torch's Muon for the parameters of two axes or more if it has a rate.
+    """torch's Muon for parameters of two or more axes, if it has a rate; AdamW for all others.
 
-    Muon sees a kernel as a matrix (out channels, everything else). It is for networks that start
-    from nothing.
+    Muon sees a kernel as a matrix (out channels, everything else). It is for networks that are
+    trained from scratch.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Optimizer:
             self.rates.append(matrix_rate)
 
     def step(self, share: float) -> None:
-        """Update by the gradients, at this share of the learning rates, and forget them."""
+        """Update the parameters at this share of the learning rates, and delete the gradients."""
         for part, rate in zip(self.parts, self.rates, strict=True):
             for group in part.param_groups:
                 group["lr"] = rate * share

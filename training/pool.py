@@ -1,4 +1,4 @@
-"""Pictures and sounds of the world, made once and kept on disk."""
+"""Pictures and sounds of the drawn world, made once and kept on disk."""
 
 import os
 from functools import partial
@@ -16,8 +16,8 @@ from .world.languages import Split
 def pictures(
     folder: Path, split: Split, clips: int, frames: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(clips, frames, height, width, 3) uint8, and the boxes around the mouths
-    (clips, frames, 4) float32 in pixels; mapped from files that are made if they are missing."""
+    """Frames (clips, frames, height, width, 3) uint8, and boxes of the mouths (clips, frames, 4)
+    float32 in pixels. They are mapped from files, which are made if they are missing."""
     file = folder / f"{split}_{clips}_{frames}_{size[0]}_{size[1]}.npy"
     boxes = file.with_suffix(".mouths.npy")
     if not boxes.exists():

@@ -1,4 +1,4 @@
-"""Contact sheets of what `measure` made."""
+"""Contact sheets of the clips that `measure` made."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -9,26 +9,26 @@ import numpy as np
 
 from hallo3_core.network.config import FPS
 
-from .measure import CASES, FRAMES, clip_file, frames_of, talks
+from .measure import FRAMES, Case, clip_file, frames_of, talks
 from .world.speech import Speech
 from .world.visemes import mouth_of
 
 SHOWN = np.arange(3, FRAMES, 9)
-"""Frames of a video that stand for it."""
+"""The frames of a video that are shown."""
 PEOPLE = 4
 INCHES = 10
 
 
-def sheets(folder: Path, clips: int) -> Iterator[Path]:
-    """Two pictures of the clips in `folder`."""
+def sheets(folder: Path, clips: int, cases: dict[str, Case]) -> Iterator[Path]:
+    """Draw two sheets of the clips in `folder`."""
     spoken = dict(islice(talks(), min(clips, PEOPLE)))
-    yield people(folder, spoken)
-    yield cases(folder, min(spoken))
+    yield people(folder, spoken, next(iter(cases)))
+    yield one_person(folder, min(spoken), cases)
 
 
-def cases(folder: Path, index: int) -> Path:
-    """The same person saying the same thing, a row for each case."""
-    names = ("drawn", "autoencoder", *CASES)
+def one_person(folder: Path, index: int, cases: dict[str, Case]) -> Path:
+    """One person and one speech, a row for each case."""
+    names = ("drawn", "autoencoder", *cases)
     size = INCHES, 0.98 * len(names)
     figure, axes = plt.subplots(len(names), figsize=size, layout="constrained")
     for axis, name in zip(axes, names, strict=True):
@@ -38,14 +38,14 @@ def cases(folder: Path, index: int) -> Path:
     return save(figure, folder / "cases.jpg")
 
 
-def people(folder: Path, spoken: dict[int, Speech]) -> Path:
-    """Some people, and under each how far the mouth was meant to open and how far it did."""
+def people(folder: Path, spoken: dict[int, Speech], case: str) -> Path:
+    """Some people in one case. Under each is how far the mouth should open, and how far it does."""
     count = len(spoken)
     layout = {"height_ratios": (1, 0.6) * count, "layout": "constrained"}
     figure, axes = plt.subplots(2 * count, figsize=(INCHES, 1.75 * count), **layout)
     rows = zip(spoken.items(), axes[::2], axes[1::2], strict=True)
     for (index, speech), picture, curves in rows:
-        made = clip_file(folder, "published", index)
+        made = clip_file(folder, case, index)
         picture.imshow(strip(made))
         picture.axis("off")
         with np.load(made) as stored:
@@ -60,7 +60,7 @@ def people(folder: Path, spoken: dict[int, Speech]) -> Path:
 
 
 def strip(file: Path) -> np.ndarray:
-    """Frames of one measured video side by side, uint8."""
+    """Frames of a measured video side by side, uint8."""
     return np.concatenate(frames_of(file)[SHOWN], axis=1)
 
 

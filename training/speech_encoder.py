@@ -1,6 +1,6 @@
-"""Training of the small speech encoder: every layer's states tell the mouth's shape.
+"""Training of the small speech encoder: each layer learns to predict the shape of the mouth.
 
-Its hidden states are then what the audio projector is given, as those of wav2vec2 are.
+The audio projector then takes its hidden states, as it takes those of the released wav2vec2.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ SHAPES = 3
 
 
 class MouthReader(nn.Module):
-    """The encoder and, while it is trained, a linear map from each layer's states to the mouth."""
+    """The encoder, with a linear layer from each hidden state to the mouth's shape for training."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class MouthReader(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(channels, SHAPES) for _ in range(AUDIO_LAYERS))
 
     def forward(self, waveform: Tensor, frames: int) -> Tensor:
-        """(samples,) at 16 kHz to the mouth by each layer, (12, frames, 3)."""
+        """The mouth as each layer predicts it, (12, frames, 3), from (samples,) at 16 kHz."""
         states = hidden_states(self.encoder, padded(waveform, 0), frames)
         states = states.to(self.encoder.device)
         return torch.stack([head(states[:, i]) for i, head in enumerate(self.heads)])
@@ -59,7 +59,7 @@ def losses(
 
 
 def train(folder: Path, settings: Settings = SETTINGS) -> MouthReader:
-    """The averaged encoder with its heads."""
+    """Train the encoder. Returns the average of it and its heads."""
     torch.manual_seed(0)
     reader = MouthReader()
     pool = sounds(folder / "sounds", "train", CLIPS, FRAMES)
@@ -70,7 +70,7 @@ def train(folder: Path, settings: Settings = SETTINGS) -> MouthReader:
 
 @torch.no_grad()
 def correlation(reader: MouthReader, pool: tuple[np.ndarray, np.ndarray]) -> Tensor:
-    """Of the opening found by the last layer with the true one, over all clips."""
+    """Correlation of the last layer's opening of the mouth with the true one, over all clips."""
     waveforms, mouths = pool
     found = [
         reader(torch.from_numpy(w.astype(np.float32)), mouths.shape[1])[-1, :, 0].cpu()

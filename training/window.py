@@ -1,12 +1,12 @@
-"""Training on a window of the picture: a quarter of its tokens, with the mouth among them.
+"""Training on a window of the picture: a quarter of its tokens, among them the mouth.
 
-Tokens that are left out cost nothing, as in MaskDiT (Zheng et al., 2023), and those that are left
-see the mouth four times as often. Attention is shared as it is in the whole: text tokens are
-thinned like those of the picture, and the reference's, which all stay, weigh less.
+The other tokens cost nothing, as in MaskDiT (Zheng et al., 2023), and the mouth's share of the
+tokens is four times larger. Attention is divided as on the whole picture: a quarter of the text
+tokens is kept, and all tokens of the reference, which weigh a quarter.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import log
 
 import numpy as np
@@ -16,26 +16,30 @@ from torch import Tensor
 
 from hallo3_core.network.config import LATENT_FRAMES, PATCH, Hallo3Config
 from hallo3_core.network.layers import Rotary, attention, rotary_table
+from hallo3_core.network.transformer import Tokens, run_layer
 
 from .networks import Batch, Networks
 
 SIZE = 4, 6
-"""Rows and columns, in tokens."""
+"""Rows and columns of a window, in tokens."""
 
 
 class WindowRotary(Rotary):
-    """Rotations that differ between the examples, (batch, 1, tokens, 2, head width)."""
+    """Rotations that differ between examples: `turns` are (batch, 1, tokens, 2, head width)."""
 
     def rows(self, start: int, count: int) -> Rotary:
-        """For all frames, one after the other in the batch."""
+        """Rotations for the frames of all examples, one after the other in the batch."""
         turns = self.turns[:, :, start : start + count]
         return Rotary(turns.repeat_interleave(LATENT_FRAMES, dim=0))
 
 
 @dataclass(frozen=True)
 class Window:
-    """Where examples are looked at: `corners` (batch, 2), row and column of a window's first token;
-    `text` (kept,), which text tokens stay; `size`, rows and columns of a window."""
+    """A window for each example of a batch.
+
+    `corners` (batch, 2) are the row and the column of a window's first token, `text` (kept,) the
+    indices of the text tokens that stay, and `size` the rows and columns of a window in tokens.
+    """
 
     config: Hallo3Config
     corners: Tensor
@@ -43,7 +47,7 @@ class Window:
     size: tuple[int, int] = SIZE
 
     def crop(self, latents: Tensor) -> Tensor:
-        """(batch, channels, frames, height, width) to those of the window."""
+        """Cut the windows out of (batch, channels, frames, height, width)."""
         height, width = (PATCH * side for side in self.size)
         starts = (PATCH * self.corners).tolist()
         rows = zip(latents, starts, strict=True)
@@ -51,34 +55,38 @@ class Window:
 
     @cached_property
     def places(self) -> Tensor:
-        """(batch, tokens): which of all image tokens are in the window."""
+        """(batch, tokens): indices of the image tokens that are in the window."""
         rows, columns = (torch.arange(side, device=self.corners.device) for side in self.size)
         top, left = self.corners[:, :, None, None].unbind(1)
         cells = (top + rows[:, None]) * self.config.grid[1] + left + columns
         frames = torch.arange(LATENT_FRAMES, device=cells.device) * self.config.frame_tokens
         return (frames[:, None] + cells.flatten(1)[:, None]).flatten(1)
 
-    def select(self, image: Tensor) -> Tensor:
-        """Of (batch, all image tokens, width)."""
-        return image.gather(1, self.places[..., None].expand(-1, -1, image.shape[-1]))
-
     @property
-    def rotary(self) -> WindowRotary:
+    def tokens(self) -> Tokens:
+        """The tokens of the denoiser: the window and some text tokens."""
         turns = rotary_table(self.config, LATENT_FRAMES, self.corners.device).turns
         text = turns[self.text].expand(len(self.corners), -1, -1, -1)
-        return WindowRotary(
-            torch.cat([text, turns[self.places + self.config.text_tokens]], 1)[:, None]
-        )
+        image = turns[self.places + self.config.text_tokens]
+        rotary = WindowRotary(torch.cat([text, image], 1)[:, None])
+
+        def select(text: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+            places = self.places[..., None].expand(-1, -1, image.shape[-1])
+            return text[:, self.text], image.gather(1, places)
+
+        return Tokens(rotary, self.size, select)
 
     @property
-    def reference_rotary(self) -> Rotary:
+    def reference_tokens(self) -> Tokens:
+        """The tokens of the reference network: the whole picture and the same text tokens."""
         turns = rotary_table(self.config, 1, self.corners.device).turns
-        return Rotary(torch.cat([turns[self.text], turns[self.config.text_tokens :]]))
+        rotary = Rotary(torch.cat([turns[self.text], turns[self.config.text_tokens :]]))
+        return Tokens(rotary, self.config.grid, lambda text, image: (text[:, self.text], image))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention in which the reference's tokens, which come last, weigh less."""
+        """Attention in which the reference's tokens, which are the last, weigh less."""
         references = self.config.frame_tokens
-        if key.shape[2] <= references:  # of a face or of speech
+        if key.shape[2] <= references:  # cross-attention to face or audio
             return attention(query, key, value)
         share = self.size[0] * self.size[1] / references
         weights = key.new_zeros(key.shape[2])
@@ -88,7 +96,7 @@ class Window:
 
 
 def window_on(lips: Tensor, config: Hallo3Config, generator: np.random.Generator) -> Window:
-    """Windows that hold the mouths, (batch, height, width), not 0 in their latent pixels."""
+    """Random windows that contain the mouths. `lips` (batch, height, width) is 0 outside them."""
     mouths = F.max_pool2d(lips[:, None], PATCH)[:, 0].cpu() > 0
     corners = [
         [start(mouth.any(1 - axis), SIZE[axis], generator) for axis in (0, 1)] for mouth in mouths
@@ -100,7 +108,7 @@ def window_on(lips: Tensor, config: Hallo3Config, generator: np.random.Generator
 
 
 def start(shown: Tensor, size: int, generator: np.random.Generator) -> int:
-    """Of a window that holds what is shown on an axis, or the middle of it."""
+    """First token of a random window that contains `shown` on an axis, or is in its middle."""
     first, last = shown.nonzero()[[0, -1], 0].tolist()
     if last - first >= size:
         return (first + last + 1 - size) // 2
@@ -109,22 +117,10 @@ def start(shown: Tensor, size: int, generator: np.random.Generator) -> int:
 
 
 def predict(networks: Networks, batch: Batch, window: Window) -> Tensor:
-    """v of the noisy latents in a window."""
-    reference, denoiser = networks.reference_network, networks.denoiser
-    latents = torch.cat([batch.reference, batch.reference], dim=1)
-    clean = torch.zeros_like(batch.timesteps)
-    text, image, time = reference.embed(latents, clean, networks.text_of(batch))
-    text, rotary = text[:, window.text], window.reference_rotary
-    features = []
-    for layer in reference.layers:
-        text, image, entering = layer(text, image, time, rotary, attention)
-        features.append(entering)
-
+    """v of the noisy latents in a window, (batch, channels, frames, height, width)."""
+    features, _ = networks.reference_network(
+        batch.reference, attention, networks.text_of(batch), window.reference_tokens
+    )
     conditions = networks.conditions(batch, features)
-    latents = torch.cat([batch.latents, conditions.motion], dim=1)
-    text, image, time = denoiser.embed(latents, batch.timesteps, conditions.text)
-    text, image = text[:, window.text], window.select(image)
-    rotary = window.rotary
-    for layer, *keys_values in denoiser.conditioned_layers(conditions):
-        text, image = layer(text, image, time, rotary, window.attend, *keys_values)
-    return denoiser.head(image, time, window.size)
+    run = partial(run_layer, attend=window.attend)
+    return networks.denoiser(batch.latents, batch.timesteps, conditions, run, window.tokens)

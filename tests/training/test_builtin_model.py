@@ -11,13 +11,12 @@ import torch
 from hallo3_core import builtin
 from hallo3_core.autoencoder.vae import LATENT_SCALE, decode
 from training import autoencoder
-from training.measure import CASES, Case, Clip, animated, measure
+from training.measure import FEW, Case, Clip, animated, measure
 from training.pool import to_pixels
 from training.world.clips import clip
 
 FRAMES = 17
 CLIPS = 5
-FAST = CASES["10 steps"]
 
 
 def test_pictures_come_back_from_the_autoencoder():
@@ -47,15 +46,16 @@ def made(case: Case, folder: Path, clips: int) -> list[Clip]:
 
 @pytest.fixture(scope="module")
 def talking(tmp_path_factory) -> list[Clip]:
-    return made(FAST, tmp_path_factory.mktemp("talking"), 3)
+    return made(FEW, tmp_path_factory.mktemp("talking"), 3)
 
 
 def test_drawings_talk(talking):
+    """In four steps without guidance."""
     assert np.median([clip.sync for clip in talking]) > 0.7
     assert all(abs(clip.lag) <= 1 for clip in talking)
-    assert all(clip.tracks.distance.mean() < 0.1 for clip in talking)
+    assert all(clip.tracks.distance.mean() < 0.06 for clip in talking)
 
 
 def test_the_face_comes_from_the_reference_network(talking, tmp_path):
-    [stranger] = made(replace(FAST, referenced=False), tmp_path, 1)
+    [stranger] = made(replace(FEW, referenced=False), tmp_path, 1)
     assert stranger.tracks.distance.mean() > 1.5 * talking[0].tracks.distance.mean()

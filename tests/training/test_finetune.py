@@ -12,30 +12,15 @@ from safetensors.torch import load_file
 
 from hallo3_core.builtin import CONFIG, load, text_encoder
 from hallo3_core.errors import InputError
-from hallo3_core.media.video import VideoWriter
 from hallo3_core.model.loading import load_transformers
-from hallo3_core.network.config import SAMPLE_RATE
 from hallo3_core.portrait.faces import Finder, find_frontal_faces
-from hallo3_core.sound.sound import Sound
 from training.folder import FolderShots, read_caption
-from training.world.clips import clip
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def frontal_faces() -> Finder:
     return find_frontal_faces
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Path:
-    """60 frames of a drawing that speaks."""
-    folder = tmp_path_factory.mktemp("clips")
-    made = clip("train", 1, (160, 160), 60)
-    sound = Sound(torch.from_numpy(made.waveform)[None], SAMPLE_RATE)
-    with VideoWriter(folder / "one.mp4", 160, 160, sound) as video:
-        video.write(torch.from_numpy(made.frames) / 255)
-    return folder
 
 
 def test_shots_of_a_clip(clips):
@@ -114,7 +99,7 @@ def test_all_weights_of_a_stage(tmp_path, clips):
     file = tmp_path / "models" / "diffusion_models" / "hallo3_dit_bf16.safetensors"
     assert str(file) in printed
     denoiser, reference, _ = load_transformers(file, torch.float32)
-    before = load()
+    before = load(distilled=False)
     for mine, other in ((denoiser, before.denoiser), (reference, before.reference_network)):
         old = other.bfloat16().float().state_dict()
         changed = {name for name, p in mine.state_dict().items() if not torch.equal(p, old[name])}

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_training import CONFIG, One
 from torch import Tensor, nn
 
 from hallo3_core import builtin
@@ -21,8 +20,8 @@ from training import denoiser, loop
 from training.export import save_lora, save_networks
 from training.finetune import STAGES, bytes_needed, is_scaled, make_ready, require_room
 from training.loop import Settings
-from training.memory import empty_batch
 from training.networks import Batch, Networks
+from training_data import CONFIG, One, random_batch
 
 TAKES = {
     ("speech", 16, False): 37.0,
@@ -37,17 +36,6 @@ TAKES = {
 def networks_of_the_pack(dtype: torch.dtype = torch.float32) -> Networks:
     model = builtin.load().to(dtype)
     return Networks(model.denoiser, model.reference_network, model.audio_projector)
-
-
-def random_batch(networks: Networks, count: int = 1) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    batch = empty_batch(networks, count)
-    drawn = {
-        name: torch.randn(value.shape, generator=generator)
-        for name, value in vars(batch).items()
-        if value.is_floating_point()
-    }
-    return replace(batch, **drawn, timesteps=torch.full((count,), 500))
 
 
 def gradients(networks: Networks, batch: Batch) -> dict[str, Tensor]:

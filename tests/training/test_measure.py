@@ -41,9 +41,12 @@ def test_lips_that_follow_and_lips_of_another():
     assert clip(0, late=2).sync < 0.4
 
 
-def test_a_row_has_medians():
-    cells = row("case", [clip(0), clip(1, late=3), clip(2)]).split(" | ")
-    assert [float(cell) for cell in (cells[1], cells[2], cells[5], cells[6])] == [1, 0, 0.25, 3]
+def test_a_row_has_medians_and_the_lowest_correlation():
+    clips = [clip(0), clip(1, late=3), clip(2)]
+    cells = [float(cell) for cell in row("case", clips).strip("| ").split(" | ")[1:]]
+    assert [cells[i] for i in (0, 2, 5, 6)] == [1, 0, 0.25, 3]
+    assert cells[1] == pytest.approx(clips[1].sync, abs=0.01)
+    assert cells[1] < 0.9
 
 
 def test_what_the_autoencoder_loses(tmp_path):
@@ -90,7 +93,7 @@ def test_contact_sheets(tmp_path):
             frames = np.full((FRAMES, 16, 16, 3), 20 * place, np.uint8)
             file = clip_file(tmp_path, name, index)
             np.savez(file, frames=frames, **vars(clip(index).tracks))
-    people, cases = (Image.open(file) for file in sheets(tmp_path, clips=2))
+    people, cases = (Image.open(file) for file in sheets(tmp_path, 2, CASES))
     assert people.size == (1000, 350)
     assert people.getpixel((500, 60))[0] == pytest.approx(20 * names.index("published"), abs=4)
     assert cases.size == (1000, 882)

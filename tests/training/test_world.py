@@ -35,7 +35,7 @@ def talks():
 def test_where_a_library_cannot_be_put_away(monkeypatch):
     """As on Windows."""
     monkeypatch.delattr("_ctypes.dlclose")
-    with pytest.raises(InputError, match="speaks on Linux and macOS alone"):
+    with pytest.raises(InputError, match="speaks on Linux and macOS only"):
         talk("train", 1.0, np.random.default_rng(0))
 
 

@@ -1,1 +1,1 @@
-"""A world of our own: drawn people who talk, with exact ground truth, made from seeds."""
+"""The drawn world: people who talk, made from seeds, with exact ground truth."""

@@ -1,5 +1,10 @@
-"""`python -m training.world sheet OUT.png`, `clip INDEX OUT.mp4`, `portrait OUT.png`, or
-`group OUT.png`."""
+"""Draw something of the drawn world.
+
+python -m training.world sheet OUT.png
+python -m training.world clip INDEX OUT.mp4
+python -m training.world portrait OUT.png
+python -m training.world group OUT.png
+"""
 
 import sys
 from dataclasses import replace
@@ -20,14 +25,14 @@ from .motion import still
 from .visemes import still_mouth
 
 EXAMPLE = 30
-"""Of the test split: the portrait of the pack's examples."""
+"""Number in the test split of the person in the example portrait."""
 BESIDE = 34
-"""The other person of the group picture."""
+"""Number of the other person in the group picture."""
 MOUTHS = ((0, 0, 0), (0.15, 0.6, 0), (0.45, 0.9, 0), (1, 0.2, 0), (0.35, -0.6, 1))
 
 
 def sheet(path: Path, people: int = 24, side: int = 160, split: str = "train") -> None:
-    """People, two in a row, each with the mouth in several shapes."""
+    """People, two in a row. Each is shown with several shapes of the mouth."""
     pose = still(1)[0]
     strips = [
         np.concatenate(
@@ -52,7 +57,7 @@ def portrait(path: Path, side: int = 512) -> None:
 
 
 def group(path: Path, side: int = 512) -> None:
-    """Two people in front of one wall, each in the middle of 3:2, the second a bit further off."""
+    """Two people in front of one wall, each in the middle of a 3:2 part. The second is smaller."""
     near, other = person_of("test", EXAMPLE), person_of("test", BESIDE)
     wall = {"background": near.background, "wall": near.wall, "wall_two": near.wall_two}
     halves = []

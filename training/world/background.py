@@ -1,4 +1,4 @@
-"""What is behind a person: still scenes, and some that move."""
+"""Backgrounds: still scenes and moving ones."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,7 +11,7 @@ from .shapes import Colour, darker, lighter, mix
 
 
 def background(person: Person, size: tuple[int, int], seconds: float) -> Image.Image:
-    """The scene at a time, (height, width) pixels."""
+    """The scene at a time, as a picture of (height, width)."""
     if person.background in MOVING:
         return _moving(person, size, seconds)
     return _still(person, size)

@@ -9,7 +9,7 @@ from .placement import Patch, Placement
 from .shapes import Canvas, Colour, curve, darker, ellipse, lighter, mix, points, symmetric
 
 BELOW = 4.0
-"""Far enough down to be out of the picture."""
+"""A depth that is below the picture."""
 
 
 def draw_body(canvas: Canvas, place: Placement, person: Person) -> None:
@@ -37,7 +37,7 @@ def bare(person: Person) -> Colour:
 
 @lru_cache(maxsize=64)
 def clothes(person: Person) -> tuple[Patch, ...]:
-    """Patches of the body: the shoulders, then what goes over the neck."""
+    """Patches of the body: the shoulders, then what is over the neck."""
     neck, wide, cloth = neck_of(person), person.shoulders, person.cloth
     slope = [(0, 1.42), (1.2 * neck, 1.3), (0.62 * wide, 1.52), (wide, 1.85), (1.1 * wide, 2.6)]
     right = curve(slope, False)

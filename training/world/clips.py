@@ -1,8 +1,8 @@
-"""Clips of the world: a person talks, with everything that is known about it.
+"""Clips of the drawn world: a person talks, and the exact geometry of each frame is known.
 
-A clip is named by its split and its index. The person, the speech and the motion each have a
-random stream of their own, seeded with (split, index, purpose), so two splits never draw from the
-same stream; voices and words are divided between the splits as well.
+A split and an index name a clip. Person, speech and motion each have their own random numbers,
+seeded with (split, index, purpose). So two splits never share random numbers, and they share no
+voices and no words.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def person_of(split: Split, index: int) -> Person:
 
 
 def speech_of(split: Split, index: int, frames: int) -> Speech:
-    """What is heard in a clip, of frames / 25 seconds; in some, nobody talks."""
+    """The sound of a clip of frames / 25 seconds. In some clips nobody talks."""
     generator = stream(split, index, "speech")
     seconds = frames / FPS
     quiet = generator.random() < SILENT
@@ -61,14 +61,14 @@ def motion_of(split: Split, index: int, speech: Speech, frames: int) -> Motion:
 
 
 def clip(split: Split, index: int, size: tuple[int, int] = (128, 128), frames: int = 49) -> Clip:
-    """The clip of an index, as pictures of (height, width)."""
+    """The clip with an index, in frames of (height, width)."""
     speech = speech_of(split, index, frames)
     motion = motion_of(split, index, speech, frames)
     return clip_with(person_of(split, index), speech, motion, size)
 
 
 def clip_with(person: Person, speech: Speech, motion: Motion, size: tuple[int, int]) -> Clip:
-    """Any person saying anything, as long as the motion is."""
+    """A clip of any person with any speech, as long as the motion."""
     mouth = mouth_of(speech, len(motion))
     drawn = list(render(person, mouth, motion, size))
     pictures = np.stack([frame.picture for frame in drawn])
@@ -77,12 +77,12 @@ def clip_with(person: Person, speech: Speech, motion: Motion, size: tuple[int, i
 
 
 def render(person: Person, mouth: Mouth, motion: Motion, size: tuple[int, int]) -> Iterator[Frame]:
-    """The frames one by one, for videos of any length."""
+    """The frames one by one, so that a video may be of any length."""
     for index in range(len(motion)):
         yield draw(person, motion[index], mouth[index], size, index / FPS)
 
 
 def stack(measures: list[Geometry]) -> Geometry:
-    """One geometry with a first axis of frames."""
+    """One geometry of all frames, with a first axis of frames."""
     tracks = zip(*(vars(measure).values() for measure in measures), strict=True)
     return Geometry(*(np.stack(track) for track in tracks))

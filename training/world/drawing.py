@@ -1,4 +1,4 @@
-"""One frame: a person in a pose with a mouth, as a picture and as exact measures of it."""
+"""One frame: the picture of a person in a pose with a mouth, and its exact geometry."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from .visemes import Mouth
 from .wear import draw_beard, draw_glasses, draw_lines
 
 FOREHEAD = -0.9
-"""Where the oval of the face ends above, hair or not."""
+"""Upper end of the face's oval, with or without hair."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Frame:
 
 
 def enlargement(size: tuple[int, int]) -> int:
-    """How much larger a picture is drawn before it is reduced."""
+    """How many times larger a picture is drawn before it is reduced."""
     return 4 if min(size) <= 160 else 3 if min(size) <= 320 else 2
 
 

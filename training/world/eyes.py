@@ -39,7 +39,7 @@ def lids(person: Person, share: float) -> tuple[np.ndarray, np.ndarray]:
 def draw_eyes(
     canvas: Canvas, place: Placement, person: Person, share: float, look: tuple[float, float]
 ) -> np.ndarray:
-    """Draw both; returns how far each is open, (2,) pixels, the picture's left one first."""
+    """Draw both eyes. Returns how far they are open, (2,) in pixels, the picture's left first."""
     return np.array([_draw_eye(canvas, place, person, share, look, side) for side in (-1, 1)])
 
 

@@ -24,7 +24,7 @@ def outline(person: Person, drop: float) -> np.ndarray:
 
 
 def lowered(shape: np.ndarray, drop: float) -> np.ndarray:
-    """Points of the head when the jaw opens: those at the chin go down by `drop`."""
+    """Points of the head when the jaw opens. Those at the chin move down by `drop`."""
     down = drop * np.clip(shape[:, 1] / 0.8, 0, 1) ** 2
     return shape + np.stack([np.zeros_like(down), down], 1)
 

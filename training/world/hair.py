@@ -15,16 +15,16 @@ HAIRLINES = {
     "peak": "-.92 -.3  -.82 -.66  -.42 -.86  0 -.76  .42 -.86  .82 -.66  .92 -.3",
     "high": "-.93 -.3  -.84 -.7  -.6 -.98  -.36 -.98  0 -.86  .36 -.98  .6 -.98  .84 -.7  .93 -.3",
 }
-"""From temple to temple; across in shares of the face, down in half face heights."""
+"""Points from temple to temple: x in shares of the face's width, y in half face heights."""
 PARTED = frozenset(("parted", "quiff", "bob", "long", "wavy"))
 LENGTHS = {"bob": 0.85, "fringe": 1.2, "wavy": 1.55, "long": 1.8}
 PULLED = frozenset(("bun", "tails"))
 SMOOTH = frozenset(("buzz", "afro", "curly"))
-"""Without strands."""
+"""Hair without strands."""
 
 
 def tone(colour: Colour, light: float) -> Colour:
-    """Lighter above 0, darker below."""
+    """The colour, lighter if `light` is above 0, darker below."""
     return lighter(colour, light) if light > 0 else darker(colour, -light)
 
 
@@ -62,7 +62,7 @@ def hair(person: Person) -> Layers:
 
 
 def _hairline(person: Person, generator: np.random.Generator) -> np.ndarray:
-    """From the left temple to the right one."""
+    """The hairline from the left temple to the right one."""
     if person.hair in PARTED:
         part = generator.uniform(0.1, 0.6)
         left = [(-0.93, -0.3), (-0.86, -0.56), (-part - 0.2, -0.84), (-part, -0.95)]

@@ -10,7 +10,7 @@ from .shapes import curve, darker, ellipse, lighter, points, stroke, symmetric
 
 Layers = tuple[tuple[Patch, ...], tuple[Patch, ...]]
 COVERING = frozenset(("beanie", "cap", "brim"))
-"""Those that press the hair on top flat."""
+"""Hats that press the hair on top flat."""
 
 
 @lru_cache(maxsize=64)

@@ -1,8 +1,8 @@
 # ruff: noqa: RUF001
-"""Words of several languages, and syllables to make up more of them.
+"""Words of several languages, and syllables to make up more words.
 
-Every word belongs to one split for ever, by a checksum of its letters, so that no sentence of one
-split shares a word with one of another.
+A checksum of its letters decides to which split a word belongs. So sentences of two splits never
+share a word.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SHARES = (70, 85, 100)
-"""Of a hundred words, where the splits end."""
+"""Where the splits end, in per cent of the words."""
 
 
 def split_of(word: str) -> Split:
@@ -42,7 +42,7 @@ class Language:
         return "".join(parts)
 
     def word(self, split: Split, generator: np.random.Generator) -> str:
-        """A real word, a made-up one or a number, of the split."""
+        """A word of the split: a real one, a made-up one or a number."""
         while True:
             kind = generator.random()
             if kind < 0.5:
@@ -55,7 +55,7 @@ class Language:
                 return word
 
     def sentence(self, split: Split, generator: np.random.Generator) -> str:
-        """Two to seven words of the split, with commas and a stop."""
+        """Two to seven words of the split, with commas and a full stop."""
         words = [self.word(split, generator) for _ in range(generator.integers(2, 8))]
         commas = generator.random(len(words) - 1) < 0.12
         body = "".join(f"{w}{',' * int(c)} " for w, c in zip(words, [*commas, False], strict=True))

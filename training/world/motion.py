@@ -1,4 +1,4 @@
-"""How the head moves while it speaks: smooth tracks, one number a frame."""
+"""How the head moves while a person speaks: smooth tracks, one number for each frame."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 from hallo3_core.network.config import FPS
 
 BLINK = 0.15
-"""Seconds that a blink takes."""
+"""Duration of a blink in seconds."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Motion:
     roll: np.ndarray
     scale: np.ndarray
     yaw: np.ndarray
-    """To the picture's right."""
+    """Positive to the picture's right."""
     pitch: np.ndarray
-    """Upwards."""
+    """Positive upwards."""
     eyes: np.ndarray
     """1 open, 0 shut."""
     brows: np.ndarray
-    """Raised by, -1 to 1."""
+    """How far the brows are raised, -1 to 1."""
     look_x: np.ndarray
     look_y: np.ndarray
     """Where the eyes look, -1 to 1."""
@@ -43,7 +43,7 @@ def still(frames: int) -> Motion:
 
 
 def sway(frames: int, generator: np.random.Generator, energy: np.ndarray | None = None) -> Motion:
-    """A talking person's motion; `energy` (frames,) is how loudly they speak, 0 to 1."""
+    """The motion of a talking person. `energy` (frames,) is the loudness of the speech, 0 to 1."""
     lively = generator.choice((0, generator.uniform(0.2, 0.6), generator.uniform(0.6, 1.2)))
     energy = np.zeros(frames) if energy is None else _slow(energy)
 
@@ -65,7 +65,7 @@ def sway(frames: int, generator: np.random.Generator, energy: np.ndarray | None 
 
 
 def _noise(frames: int, quick: float, generator: np.random.Generator) -> np.ndarray:
-    """Waves of 0.1 to 0.9 Hz, one above the other; about -1 to 1."""
+    """A sum of waves of 0.1 to 0.9 Hz, about -1 to 1."""
     times = np.arange(frames)[:, None] / FPS
     rates, phases = generator.uniform(0.1, 0.9, 4) * quick, generator.uniform(0, 2 * np.pi, 4)
     return np.sin(2 * np.pi * rates * times + phases) @ generator.dirichlet(np.ones(4))

@@ -15,7 +15,7 @@ MIDDLE = len(ACROSS) // 2
 CHIN_FOLLOWS = 0.5
 """How far the chin drops for an opening of 1."""
 LIFT = 0.04
-"""Of the lips before the face."""
+"""How far the lips are in front of the face."""
 INSIDE, TEETH, TONGUE = (58, 16, 24), (250, 246, 236), (196, 84, 90)
 
 
@@ -52,7 +52,7 @@ def lips_of(person: Person, mouth: Mouth) -> Lips:
 
 
 def draw_mouth(canvas: Canvas, place: Placement, person: Person, mouth: Mouth) -> np.ndarray:
-    """Draw it; returns (4, 25, 2), the placed lines of `Lips`."""
+    """Draw the mouth. Returns the lines of `Lips` in pixels, (4, 25, 2)."""
     lips = lips_of(person, mouth)
     placed = np.stack([place.head(line, 1, LIFT) for line in vars(lips).values()])
     top, inner_top, inner_bottom, bottom = placed
@@ -72,7 +72,7 @@ def draw_mouth(canvas: Canvas, place: Placement, person: Person, mouth: Mouth) -
 
 
 def _tongue_and_teeth(lips: Lips, mouth: Mouth) -> Iterator[tuple[np.ndarray, np.ndarray, Colour]]:
-    """Edge of the mouth, how far below it they reach (25,), and colour."""
+    """Their edge of the mouth, how far they reach below it (25,), and their colour."""
     gap = (lips.inner_bottom - lips.inner_top)[:, 1]
     tongue = 0.6 * max(gap[MIDDLE] - 0.1, 0) * (1 - ACROSS**2 / 0.8).clip(0)
     teeth = 0.075 * (1 - 0.8 * float(mouth.rounding))

@@ -1,5 +1,6 @@
-"""People: everything about a drawn person that stays the same, drawn from a generator."""
+"""People: all features of a drawn person that do not change, sampled at random."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ IRISES = (
     *((70, 44, 28), (92, 60, 36), (54, 34, 26), (120, 90, 50), (84, 116, 74)),
     *((76, 120, 160), (100, 140, 170), (110, 120, 124)),
 )
+SHADOWS = ((120, 70, 110), (90, 90, 130), (150, 80, 60), (70, 110, 110))
+PAINTED_LIPS = ((176, 36, 52), (200, 70, 90), (150, 40, 70), (214, 96, 96))
 CLOTHES = (
     *((58, 82, 122), (172, 64, 62), (62, 118, 104), (226, 190, 92), (112, 84, 132)),
     *((240, 236, 226), (52, 54, 62), (218, 130, 100), (124, 158, 188), (96, 110, 70)),
@@ -48,27 +51,27 @@ MOVING = frozenset(("drift", "lights", "clouds"))
 
 @dataclass(frozen=True)
 class Person:
-    """A person in a place. Lengths are in half face heights unless said otherwise; `ear` scales
-    around 1, the rest is 0 to 1."""
+    """A person in a place. Lengths are in half face heights unless stated. `ear` is a scale around
+    1, and all other numbers are 0 to 1."""
 
     key: int
-    """Seeds what has no field of its own: freckles, curls, the objects behind."""
+    """Seed of details that have no field: freckles, curls, objects in the background."""
 
     size: float
-    """Face height, as a share of the picture's."""
+    """Height of the face as a share of the picture's height."""
     place: tuple[float, float]
-    """Middle of the face: x from the picture's middle in picture heights, y in picture heights."""
+    """Middle of the face in picture heights: x from the middle of the picture, y from its top."""
     outlined: bool
     shading: float
     light: float
-    """Where the light comes from, -1 left to 1 right."""
+    """Direction of the light, from -1, left, to 1, right."""
 
     skin: Colour
     face: float
     """Half the width at the cheeks."""
     jaw: float
     chin: float
-    """Widths there, as shares of the cheeks'."""
+    """Widths of jaw and chin as shares of the width at the cheeks."""
     cheek: float
     blush: float
     freckles: float
@@ -85,7 +88,7 @@ class Person:
     """Make-up around the eyes."""
 
     brow: float
-    """Thickness."""
+    """Thickness of the brow."""
     brow_arch: float
     brow_tilt: float
     nose: float
@@ -94,9 +97,9 @@ class Person:
 
     lips: Colour
     mouth_width: float
-    """Half the width at rest, as a share of `face`."""
+    """Half the width at rest as a share of `face`."""
     mouth_height: float
-    """Where the mouth is, below the middle of the face."""
+    """How far the mouth is below the middle of the face."""
     mouth_open: float
     """Height of the widest opening."""
     upper_lip: float
@@ -125,79 +128,147 @@ class Person:
 
     @classmethod
     def sample(cls, generator: np.random.Generator) -> "Person":
-        uniform, chance = generator.uniform, lambda share: bool(generator.random() < share)
-
-        def pick(options):
-            return options[generator.integers(len(options))]
-
-        def between(colours) -> Colour:
-            place = uniform(0, len(colours) - 1.001)
-            colour = mix(colours[int(place)], colours[int(place) + 1], place % 1)
-            return tuple(int(c) for c in np.clip(colour + generator.normal(0, 4, 3), 4, 252))
-
-        manly, age = chance(0.5), uniform() ** 1.5
-        skin = between(SKINS)
-        dark = sum(skin) < 480
-        hair_colour = between(HAIRS[:4]) if dark and chance(0.8) else pick(HAIRS[:11])
-        hair_colour = pick(HAIRS[11:]) if age > 0.6 and chance(0.7) else hair_colour
-        hair_colour = pick(DYED) if chance(0.04) else hair_colour
-        natural = mix(skin, (150, 40, 48), uniform(0.34, 0.5))
-        painted = pick(((176, 36, 52), (200, 70, 90), (150, 40, 70), (214, 96, 96)))
-        styles = CURLY_HAIR + (SHORT_HAIR if manly else LONG_HAIR)
+        """Draw a person. The order of the draws decides who it is."""
+        draw = Draw(generator)
+        manly, age = draw.chance(0.5), draw.uniform(0, 1) ** 1.5
+        skin = draw.between(SKINS)
+        hair_colour = sample_hair_colour(draw, skin, age)
+        natural_lips = mix(skin, (150, 40, 48), draw.uniform(0.34, 0.5))
+        painted_lips = draw.pick(PAINTED_LIPS)
         return cls(
-            key=int(generator.integers(2**31)),
-            size=uniform(0.5, 0.73),
-            place=(uniform(-0.1, 0.1), uniform(0.49, 0.55)),
-            outlined=chance(0.25),
-            shading=uniform(0.25, 1),
-            light=uniform(-1, 1),
+            **sample_place(draw),
             skin=skin,
-            face=uniform(0.68, 0.84),
-            jaw=uniform(0.74, 0.92) if manly else uniform(0.68, 0.88),
-            chin=uniform(0.34, 0.5) if manly else uniform(0.26, 0.42),
-            cheek=uniform(0.94, 1.02),
-            blush=uniform(0.1, 0.6),
-            freckles=uniform(0.3, 1) if chance(0.12) else 0.0,
-            ear=uniform(0.8, 1.2),
-            eye_gap=uniform(0.30, 0.37),
-            eye_height=uniform(-0.2, -0.1),
-            eye_size=uniform(0.145, 0.19),
-            eye_open=uniform(0.42, 0.62),
-            eye_tilt=uniform(-0.02, 0.025),
-            iris=between(IRISES[:3]) if dark and chance(0.85) else pick(IRISES),
-            lashes=uniform(0.02, 0.03) if manly else uniform(0.028, 0.05),
-            shadow=pick(((120, 70, 110), (90, 90, 130), (150, 80, 60), (70, 110, 110)))
-            if not manly and chance(0.35)
-            else None,
-            brow=uniform(0.06, 0.1) if manly else uniform(0.04, 0.065),
-            brow_arch=uniform(0.01, 0.06),
-            brow_tilt=uniform(-0.03, 0.02),
-            nose=uniform(0.11, 0.19),
-            nose_length=uniform(0.22, 0.32),
-            nose_style=int(generator.integers(3)),
-            lips=painted if not manly and chance(0.4) else natural,
-            mouth_width=uniform(0.37, 0.46),
-            mouth_height=uniform(0.52, 0.6),
-            mouth_open=uniform(0.2, 0.28),
-            upper_lip=uniform(0.035, 0.085),
-            lower_lip=uniform(0.06, 0.11),
-            smile=uniform(-0.01, 0.05),
-            hair=pick(styles),
+            **sample_head(draw, manly),
+            **sample_eyes(draw, manly, is_dark(skin)),
+            **sample_nose(draw),
+            lips=painted_lips if not manly and draw.chance(0.4) else natural_lips,
+            **sample_mouth(draw),
             hair_colour=hair_colour,
-            hair_volume=uniform(0, 1),
-            hair_side=pick((-1, 1)),
-            beard=pick(BEARDS) if manly and chance(0.45) else None,
             age=age,
-            glasses=pick(GLASSES) if chance(0.22) else None,
-            rims=pick(RIMS),
-            hat=pick(HATS) if chance(0.16) else None,
-            hat_colour=pick(CLOTHES),
-            earrings=not manly and chance(0.4),
-            garment=pick(GARMENTS),
-            cloth=pick(CLOTHES),
-            cloth_two=pick(CLOTHES),
-            shoulders=uniform(1.45, 1.75) if manly else uniform(1.25, 1.5),
-            background=pick(BACKGROUNDS),
-            wall=pick(WALLS),
-            wall_two=pick(WALLS),
+            **sample_hair(draw, manly),
+            **sample_clothes(draw, manly),
+            **sample_background(draw),
         )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random choices."""
+
+    generator: np.random.Generator
+
+    def uniform(self, low: float, high: float) -> float:
+        return self.generator.uniform(low, high)
+
+    def chance(self, share: float) -> bool:
+        return bool(self.generator.random() < share)
+
+    def pick(self, options: Sequence):
+        return options[self.generator.integers(len(options))]
+
+    def between(self, colours: Sequence[Colour]) -> Colour:
+        """Near the line from one colour to the next."""
+        place = self.uniform(0, len(colours) - 1.001)
+        colour = mix(colours[int(place)], colours[int(place) + 1], place % 1)
+        return tuple(int(c) for c in np.clip(colour + self.generator.normal(0, 4, 3), 4, 252))
+
+
+def is_dark(skin: Colour) -> bool:
+    return sum(skin) < 480
+
+
+def sample_hair_colour(draw: Draw, skin: Colour, age: float) -> Colour:
+    colour = (
+        draw.between(HAIRS[:4]) if is_dark(skin) and draw.chance(0.8) else draw.pick(HAIRS[:11])
+    )
+    colour = draw.pick(HAIRS[11:]) if age > 0.6 and draw.chance(0.7) else colour
+    return draw.pick(DYED) if draw.chance(0.04) else colour
+
+
+def sample_place(draw: Draw) -> dict:
+    return {
+        "key": int(draw.generator.integers(2**31)),
+        "size": draw.uniform(0.5, 0.73),
+        "place": (draw.uniform(-0.1, 0.1), draw.uniform(0.49, 0.55)),
+        "outlined": draw.chance(0.25),
+        "shading": draw.uniform(0.25, 1),
+        "light": draw.uniform(-1, 1),
+    }
+
+
+def sample_head(draw: Draw, manly: bool) -> dict:
+    return {
+        "face": draw.uniform(0.68, 0.84),
+        "jaw": draw.uniform(0.74, 0.92) if manly else draw.uniform(0.68, 0.88),
+        "chin": draw.uniform(0.34, 0.5) if manly else draw.uniform(0.26, 0.42),
+        "cheek": draw.uniform(0.94, 1.02),
+        "blush": draw.uniform(0.1, 0.6),
+        "freckles": draw.uniform(0.3, 1) if draw.chance(0.12) else 0.0,
+        "ear": draw.uniform(0.8, 1.2),
+    }
+
+
+def sample_eyes(draw: Draw, manly: bool, dark: bool) -> dict:
+    return {
+        "eye_gap": draw.uniform(0.30, 0.37),
+        "eye_height": draw.uniform(-0.2, -0.1),
+        "eye_size": draw.uniform(0.145, 0.19),
+        "eye_open": draw.uniform(0.42, 0.62),
+        "eye_tilt": draw.uniform(-0.02, 0.025),
+        "iris": draw.between(IRISES[:3]) if dark and draw.chance(0.85) else draw.pick(IRISES),
+        "lashes": draw.uniform(0.02, 0.03) if manly else draw.uniform(0.028, 0.05),
+        "shadow": draw.pick(SHADOWS) if not manly and draw.chance(0.35) else None,
+        "brow": draw.uniform(0.06, 0.1) if manly else draw.uniform(0.04, 0.065),
+        "brow_arch": draw.uniform(0.01, 0.06),
+        "brow_tilt": draw.uniform(-0.03, 0.02),
+    }
+
+
+def sample_nose(draw: Draw) -> dict:
+    return {
+        "nose": draw.uniform(0.11, 0.19),
+        "nose_length": draw.uniform(0.22, 0.32),
+        "nose_style": int(draw.generator.integers(3)),
+    }
+
+
+def sample_mouth(draw: Draw) -> dict:
+    return {
+        "mouth_width": draw.uniform(0.37, 0.46),
+        "mouth_height": draw.uniform(0.52, 0.6),
+        "mouth_open": draw.uniform(0.2, 0.28),
+        "upper_lip": draw.uniform(0.035, 0.085),
+        "lower_lip": draw.uniform(0.06, 0.11),
+        "smile": draw.uniform(-0.01, 0.05),
+    }
+
+
+def sample_hair(draw: Draw, manly: bool) -> dict:
+    return {
+        "hair": draw.pick(CURLY_HAIR + (SHORT_HAIR if manly else LONG_HAIR)),
+        "hair_volume": draw.uniform(0, 1),
+        "hair_side": draw.pick((-1, 1)),
+        "beard": draw.pick(BEARDS) if manly and draw.chance(0.45) else None,
+    }
+
+
+def sample_clothes(draw: Draw, manly: bool) -> dict:
+    return {
+        "glasses": draw.pick(GLASSES) if draw.chance(0.22) else None,
+        "rims": draw.pick(RIMS),
+        "hat": draw.pick(HATS) if draw.chance(0.16) else None,
+        "hat_colour": draw.pick(CLOTHES),
+        "earrings": not manly and draw.chance(0.4),
+        "garment": draw.pick(GARMENTS),
+        "cloth": draw.pick(CLOTHES),
+        "cloth_two": draw.pick(CLOTHES),
+        "shoulders": draw.uniform(1.45, 1.75) if manly else draw.uniform(1.25, 1.5),
+    }
+
+
+def sample_background(draw: Draw) -> dict:
+    return {
+        "background": draw.pick(BACKGROUNDS),
+        "wall": draw.pick(WALLS),
+        "wall_two": draw.pick(WALLS),
+    }

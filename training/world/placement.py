@@ -1,7 +1,7 @@
-"""From a person's own measures to pixels.
+"""Turns the measures of a person into pixels.
 
-A person is measured in half face heights from the middle of the face. Points of the head lie on a
-plane or on the bulge of the face in front of it, so that turning the head moves features along.
+Measures are in half face heights from the middle of the face. Points of the head are on a plane, or
+on the face, which bulges out of it. So features move when the head turns.
 """
 
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from .people import Person
 from .shapes import Canvas, Colour
 
 NECK = 1.15
-"""Below the middle of the face: the point around which the head tilts."""
+"""The point around which the head tilts, below the middle of the face."""
 BULGE = 0.6
 FOLLOWING = 0.35
-"""Of the head's shift, how much the shoulders do."""
+"""Share of the head's shift by which the shoulders shift."""
 
 
 class Placement:
@@ -37,7 +37,7 @@ class Placement:
         self.roll = np.array([[cosine, sine], [-sine, cosine]])
 
     def head(self, points, depth: float = 0, lift: float = 0) -> np.ndarray:
-        """Pixels of points of the head: `depth` 0 on its plane, 1 on the face; `lift` before it."""
+        """Points of the head in pixels. `depth` is 0 on its plane, 1 on the face, plus `lift`."""
         points = np.asarray(points, float)
         beyond = (points[:, 0] / self.face) ** 2 + (points[:, 1] / 1.3) ** 2
         z = lift + depth * BULGE * np.sqrt(np.clip(1 - 0.9 * beyond, 0, 1))
@@ -46,7 +46,7 @@ class Placement:
         return self.middle + (tilted + self.shift) * self.unit
 
     def body(self, points) -> np.ndarray:
-        """Pixels of points of the shoulders, which only follow the head a little."""
+        """Points of the shoulders in pixels. They follow the head only a little."""
         points = np.asarray(points, float)
         return self.middle + (points + FOLLOWING * self.shift) * self.still_unit
 
@@ -57,7 +57,7 @@ class Placement:
 
 
 class Patch(NamedTuple):
-    """A polygon of the head in one colour, and where it lies before or behind the head's plane."""
+    """A polygon of the head in one colour, and its place in front of the head's plane or behind."""
 
     points: np.ndarray
     colour: Colour

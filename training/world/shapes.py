@@ -1,4 +1,4 @@
-"""Curves, colours, and the canvas on which they are filled.
+"""Curves, colours, and the canvas that they are drawn on.
 
 Points are (n, 2) arrays, x to the right and y down; colours are (red, green, blue), 0 to 255.
 """
@@ -12,12 +12,12 @@ Colour = tuple[int, int, int]
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """A colour between two, `share` of the way to the other."""
+    """A mix of two colours. `share` is that of the second one."""
     return tuple(round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
 
 
 def darker(colour: Colour, share: float) -> Colour:
-    """Towards a warm dark, which looks better than black."""
+    """The colour mixed with a warm dark one, which looks better than black."""
     return mix(colour, (40, 12, 24), share)
 
 
@@ -56,12 +56,12 @@ def _parsed(text: str) -> np.ndarray:
 
 
 def points(text: str, wide: float = 1) -> np.ndarray:
-    """Points written as "x y  x y ...", with x in units of `wide`."""
+    """Points from a text "x y  x y ...", with x in units of `wide`."""
     return _parsed(text) * (wide, 1)
 
 
 def mirrored(half) -> np.ndarray:
-    """A closed outline, from the points of its right half, top to bottom, x = 0 not repeated."""
+    """A closed outline from the points of its right half, top to bottom. x = 0 is not repeated."""
     half = np.asarray(half, float)
     inner = half[half[:, 0] > 1e-9]
     return np.concatenate([half, inner[::-1] * (-1, 1)])
@@ -79,12 +79,12 @@ def _circle(count: int) -> np.ndarray:
 
 
 def ellipse(x: float, y: float, across: float, down: float, count: int = 24) -> np.ndarray:
-    """Around (x, y), with half its width and half its height."""
+    """An ellipse around (x, y), with half its width and half its height."""
     return _circle(count) * (across, down) + (x, y)
 
 
 def stroke(line: np.ndarray, width: float, taper: float = 1.0) -> np.ndarray:
-    """The outline of a brush stroke along an open line, thinner towards its ends by `taper`."""
+    """The outline of a brush stroke along an open line. `taper` makes its ends thinner."""
     along = np.gradient(line, axis=0)
     normal = along[:, ::-1] * (-1, 1) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
     place = np.linspace(-1, 1, len(line))
@@ -94,7 +94,7 @@ def stroke(line: np.ndarray, width: float, taper: float = 1.0) -> np.ndarray:
 
 
 class Canvas:
-    """A picture that is drawn larger by `factor` and reduced at the end, which smooths edges."""
+    """A picture that is drawn `factor` times larger and reduced at the end, for smooth edges."""
 
     def __init__(self, background: Image.Image, factor: int):
         self.image = background.copy()
@@ -102,12 +102,14 @@ class Canvas:
         self.pen = ImageDraw.Draw(self.image)
 
     def fill(self, points: np.ndarray, colour: Colour) -> None:
-        """A polygon; points in pixels of the finished picture."""
+        """Fill a polygon. Points are in pixels of the finished picture."""
         self.pen.polygon(self._enlarged(points), colour)
 
     def paint(self, points: np.ndarray, texture: Image.Image, corner: tuple[int, int]) -> None:
-        """A polygon cut out of a texture whose upper left corner goes to `corner`; pixels of the
-        finished picture."""
+        """Fill a polygon with a texture whose upper left corner is at `corner`.
+
+        Points are in pixels of the finished picture.
+        """
         large = texture.resize(
             [side * self.factor for side in texture.size], Image.Resampling.NEAREST
         )
@@ -117,7 +119,7 @@ class Canvas:
         self.image.paste(large, [place * self.factor for place in corner], mask)
 
     def _enlarged(self, points: np.ndarray) -> np.ndarray:
-        # the pen cuts off what comes after the point
+        # Pillow cuts coordinates to integers
         return np.floor(np.asarray(points) * self.factor + 0.5).astype(np.float32).ravel()
 
     def finished(self) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Speech from espeak-ng, as a waveform and as phonemes with their times.
+"""Speech from espeak-ng: a waveform, and phonemes with their times.
 
-All sound is mono float32 at 16 kHz; times are seconds from its start.
+All sound is mono, float32, at 16 kHz. Times are in seconds from its start.
 """
 
 import _ctypes
@@ -29,7 +29,7 @@ VOICES: dict[Split, str] = {
     "validation": "m6 f4 klatt5 Annie boris pablo",
     "test": "m4 m7 f2 f5 klatt3 Alicia Marco adam linda paul",
 }
-"""The variants of espeak that each split speaks with."""
+"""espeak's voice variants in each split."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Phoneme:
 
 @dataclass(frozen=True)
 class Speech:
-    """What is heard (samples,), the voice alone in it (samples,), and its phonemes.
+    """All that is heard (samples,), only its voice (samples,), and the phonemes.
 
     Phonemes may begin before the waveform or end after it.
     """
@@ -89,15 +89,15 @@ Receiver = ctypes.CFUNCTYPE(
 
 
 class Espeak:
-    """A copy of the library for one speech.
+    """A copy of espeak's library for one speech.
 
-    It keeps random states between sentences that it cannot reset: only a fresh copy says the same
-    sentence the same way. Raises `InputError` on Windows.
+    The library keeps random states from sentence to sentence and cannot reset them. Only a fresh
+    copy speaks a sentence the same way each time. Raises `InputError` on Windows.
     """
 
     def __init__(self, voice: Voice):
         if not hasattr(_ctypes, "dlclose"):
-            raise InputError("The drawn world speaks on Linux and macOS alone: use one of them.")
+            raise InputError("The drawn world speaks on Linux and macOS only: use one of them.")
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
         ctypes.CDLL(None).srand(1)
         voices = espeakng_loader.get_data_path().encode()
@@ -140,7 +140,7 @@ class Espeak:
 
 
 def talk(split: Split, seconds: float, generator: np.random.Generator) -> Speech:
-    """Sentences of the split in one of its voices, cut out of a longer talk; no noise."""
+    """Sentences of the split in one of its voices, cut out of a longer speech, without noise."""
     samples = round(seconds * SAMPLE_RATE)
     language = LANGUAGES[generator.integers(len(LANGUAGES))]
     lead = generator.uniform(0, 2.5)
@@ -166,7 +166,7 @@ def silence(seconds: float) -> Speech:
 
 
 def noise(samples: int, generator: np.random.Generator) -> np.ndarray:
-    """White, pink or brown noise, or the hum of a mains; root mean square 1."""
+    """White, pink or brown noise, or mains hum, with a root mean square of 1."""
     frequencies = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
     spectrum = np.fft.rfft(generator.standard_normal(samples))
     kind = generator.integers(4)
@@ -180,7 +180,7 @@ def noise(samples: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def record(speech: Speech, generator: np.random.Generator) -> Speech:
-    """The speech as a microphone hears it: any gain, and noise behind some of it."""
+    """The speech with a random gain, and with noise in some clips."""
     voice = speech.voice
     level = np.sqrt(np.mean(voice**2)) or 0.1
     waveform = voice.copy()

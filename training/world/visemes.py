@@ -1,9 +1,9 @@
 # ruff: noqa: RUF001
-"""What the mouth does while phonemes are spoken.
+"""The shape of the mouth while phonemes are spoken.
 
-Every letter of a phoneme's IPA name has a shape; shapes are held for their time, smoothed as
-neighbouring sounds colour each other, and opened wider by a louder voice. Lips that close do so
-for a whole frame at least.
+Each letter of a phoneme's IPA name has a shape. A shape is held while it sounds, then smoothed,
+because neighbouring sounds change each other, and a louder voice opens the mouth wider. Closed lips
+stay closed for at least one frame.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from hallo3_core.network.config import FPS, SAMPLE_RATE
 from .speech import Phoneme, Speech
 
 STEPS = 8
-"""In a frame: the grid on which shapes are smoothed has steps of 5 ms."""
+"""Steps in a frame: shapes are smoothed on a grid of 5 ms."""
 GRID = FPS * STEPS
 SMOOTHING = 0.13
-"""Seconds that the smoothing window spans; half of its weight is within half of them."""
+"""Length of the smoothing window in seconds. Half of its weight is in the middle half."""
 CLOSURE, RELEASE = 0.08, 0.03
-"""Seconds that lips stay closed at least, and that they take to open."""
+"""Least time that lips stay closed, and the time that they take to open, in seconds."""
 
 SHUT = frozenset("pbmɓʙɱ")
 SHAPES = {
@@ -56,7 +56,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Mouth:
-    """Shapes of the mouth, one a frame or a single one: float32.
+    """Shapes of the mouth, one for each frame or a single one: float32.
 
     `opening` goes from 0, shut, to 1; `width` from -1, narrow, to 1; `rounding` from 0 to 1.
     """
@@ -85,7 +85,7 @@ def loudness(voice: np.ndarray, frames: int) -> np.ndarray:
 
 
 def mouth_of(speech: Speech, frames: int) -> Mouth:
-    """The mouth in every frame of a speech; frame f shows f/25 to (f + 1)/25 seconds."""
+    """The mouth in each frame of a speech. Frame f shows f/25 to (f + 1)/25 seconds."""
     shapes, gate = _targets(speech.phonemes, frames * STEPS)
     opening, width, rounding = (_smooth(track, SMOOTHING) for track in shapes)
     opening = opening * gate * np.sqrt(loudness(speech.voice, frames))
@@ -98,7 +98,7 @@ def still_mouth(opening: float = 0, width: float = 0, rounding: float = 0) -> Mo
 
 
 def _targets(phonemes: tuple[Phoneme, ...], steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """(3, steps) shapes held for their time, and (steps,) 0 where lips close, 1 elsewhere."""
+    """(3, steps) shapes, each held while it sounds; (steps,) 0 where lips close, 1 elsewhere."""
     shapes, gate = np.zeros((3, steps)), np.ones(steps)
     times = (np.arange(steps) + 0.5) / GRID
     for phoneme in phonemes:

@@ -9,7 +9,7 @@ from .shapes import Canvas, curve, darker, mirrored, mix, stroke
 
 
 def draw_beard(canvas: Canvas, place: Placement, person: Person, drop: float) -> None:
-    """Beard and moustache, which the mouth is drawn over; the chin is lowered by `drop`."""
+    """Beard and moustache. The mouth is drawn over them; `drop` lowers the chin."""
     w, mouth, nose = person.face, person.mouth_height, person.nose_length
     colour = mix(darker(person.hair_colour, 0.2), person.skin, 0.08)
     half = person.mouth_width * w
