@@ -4,6 +4,7 @@ from parts import (
     FILES,
     GUIDANCE,
     LOADED,
+    SAMPLER,
     STEPS,
     WHO,
     Group,
@@ -22,7 +23,11 @@ WORKFLOWS = {
     "1 Quick start": Workflow(
         {
             **LOADED,
-            "note": note(0, 500, "One segment of 1.88 s; segment_index says which.\n\n" + FILES),
+            "note": note(
+                0,
+                500,
+                "This makes one segment of 1.88 s. Choose it with segment_index.\n\n" + FILES,
+            ),
             "sample": sample(0, 3),
             "decode": decode("sample", 3),
             "video": create("decode", "sample.1", 4),
@@ -35,8 +40,8 @@ WORKFLOWS = {
             "note": note(
                 0,
                 520,
-                "The whole speech. Stop whenever you like and queue again: finished segments are "
-                "kept.\n\n" + FILES,
+                "This animates the whole speech. You may stop at any time and run again: finished "
+                "segments are kept.\n\n" + FILES,
             ),
             "animate": animate(3),
             "save": save("animate.3", 4),
@@ -48,8 +53,9 @@ WORKFLOWS = {
             "note": note(
                 0,
                 540,
-                "The motion frames pass through a blend with the portrait on their way to the "
-                "next segment, which holds its colours; put any image node there.\n\n" + FILES,
+                "The last two frames of each segment are blended with the portrait before the "
+                "next segment. This keeps the colours steady. Any other image node may be "
+                "there.\n\n" + FILES,
             ),
             "sample 0": sample(0, 3),
             "decode 0": decode("sample 0", 3),
@@ -77,9 +83,9 @@ WORKFLOWS = {
             "note": note(
                 0,
                 560,
-                "Segment Conditioning hands a segment to any sampler of ComfyUI. Above, Hallo3 "
-                "Sampler and Scheduler give the published sampling; below, KSampler, where "
-                "guidance is called cfg.\n\n" + FILES,
+                "Segment Conditioning prepares a segment for any sampler of ComfyUI. Hallo3 "
+                "Sampler and Hallo3 Scheduler sample as Sample Segment does. KSampler below calls "
+                "guidance cfg.\n\n" + FILES,
             ),
             "segment": (
                 "Hallo3SegmentConditioning",
@@ -87,7 +93,7 @@ WORKFLOWS = {
                 {"segment_index": 0},
                 {"model": "dit", **WHO},
             ),
-            "sampler": ("Hallo3Sampler", 3, {}, {}),
+            "sampler": ("Hallo3Sampler", 3, {"sampler": SAMPLER}, {}),
             "sigmas": ("Hallo3Scheduler", 3, {"steps": STEPS}, {"model": "dit"}),
             "noise": ("RandomNoise", 3, {}, {"noise_seed": "seed"}),
             "guider": (
@@ -111,7 +117,12 @@ WORKFLOWS = {
             "ksampler": (
                 "KSampler",
                 4,
-                {"steps": STEPS, "cfg": GUIDANCE, "sampler_name": "dpmpp_2m_sde"},
+                {
+                    "steps": STEPS,
+                    "cfg": GUIDANCE,
+                    "sampler_name": "euler",
+                    "scheduler": "simple",
+                },
                 {
                     "model": "dit",
                     "positive": "segment",
@@ -149,9 +160,9 @@ WORKFLOWS = {
             "restorers": note(
                 3,
                 220,
-                "Face restorers are not part of ComfyUI. Those of other packs go here: between "
-                "the frames of Animate Portrait and the upscaler.\n\nFrames are held in memory "
-                "here: 25 a second, and 16 times as large after an upscaler of 4x.",
+                "ComfyUI has no face restorers. If another pack has one, put it here, between the "
+                "frames of Animate Portrait and the upscaler.\n\nThis workflow keeps all frames "
+                "in memory: 25 for each second. After a 4x upscaler they are 16 times as large.",
             ),
             "upscaler": (
                 "UpscaleModelLoader",
@@ -194,15 +205,15 @@ WORKFLOWS = {
             "frames": note(
                 5,
                 120,
-                "Frames after / frames before gives the rate, so that interpolation can be "
-                "switched on and off.",
+                "The frame rate follows from the number of frames before and after. So "
+                "interpolation can be switched on and off.",
             ),
             "frames' files": note(
                 6,
                 300,
-                "Stock nodes before and after. The three frames are bypassed, because each needs "
-                "a file: download it (the node says from where), select the frame's nodes and "
-                "press Ctrl+B.\n\n"
+                "This uses ComfyUI's own nodes before and after Animate Portrait. The three "
+                "groups are bypassed, because each needs a file. Download the file (the node has "
+                "a link), select the nodes of the group and press Ctrl+B.\n\n"
                 "- models/detection: mediapipe_face_fp32.safetensors\n"
                 "- models/upscale_models: RealESRGAN_x4plus.safetensors, or any other\n"
                 "- models/frame_interpolation: film_net_fp16.safetensors, or RIFE",
@@ -246,17 +257,17 @@ WORKFLOWS = {
             "song": note(
                 4,
                 560,
-                "One face of a group picture sings: Find Face numbers the faces in its preview, "
-                "Encode Identity crops around the chosen one, Isolate Vocals takes the voice out "
-                "of the music, and the video has the whole song.\n\n"
-                "While Isolate Vocals is set to none, the face hears the music with the voice. "
-                "This song works so, because its music is soft; with loud music the lips move to "
-                "the music, too. To isolate the voice, choose\n"
-                "- models/audio_separation: Kim_Vocal_2.onnx\n\n"
-                "after\n\n```\npip install onnxruntime\n```\n\n"
-                "Without InsightFace only faces seen from the front are found; it needs\n"
-                "- models/insightface/models/antelopev2: scrfd_10g_bnkps.onnx, glintr100.onnx\n\n"
-                "and\n\n```\npip install insightface\n```",
+                "One face of a group picture sings. Find Face shows a number at each face, Encode "
+                "Identity crops around the chosen face, and Isolate Vocals takes the voice out of "
+                "the music. The video has the whole song.\n\n"
+                "Isolate Vocals is set to none here, because the music of this song is soft. With "
+                "loud music, the lips move to the music too. To isolate the voice, run\n\n"
+                "```\npip install onnxruntime\n```\n\n"
+                "and choose\n- models/audio_separation: Kim_Vocal_2.onnx\n\n"
+                "Without InsightFace, only frontal faces are found. To install it, run\n\n"
+                "```\npip install insightface\n```\n\n"
+                "and get the files\n"
+                "- models/insightface/models/antelopev2: scrfd_10g_bnkps.onnx, glintr100.onnx",
             ),
             "save": save("animate.3", 4),
         },

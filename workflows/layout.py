@@ -1,19 +1,19 @@
-"""Where the nodes of a workflow stand: in columns, with room for what they show when they run."""
+"""Places the nodes of a workflow in columns, with room for what they show when they run."""
 
 from itertools import combinations
 
 from parts import ROOM, Workflow
 
 GAP = 50
-"""Between columns, and between nodes of one."""
+"""The space between columns, and between the nodes of a column."""
 FRAME = 50
-"""Of the frame around a group: above its first node, and below its last."""
+"""The space of a group's frame above its first node, and below its last one."""
 
 
 def columns(
     workflow: Workflow, sizes: dict[str, tuple[float, float]]
 ) -> dict[str, tuple[int, int, int]]:
-    """Left, top and width of every node, by its key; `sizes` are widths and heights with title."""
+    """Left, top and width of every node, by its key. `sizes` are widths, and heights with title."""
     first = {group.nodes[0] for group in workflow.groups}
     last = {group.nodes[-1] for group in workflow.groups}
     places, left = {}, 0
@@ -30,7 +30,7 @@ def columns(
 
 
 def overlaps(boxes: dict[str, tuple[float, ...]]) -> list[tuple[str, str]]:
-    """Pairs of boxes (left, top, right, bottom) of which one covers a part of the other."""
+    """Pairs of boxes (left, top, right, bottom) that overlap."""
     return [
         (one, other)
         for (one, a), (other, b) in combinations(boxes.items(), 2)

@@ -1,17 +1,17 @@
-"""What the shipped workflows are made of, for `graphs.py`.
+"""The parts that the shipped workflows share, for `graphs.py`.
 
-A node is (type, column, widgets, links), with a title if it has one of its own; a link names the
-node that it comes from, and after a dot which of its outputs. The nodes of a column stand one below
-the other, in this order.
+A node is (type, column, widgets, links), and may have its own title after these. A link names the
+node that it comes from, and the number of the output after a dot. The nodes of a column are placed
+one below the other, in this order.
 """
 
 from typing import NamedTuple
 
 
 class Group(NamedTuple):
-    """Nodes in a coloured frame, bypassed because they need files that ComfyUI does not bring.
+    """Nodes in a coloured frame. They are bypassed, because they need files to be downloaded.
 
-    They follow one another in one column.
+    They are neighbours in one column.
     """
 
     title: str
@@ -36,11 +36,11 @@ ROOM = {
     "PreviewImage": 260,
     "SaveVideo": 260,
 }
-"""What a node grows by when it runs, downwards: by lines of text, a preview, a result."""
+"""How much taller a node becomes when it runs, by lines of text, a preview or a result."""
 
 BUILT_IN = "built-in tiny model"
-STEPS, GUIDANCE = 10, 1.5
-"""For the built-in model (docs/built-in-model.md); the nodes begin with what is published."""
+STEPS, GUIDANCE, SAMPLER = 4, 1.0, "few"
+"""For the built-in model (docs/built-in-model.md). The nodes have the published defaults."""
 
 LOADED = {
     "dit": ("Hallo3LoadDiT", 0, {"model_name": BUILT_IN}, {}),
@@ -64,31 +64,31 @@ LOADED = {
     ),
     "speech": ("Hallo3EncodeSpeech", 2, {}, {"audio": "sound", "speech_encoder": "wav2vec2"}),
 }
-"""What the released model needs as well; one seed is linked to all that draw noise."""
+"""The nodes that every workflow begins with. One seed is linked to all nodes that use noise."""
 WHO = {"identity": "identity", "speech": "speech"}
-FILES = """Runs as it is, on the built-in tiny model, which knows only drawn faces.
+FILES = """This workflow runs as it is, with the built-in tiny model, which knows only drawn faces.
 
-For the real thing run in the pack's folder, with ComfyUI's Python:
+For photographs you need the released model. Run this in the pack's folder, with ComfyUI's Python:
 
 ```
 python -m hallo3_core download
 ```
 
-and choose in the three loaders what it brings:
+Then choose its files in the three loaders:
 - models/diffusion_models: hallo3/1/mp_rank_00_model_states.pt
 - models/vae: hallo3/3d-vae.pt
 - models/audio_encoders: wav2vec2-base-960h
 
-Then set steps to 50 and guidance to 3.5, which are published and which new nodes have. Here they
-are 10 and 1.5: the built-in model gains nothing by more steps, and more guidance tears its mouths.
+Set steps to 50, guidance to 3.5 and the sampler to sde-dpm++2m, as in the published program. Here
+they are 4, 1 and few, which the built-in model was distilled for.
 
-Smaller files are made of them (see the README) by
+To make smaller files (see the README), run
 
 ```
 python -m hallo3_core convert
 ```
 
-and the example files are brought by
+To get the example files, run
 
 ```
 python -m hallo3_core examples
@@ -120,7 +120,7 @@ DOWNLOADS = {
         "Comfy-Org/frame_interpolation/resolve/main/frame_interpolation/film_net_fp16.safetensors",
     ),
 }
-"""Folder and place on huggingface.co of the file that a loader asks for."""
+"""The folder of the file that a loader needs, and its place on huggingface.co."""
 
 
 def note(column: int, height: int, text: str) -> tuple:
@@ -128,7 +128,7 @@ def note(column: int, height: int, text: str) -> tuple:
 
 
 def sample(index: int, column: int, **links: str) -> tuple:
-    settings = {"segment_index": index, "steps": STEPS, "guidance": GUIDANCE}
+    settings = {"segment_index": index, "steps": STEPS, "guidance": GUIDANCE, "sampler": SAMPLER}
     return (
         "Hallo3SampleSegment",
         column,
@@ -138,7 +138,7 @@ def sample(index: int, column: int, **links: str) -> tuple:
 
 
 def animate(column: int, **links: str) -> tuple:
-    settings = {"steps": STEPS, "guidance": GUIDANCE}
+    settings = {"steps": STEPS, "guidance": GUIDANCE, "sampler": SAMPLER}
     links = {"model": "dit", "vae": "vae", **WHO, "seed": "seed", **links}
     return ("Hallo3AnimatePortrait", column, settings, links)
 

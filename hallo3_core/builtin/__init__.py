@@ -1,7 +1,7 @@
-"""The built-in model: the sockets of the released one, and small insides.
+"""The built-in model: small networks with the same inputs and outputs as the released model.
 
-It needs no download and runs on a laptop. It was trained on drawn people with synthetic voices
-(docs/training.md) and knows nothing else: no photographs, no prompts, no face embeddings.
+It needs no download and runs on a laptop. It was trained only on drawn people with synthetic voices
+(docs/training.md). It has not learned photographs, prompts or face embeddings.
 """
 
 from collections.abc import Iterator
@@ -25,10 +25,13 @@ DRAWN_ONLY = (
     "The built-in model knows only drawn faces: for a photograph take the released one, which "
     "`python -m hallo3_core download` brings."
 )
-"""For those who give it a picture of their own."""
+"""The warning to a user who gives the built-in model another picture."""
 
 WEIGHTS = Path(__file__).parent / "weights"
 TRANSFORMER_FILE = "diffusion_models/hallo3_dit_bf16.safetensors"
+DISTILLED_FILE = "distilled_denoiser.safetensors"
+STEPS = 4
+"""The number of steps that the distilled denoiser was trained for."""
 VAE_FILE = "vae.safetensors"
 SPEECH_ENCODER_FILE = "speech_encoder.safetensors"
 SEED = 3
@@ -60,11 +63,11 @@ VAE = {
     "layers_per_block": 1,
     "norm_num_groups": 8,
 }
-"""Sizes of the autoencoder."""
+"""The sizes of the autoencoder."""
 
 
 class SmallSpeechEncoder(Wav2Vec2Model):
-    """A narrow wav2vec2 whose hidden states are widened to the released one's channels."""
+    """A narrow wav2vec2. `widen` maps its hidden states to the channels of the released encoder."""
 
     def __init__(self):
         super().__init__(
@@ -87,17 +90,23 @@ class SmallSpeechEncoder(Wav2Vec2Model):
 
 
 def portrait() -> Tensor:
-    """A drawing of nobody (`python -m training.world portrait`), (3, 512, 512)."""
+    """A drawn person who does not exist, (3, 512, 512) in [0, 1].
+
+    `python -m training.world portrait` makes it.
+    """
     return read_image(PORTRAIT)
 
 
 def group() -> Tensor:
-    """The portrait beside another drawing (`python -m training.world group`), (3, 512, 1536)."""
+    """The portrait and another drawn person side by side, (3, 512, 1536) in [0, 1].
+
+    `python -m training.world group` makes it.
+    """
     return read_image(GROUP)
 
 
 def song() -> tuple[Tensor, int]:
-    """The speech over chords on a plucked instrument, (1, samples), and its rate."""
+    """The example speech mixed with plucked chords, (1, samples) in [-1, 1], and its rate in Hz."""
     speech = read_sound(SPEECH)
     time = torch.arange(speech.samples) / speech.rate
     music = torch.zeros_like(time)
@@ -110,7 +119,7 @@ def song() -> tuple[Tensor, int]:
 
 
 def text_encoder() -> TextEncoder:
-    """A T5 encoder over bytes, which needs no vocabulary file."""
+    """A small T5 encoder with random weights. It reads bytes, so it needs no vocabulary file."""
     with _seeded():
         encoder = T5EncoderModel(
             T5Config(
@@ -125,12 +134,18 @@ def text_encoder() -> TextEncoder:
     return TextEncoder(ByT5Tokenizer(), encoder.eval())
 
 
-def load() -> Hallo3:
-    """The built-in model in float32 on the CPU."""
+def load(distilled: bool = True) -> Hallo3:
+    """Load the built-in model in float32 on the CPU.
+
+    With `distilled`, its denoiser is for `STEPS` steps of the sampler `few`, without guidance.
+    Otherwise it is the teacher of that denoiser, for as many steps as the released model.
+    """
     transformers = load_transformers(WEIGHTS / TRANSFORMER_FILE)
     vae, speech_encoder = autoencoder(**VAE), SmallSpeechEncoder()
     vae.load_state_dict(load_file(WEIGHTS / VAE_FILE))
     speech_encoder.load_state_dict(load_file(WEIGHTS / SPEECH_ENCODER_FILE))
+    if distilled:
+        transformers[0].load_state_dict(load_file(WEIGHTS / DISTILLED_FILE))
     for network in (*transformers, vae, speech_encoder):
         network.eval().requires_grad_(False)
     return Hallo3(*transformers, vae, speech_encoder, text_encoder)
