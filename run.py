@@ -1,18 +1,21 @@
-"""Sets up an environment of its own and runs the pack in it, with nothing but Python and pip.
+"""Makes a Python environment and runs the pack in it. Needs only Python and pip.
 
-    python run.py demo [options]    animate the example, or what --portrait and --speech name
-    python run.py test [options]    run all tests; options go to pytest
+    python run.py demo [options]            animate the example portrait and speech, or your own
+    python run.py test [options]            run all tests; options go to pytest
+    python run.py test --quick [options]    run some of them, in about two minutes
 
-Environments are kept in ~/.cache/hallo3 (or where HALLO3_ENVIRONMENTS says), one for each content
-of the requirements, and used again.
+The environments are in ~/.cache/hallo3, or in the folder of the variable HALLO3_ENVIRONMENTS. They
+are used again until the requirements change.
 """
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("HALLO3_ENVIRONMENTS", Path.home() / ".cache" / "hallo3"))
@@ -27,21 +30,29 @@ REQUIREMENTS = {
     ),
 }
 
-ON_A_CARD = [
-    f"tests/card/test_card{part}.py" for part in ("", "_core", "_core_faults", "_core_inputs")
+GROUPS = ("tests/core", "tests/host", "tests/training"), ("tests/card",)
+"""Tests that share a process. Those on a card add a kind of device to torch and need their own."""
+QUICK = [
+    *(
+        f"tests/core/test_{name}.py"
+        for name in (
+            *("rooms", "parity", "sampling", "checkpoint", "portrait", "speech", "sound"),
+            *("animate", "outputs", "damaged_files", "wrong_files"),
+        )
+    ),
+    *("tests/host/test_wrong_inputs.py", "tests/host/test_previews.py"),
+    *("tests/training/test_loop.py", "tests/training/test_denoiser_training.py"),
 ]
-"""The rest of the folder, ComfyUI and training on a card, is run by hand (CONTRIBUTING.md)."""
-GROUPS = ("tests/core", "tests/host", "tests/training"), ON_A_CARD
-"""Tests that share a process; those on a card make a kind of device, and are alone."""
+"""Each part of the pack once, chosen by how long the files take."""
 NO_TESTS = 5
-"""How pytest ends where the options leave no test of a group."""
+"""What pytest returns if the options leave no test of a group."""
 
 COMFYUI = "https://github.com/Comfy-Org/ComfyUI"
 COMFYUI_VERSION = "v0.33.0"
 
 
 def find_comfyui() -> Path | None:
-    """The ComfyUI checkout that the tests of the nodes run in."""
+    """The folder of the ComfyUI that the nodes are tested in, if there is one."""
     places = (
         os.environ.get("COMFYUI_PATH"),
         ROOT.parent.parent,
@@ -56,18 +67,18 @@ def find_comfyui() -> Path | None:
 
 
 def clone_comfyui() -> None:
-    """Bring the ComfyUI that the pack was made for, where there is a network."""
+    """Download the ComfyUI version that the pack is made for, if there is a network."""
     folder = CACHE / f"ComfyUI-{COMFYUI_VERSION}"
     clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", COMFYUI_VERSION, COMFYUI]
     print(f"Found no ComfyUI; cloning {COMFYUI} {COMFYUI_VERSION}.", flush=True)
     try:
         subprocess.run([*clone, folder], check=True, timeout=600)
     except (subprocess.SubprocessError, OSError):
-        print("NO ComfyUI COULD BE HAD: THE TESTS OF THE NODES ARE SKIPPED.", flush=True)
+        print("ComfyUI COULD NOT BE DOWNLOADED: THE TESTS OF THE NODES ARE SKIPPED.", flush=True)
 
 
 def environment(name: str) -> Path:
-    """The Python of the environment `name`, made if it is not there yet."""
+    """The Python of the environment `name`, which is made if it is missing."""
     files = [ROOT / file for file in REQUIREMENTS[name]]
     if name == "test" and (comfyui := find_comfyui()):
         files.append(comfyui / "requirements.txt")
@@ -76,7 +87,7 @@ def environment(name: str) -> Path:
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     complete = folder / "complete"
     if not complete.exists():
-        print(f"Setting up {folder}; this takes a few minutes once.", flush=True)
+        print(f"Making the environment {folder}. This takes a few minutes, once.", flush=True)
         venv.create(folder, with_pip=True, clear=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*install, *(part for file in files for part in ("-r", file))], check=True)
@@ -89,14 +100,30 @@ def demo(options: list[str]) -> int:
     return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode
 
 
+def check_types(python: Path) -> int:
+    """Run mypy on a copy of the code, in a folder whose name a Python package can have."""
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, "hallo3")
+        skipped = shutil.ignore_patterns("__pycache__", "weights", "example")
+        for part in ("hallo3_core", "nodes"):
+            shutil.copytree(ROOT / part, copy / part, ignore=skipped)
+        for file in ("__init__.py", "pyproject.toml"):
+            shutil.copy(ROOT / file, copy)
+        check = [python, "-m", "mypy", "--cache-dir", CACHE / "mypy"]
+        return subprocess.run(check, cwd=copy).returncode
+
+
 def test(options: list[str]) -> int:
     if find_comfyui() is None:
         clone_comfyui()
     python = environment("test")
     style = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
-    tests = (["pytest", *places, *options] for places in GROUPS)
+    groups = (QUICK,) if "--quick" in options else GROUPS
+    options = [option for option in options if option != "--quick"]
+    tests = (["pytest", *places, *options] for places in groups)
     checks = ([python, "-m", *words] for words in (*style, *tests))
-    status = [subprocess.run(check, cwd=ROOT).returncode for check in checks]
+    status = [check_types(python)]
+    status += [subprocess.run(check, cwd=ROOT).returncode for check in checks]
     return max(0 if code == NO_TESTS else code for code in status)
 
 
