@@ -20,7 +20,7 @@ from hallo3_core.network.config import SAMPLE_RATE, Hallo3Config
 from tests.pretended import npu
 
 from .full_size import (
-    DTYPES,
+    KINDS,
     LONGEST_SPEECH,
     Way,
     all_networks,
@@ -124,7 +124,7 @@ def table_lines(kind: str, device: torch.device) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default=npu.NAME, help="(default: a pretended card)")
-    parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=DTYPES, help="of the weights")
+    parser.add_argument("--dtype", choices=KINDS, nargs="+", default=KINDS, help="of the weights")
     options = parser.parse_args()
     if options.device == npu.NAME:
         npu.install()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hallo3_core.model.convert import LARGEST_FP8
-from hallo3_core.network.layers import ScaledLinear
+from hallo3_core.network.weight_formats import ScaledLinear
 
 
 def keep_in_fp8(network: nn.Module) -> None:

@@ -19,22 +19,21 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.autoencoder import vae
-from hallo3_core.memory.model_size import WEIGHTS, Weights
+from hallo3_core.memory.model_size import Weights
 from hallo3_core.memory.placement import Placement
-from hallo3_core.memory.plan import GB, RESERVED, MemoryPlan, Stage, Work
+from hallo3_core.memory.plan import GB, RESERVED, MemoryPlan, Work, WorkStage
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.conditioning import AudioProjector
 from hallo3_core.network.config import FPS, MOTION_FRAMES, SAMPLE_RATE, SEGMENT_FRAMES, Hallo3Config
-from hallo3_core.network.layers import ScaledLinear
 from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.network.weight_formats import FORMATS, ScaledLinear
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import Identity, encode_identity
 from hallo3_core.speech.encode import LONGEST_PASS, Speech, encode_speech
 
 from .fake_card import CARD, FakeCard, fill
 
-DTYPES = {"bf16": torch.bfloat16, "fp8": torch.bfloat16, "fp32": torch.float32}
-"""The dtype of the work, by the kind of the weights."""
+KINDS = ("bf16", "fp8", "fp32")
 STEPS = 3
 """After this many steps, a sampler holds all the tensors that it ever holds."""
 LONGEST_SPEECH = LONGEST_PASS // SEGMENT_FRAMES * SEGMENT_FRAMES * SAMPLE_RATE // FPS
@@ -74,7 +73,7 @@ def make_model(config: Hallo3Config, kind: str, sizes: dict = vae.RELEASED) -> H
             vae.autoencoder(**sizes),
         )
         for network in networks:
-            nn.Module.to(network, DTYPES[kind])
+            nn.Module.to(network, FORMATS[kind].others)
             if kind == "fp8":
                 keep_in_fp8(network)
         return Hallo3(*networks, Wav2Vec2Model(Wav2Vec2Config()), lambda: None)
@@ -96,7 +95,7 @@ def keep_in_fp8(network: nn.Module) -> None:
 
 
 def plan_of(model: Hallo3, kind: str, way: Way) -> MemoryPlan:
-    matrix, size = WEIGHTS[kind]
+    matrix, size = FORMATS[kind].bytes
     weights = Weights.of(model.config, model.vae, matrix, size)
     work = Work(model.config, model.vae, weights, matrix, size, listening=True)
     return work.plan(way.in_turn, way.rows, way.card * GB - RESERVED)
@@ -170,13 +169,13 @@ def count(model: Hallo3, plan: MemoryPlan, decoded: bool = True) -> dict[str, in
     return card.stages
 
 
-def without_weights(plan: MemoryPlan, stage: Stage, counted: float) -> float:
+def without_weights(plan: MemoryPlan, stage: WorkStage, counted: float) -> float:
     """The planned bytes divided by the counted bytes, without the weights on the card."""
     work = stage.work + (0 if plan.in_turn else stage.kept)
     return work / (counted - (plan.peak(stage) - work))
 
 
-def in_words(plan: MemoryPlan, stage: Stage) -> str:
+def in_words(plan: MemoryPlan, stage: WorkStage) -> str:
     """The way of a stage, in words."""
     words = ["in turn" if plan.in_turn else "all stay"]
     if stage.streamed:

@@ -21,7 +21,7 @@ from .host_memory import animate
 
 FLAGS = ((), ("--cache-none",), ("--cache-lru", "10"), ("--cache-classic",))
 STEPS, SECONDS = 4, 6.5
-TAKEN = re.compile(r"(\d+) of (\d+) segments were there from before")
+TAKEN = re.compile(r"(\d+) of (\d+) segments were kept from an earlier run")
 
 
 def command(output: Path, speech: Path, *options: str) -> list:
@@ -50,7 +50,7 @@ def on_the_command_line(folder: Path, speech: Path, kills: int) -> None:
         f"command line, killed after {_seconds(moments)} s of {took:.0f}: the same: {same}; ",
         end="",
     )
-    print(taken[0] if taken else "no segments were there from before", flush=True)
+    print(taken[0] if taken else "no segments were kept from an earlier run", flush=True)
 
 
 def in_the_server(folder: Path, speech: str, port: int, flags: tuple, kills: int) -> None:

@@ -45,22 +45,22 @@ class Settings:
     steps: int = setting(
         50,
         "Sampling steps of each segment. Twice the steps take twice the time. The published "
-        "program uses 50. For the built-in model, 10 are enough.",
+        "program uses 50. The built-in model needs 4.",
         least=1,
         most=TRAINING_STEPS - 1,
     )
     guidance: float = setting(
         3.5,
         "Classifier-free guidance: how strongly speech and prompt steer the video. Too much "
-        "distorts the mouth. 1 is twice as fast. The published program uses 3.5; the built-in "
-        "model needs 1.5.",
+        "distorts the mouth. 1 is twice as fast. The published program uses 3.5. For the "
+        "built-in model, use 1.",
         most=30,
         step=0.1,
     )
     sampler: str = setting(
         "sde-dpm++2m",
         "The sampling method. The published program uses sde-dpm++2m. dpm++2m and ddim add no "
-        "noise between the steps, and need fewer steps. few is for a distilled model.",
+        "noise between the steps, and need fewer steps. For a distilled model, choose few.",
         options=tuple(SAMPLERS),
     )
     seed: int = setting(

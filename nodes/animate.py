@@ -44,8 +44,8 @@ class AnimatePortrait(io.ComfyNode):
             display_name="Animate Portrait",
             category=CATEGORY,
             description="Animates the portrait with the whole speech, segment by segment. "
-            "Finished segments are kept on disk: stop at any time and run again, and only the "
-            "missing ones are computed.",
+            "You can stop at any time: finished segments are kept on disk, and the next run "
+            "computes only the missing ones.",
             inputs=[
                 model_input(),
                 vae_input(),
@@ -55,18 +55,19 @@ class AnimatePortrait(io.ComfyNode):
                 io.Audio.Input(
                     "soundtrack",
                     optional=True,
-                    tooltip="The sound of the video. Without it, the video has the speech.",
+                    tooltip="The sound of the video. Without it, the sound is the speech.",
                 ),
                 *settings_inputs(),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="frames",
-                    tooltip="All frames. Ten minutes of them take 41 GB of memory at full size.",
+                    tooltip="All frames. For ten minutes of video at full size, they take 41 GB of "
+                    "memory.",
                 ),
                 io.Audio.Output(display_name="audio", tooltip="The sound, as long as the frames."),
                 io.Float.Output(
-                    display_name="frame_rate", tooltip="The frames in a second. It is always 25."
+                    display_name="frame_rate", tooltip="The number of frames per second, always 25."
                 ),
                 io.Video.Output(
                     display_name="video",

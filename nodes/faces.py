@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..hallo3_core.media.picture import one_picture, size_of
-from ..hallo3_core.portrait.encode import box_region
+from ..hallo3_core.portrait.face_mask import box_region
 from ..hallo3_core.portrait.faces import choose, draw, no_face
 from .host.images import kept
 from .host.onnx import face_finder, face_folders

@@ -6,15 +6,8 @@ from comfy_api.latest import io
 from ..hallo3_core import builtin
 from ..hallo3_core.media.picture import one_mask, one_picture, size_of
 from ..hallo3_core.noise import SeededNoise
-from ..hallo3_core.portrait.encode import (
-    FACE_BOX_GROWTH,
-    LEAST_GROWTH,
-    MOST_GROWTH,
-    encode_portrait,
-    framed_region,
-    framing_of,
-    region_of,
-)
+from ..hallo3_core.portrait.encode import encode_portrait, framed_region, framing_of
+from ..hallo3_core.portrait.face_mask import FACE_BOX_GROWTH, LEAST_GROWTH, MOST_GROWTH, region_of
 from ..hallo3_core.portrait.framing import FIT, FITS
 from .host.images import kept
 from .host.model import RunOnce
@@ -41,7 +34,7 @@ def fit_input() -> io.Combo.Input:
         options=list(FITS),
         default=FIT,
         optional=True,
-        tooltip="How the picture goes on the canvas. published: a square is padded, others are "
+        tooltip="How the picture is placed on the canvas. published: squares are padded, others "
         "cropped to 3:2. crop: 3:2 around the face. pad: the whole picture. auto: the first of "
         "these that keeps the face.",
     )
@@ -78,8 +71,8 @@ class EncodeIdentity(io.ComfyNode):
                 FaceSocket.Input(
                     "face",
                     optional=True,
-                    tooltip="The face from Find Face: who it is, and where it is. A mask replaces "
-                    "the place.",
+                    tooltip="The face from Find Face: who it is, and where it is. If a mask is "
+                    "connected, the mask says where it is.",
                 ),
                 fit_input(),
             ],

@@ -44,7 +44,7 @@ class LoadDiT(io.ComfyNode):
                     "model_name",
                     [UNDISTILLED, *folder_paths.get_filename_list("diffusion_models")],
                     "A Hallo3 file in models/diffusion_models. The built-in model needs no file, "
-                    "but knows only drawn faces. It takes 4 steps, guidance 1 and the sampler few.",
+                    "but knows only drawn faces. Use 4 steps, guidance 1 and the sampler few.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

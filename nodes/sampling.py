@@ -51,7 +51,7 @@ def segment_inputs() -> list[io.Input]:
         MotionSocket.Input(
             "motion",
             optional=True,
-            tooltip="Where the segment before ended, from Extend With Motion Frames. Without it, "
+            tooltip="How the previous segment ended, from Extend With Motion Frames. Without it, "
             "the segment starts from the still portrait.",
         ),
     ]

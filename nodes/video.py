@@ -122,7 +122,7 @@ class DecodeVAE(io.ComfyNode):
             display_name="Decode VAE",
             category=CATEGORY,
             description="Decodes a segment, a few frames at a time. It leaves out the two frames "
-            "that repeat the segment before.",
+            "that repeat the end of the previous segment.",
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="One segment, from Sample Segment or any other sampler."
@@ -132,7 +132,7 @@ class DecodeVAE(io.ComfyNode):
                 io.Image.Input(
                     "previous_frames",
                     optional=True,
-                    tooltip="The frames of the segment before. With them, this segment begins "
+                    tooltip="The frames of the previous segment. With them, this segment begins "
                     "without a jump.",
                 ),
             ],

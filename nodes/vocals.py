@@ -19,14 +19,14 @@ class IsolateVocals(io.ComfyNode):
             node_id="Hallo3IsolateVocals",
             display_name="Isolate Vocals",
             category=CATEGORY,
-            description="Takes the voice out of music, so that the lips do not move to the drums.",
+            description="Separates the voice from music, so the lips do not move to the drums.",
             inputs=[
                 io.Audio.Input("audio", tooltip="Speech or song with other sound around it."),
                 io.Combo.Input(
                     "model_name",
                     options=[*files, NO_MODEL],
                     tooltip="An MDX-Net file in models/audio_separation. The published program "
-                    "uses Kim_Vocal_2.onnx. With none, the sound passes unchanged.",
+                    "uses Kim_Vocal_2.onnx. If you choose none, the sound is not changed.",
                 ),
             ],
             outputs=[

@@ -103,7 +103,7 @@ def clips_of_noise() -> tuple[np.ndarray, np.ndarray]:
     return frames, np.tile(np.array([20.0, 16.0, 28.0, 24.0]), (2, 9, 1))
 
 
-def autoencoder_stage(settings: Settings, encoder: bool = True) -> autoencoder.Stage:
+def autoencoder_stage(settings: Settings, encoder: bool = True) -> autoencoder.AutoencoderStage:
     """For `clips_of_noise`."""
     kinds = ((1, 9, 32, 48),)
-    return autoencoder.Stage("short", kinds, kinds, 0.5, settings, encoder)
+    return autoencoder.AutoencoderStage("short", kinds, kinds, 0.5, settings, encoder)

@@ -34,7 +34,7 @@ Kind = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Stage:
+class AutoencoderStage:
     """A part of the training. Batches of several kinds take turns.
 
     At first, for the share `cropped` of the steps, they are crops, which vary more. Then they are
@@ -53,21 +53,21 @@ class Stage:
         return kinds[step % len(kinds)]
 
 
-PICTURES = Stage(
+PICTURES = AutoencoderStage(
     "autoencoder",
     ((8, 1, 64, 96), (3, 9, 48, 64), (8, 1, 64, 96), (2, 17, 64, 64)),
     ((4, 1, 128, 192), (1, 9, 128, 192)),
     0.75,
     Settings(steps=5000, rate=1e-3, matrix_rate=1e-3, average=0.995),
 )
-MOVEMENT = Stage(
+MOVEMENT = AutoencoderStage(
     "autoencoder_movement",
     ((8, 9, 32, 48), (4, 9, 48, 64), (8, 9, 32, 48), (1, 17, 64, 96)),
     ((1, 9, 128, 192),),
     0.82,
     Settings(steps=3600, rate=1e-3, matrix_rate=1e-3, average=0.995),
 )
-MOUTHS = Stage(
+MOUTHS = AutoencoderStage(
     "autoencoder_mouths",
     ((8, 9, 32, 48), (4, 9, 48, 64)),
     ((1, 9, 128, 192),),
@@ -158,7 +158,7 @@ def losses(vae: AutoencoderKLCogVideoX, rows: Tensor, seed: int) -> dict[str, Te
     }
 
 
-def train(folder: Path, stages: tuple[Stage, ...] = STAGES) -> AutoencoderKLCogVideoX:
+def train(folder: Path, stages: tuple[AutoencoderStage, ...] = STAGES) -> AutoencoderKLCogVideoX:
     """Train all stages. Returns the averaged autoencoder."""
     torch.manual_seed(0)
     vae = AutoencoderKLCogVideoX(**builtin.VAE)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hallo3_core.network.config import FPS, SEGMENT_FRAMES, Hallo3Config
-from hallo3_core.portrait.encode import box_region
+from hallo3_core.portrait.face_mask import box_region
 
 from .examples import VARIANTS, Shot
 from .pool import to_pixels

@@ -15,7 +15,7 @@ from .measure import Case, animated, portrait, talks
 
 SECONDS = 120
 
-WINDOW = 10 * FPS
+MEASURED_FRAMES = 10 * FPS
 """Frames in ten seconds: the length of the beginning and the end that are compared."""
 
 
@@ -26,7 +26,7 @@ def colour_distance(tracks: Tracks) -> np.ndarray:
 
 def growth(values: np.ndarray) -> float:
     """The mean of the last ten seconds divided by that of the first ten."""
-    return float(values[-WINDOW:].mean() / values[:WINDOW].mean())
+    return float(values[-MEASURED_FRAMES:].mean() / values[:MEASURED_FRAMES].mean())
 
 
 def plot(tracks: Tracks, file: Path) -> None:

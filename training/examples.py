@@ -128,7 +128,11 @@ class Examples:
 
     def draw(self, generator: np.random.Generator) -> Example:
         """A random shot and variant, with latents sampled from their posteriors."""
-        rows = load_file(self.files[generator.integers(len(self))])
+        return self.at(int(generator.integers(len(self))), generator)
+
+    def at(self, index: int, generator: np.random.Generator) -> Example:
+        """A shot in a random variant, with latents sampled from their posteriors."""
+        rows = load_file(self.files[index])
         variant = int(generator.integers(VARIANTS))
         noise = torch.Generator().manual_seed(int(generator.integers(2**62)))
 

@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from hallo3_core.animate import decode_images
 from hallo3_core.autoencoder.vae import LATENT_SCALE
-from hallo3_core.evaluation.reader import SIDE, FaceReader
+from hallo3_core.evaluation.reader import PICTURE_SIDE, FaceReader
 
 from .loop import DEVICE, Loop, Settings
 from .pool import to_pixels
@@ -25,7 +25,8 @@ from .world.motion import sway
 from .world.visemes import still_mouth
 
 Pool = tuple[np.ndarray, np.ndarray]
-"""Pictures (clips, frames, SIDE, SIDE, 3) uint8, and right answers (clips, frames, 9) float32."""
+"""Pictures (clips, frames, PICTURE_SIDE, PICTURE_SIDE, 3) uint8, and right answers (clips, frames,
+9) float32."""
 SETTINGS = Settings(steps=4000, rate=1e-3, matrix_rate=2e-3, average=0.99)
 PEOPLE, FRAMES = 3000, 4
 DECODED, DECODED_FRAMES = 600, 9
@@ -55,7 +56,7 @@ def _portraits(split: Split, index: int) -> tuple[np.ndarray, np.ndarray]:
     for i in range(FRAMES):
         opening = generator.random() * (generator.random() > 0.2)
         mouth = still_mouth(opening, generator.uniform(-1, 1), generator.random())
-        frame = draw(person, poses[50 * i], mouth, (SIDE, SIDE), 2.0 * i)
+        frame = draw(person, poses[50 * i], mouth, (PICTURE_SIDE, PICTURE_SIDE), 2.0 * i)
         pictures.append(frame.picture)
         read.append(places(frame.geometry))
     return np.stack(pictures), np.stack(read)
@@ -66,7 +67,10 @@ def decoded(folder: Path, split: Split, clips: int, vae: AutoencoderKLCogVideoX)
     files = [folder / f"{split}_{clips}_decoded_{kind}.npy" for kind in ("faces", "places")]
     if not files[1].exists():
         folder.mkdir(parents=True, exist_ok=True)
-        rows = [_decoded(clip(split, i, (SIDE, SIDE), DECODED_FRAMES), vae) for i in range(clips)]
+        rows = [
+            _decoded(clip(split, i, (PICTURE_SIDE, PICTURE_SIDE), DECODED_FRAMES), vae)
+            for i in range(clips)
+        ]
         for file, parts in zip(files, zip(*rows, strict=True), strict=True):
             np.save(file, np.stack(parts))
     return tuple(np.load(file, mmap_mode="r") for file in files)
@@ -82,7 +86,7 @@ def _decoded(shown: Clip, vae: AutoencoderKLCogVideoX) -> tuple[np.ndarray, np.n
 
 def places(geometry: Geometry) -> np.ndarray:
     """(..., 9) float32, the right answers: the opening, the face's box and the mouth's box."""
-    boxes = np.concatenate([geometry.face_box, geometry.mouth_box], axis=-1) / SIDE
+    boxes = np.concatenate([geometry.face_box, geometry.mouth_box], axis=-1) / PICTURE_SIDE
     return np.concatenate([geometry.mouth_share[..., None], boxes], axis=-1).astype(np.float32)
 
 
@@ -92,7 +96,7 @@ def drawn_from(pool: Pool, count: int, generator: np.random.Generator) -> tuple[
 
 
 def batch(sharp: Pool, worn: Pool, step: int) -> tuple[Tensor, Tensor]:
-    """Pictures (batch, 3, SIDE, SIDE) in [-1, 1], and the right answers (batch, 9).
+    """Pictures (batch, 3, PICTURE_SIDE, PICTURE_SIDE) in [-1, 1], and the right answers (batch, 9).
 
     A quarter is as drawn, a quarter is blurred, and half went through the autoencoder. All get
     noise of different strength.
@@ -113,7 +117,7 @@ def zoomed(
     """Pictures scaled and shifted at random, on black, with their answers changed to match."""
     scale = torch.from_numpy(generator.uniform(0.75, 1.3, (len(pictures), 1))).float()
     shift = torch.from_numpy(generator.uniform(-0.15, 0.15, (len(pictures), 2))).float()
-    steps = (torch.arange(SIDE) + 0.5) / SIDE
+    steps = (torch.arange(PICTURE_SIDE) + 0.5) / PICTURE_SIDE
     x = (steps.view(1, 1, -1) - 0.5 - shift[:, :1, None]) / scale[:, :, None]
     y = (steps.view(1, -1, 1) - 0.5 - shift[:, 1:, None]) / scale[:, :, None]
     grid = torch.stack(torch.broadcast_tensors(x, y), dim=-1) * 2

@@ -15,8 +15,8 @@ from hallo3_core.errors import InputError
 from hallo3_core.memory.plan import GB, free_memory
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.config import Hallo3Config
-from hallo3_core.network.layers import ScaledLinear
 from hallo3_core.network.transformer import Denoiser
+from hallo3_core.network.weight_formats import ScaledLinear
 from hallo3_core.portrait.faces import open_finder
 
 from .curves import plot

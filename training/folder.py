@@ -11,7 +11,7 @@ from torch import Tensor
 from hallo3_core.errors import InputError
 from hallo3_core.media.video import read_frames
 from hallo3_core.network.config import NEW_FRAMES, SEGMENT_FRAMES, Hallo3Config, frame_count
-from hallo3_core.portrait.encode import box_region
+from hallo3_core.portrait.face_mask import box_region
 from hallo3_core.portrait.faces import Finder, choose
 from hallo3_core.portrait.framing import FITS, Framing
 from hallo3_core.sound.sound_file import read_sound

@@ -24,7 +24,8 @@ from hallo3_core.evaluation.tracks import Tracks, track
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.config import FPS, MOTION_FRAMES, NEW_FRAMES, SEGMENT_FRAMES
 from hallo3_core.noise import SeededNoise
-from hallo3_core.portrait.encode import Identity, box_region, encode_portrait
+from hallo3_core.portrait.encode import Identity, encode_portrait
+from hallo3_core.portrait.face_mask import box_region
 from hallo3_core.settings import Settings, distilled
 from hallo3_core.speech.encode import encode_speech
 
@@ -33,7 +34,7 @@ from .pool import to_pixels
 from .world.clips import clip_with, motion_of, person_of, speech_of
 from .world.drawing import Frame, draw
 from .world.motion import still
-from .world.speech import Speech, silence
+from .world.speech import Utterance, silence
 from .world.visemes import mouth_of, still_mouth
 
 CLIPS = 20
@@ -42,7 +43,7 @@ FRAMES = SEGMENTS * NEW_FRAMES
 OTHER = 1000
 """Added to the number of a person to get another person."""
 
-Video = Callable[[int, Speech], Iterable[np.ndarray]]
+Video = Callable[[int, Utterance], Iterable[np.ndarray]]
 """Takes the number of a clip and its speech. Gives its frames, (height, width, 3) uint8."""
 
 
@@ -77,7 +78,7 @@ FEW_CASES = {
 """The cases of the distilled model; `CASES` are those of the model before distillation."""
 
 
-def talks(frames: int = FRAMES) -> Iterator[tuple[int, Speech]]:
+def talks(frames: int = FRAMES) -> Iterator[tuple[int, Utterance]]:
     """Numbers and speech of the clips of the test split in which somebody talks."""
     for index in count():
         speech = speech_of("test", index, frames)
@@ -96,7 +97,7 @@ def identity_of(model: Hallo3, frame: Frame, noise: SeededNoise) -> Identity:
     return encode_portrait(model.vae, model.reference_network, picture, region, noise)
 
 
-def animated(model: Hallo3, case: Case, index: int, speech: Speech) -> Iterator[np.ndarray]:
+def animated(model: Hallo3, case: Case, index: int, speech: Utterance) -> Iterator[np.ndarray]:
     """The frames that the model makes from a still portrait."""
     noise = SeededNoise(index)
     identity = identity_of(model, portrait(index + case.person, model.config.canvas[0]), noise)
@@ -110,14 +111,14 @@ def animated(model: Hallo3, case: Case, index: int, speech: Speech) -> Iterator[
         yield from to_bytes(segment.frames)
 
 
-def drawn(side: int, index: int, speech: Speech) -> np.ndarray:
+def drawn(side: int, index: int, speech: Utterance) -> np.ndarray:
     """The true frames. Their row in the table shows the error of the measures themselves."""
     motion = motion_of("test", index, speech, FRAMES)
     return clip_with(person_of("test", index), speech, motion, (side, side)).frames
 
 
 @torch.no_grad()
-def reconstructed(model: Hallo3, index: int, speech: Speech) -> Iterator[np.ndarray]:
+def reconstructed(model: Hallo3, index: int, speech: Utterance) -> Iterator[np.ndarray]:
     """The true frames, encoded and decoded: the best that the denoiser can reach."""
     frames = drawn(model.config.canvas[0], index, speech)
     frames = np.concatenate([frames[:1]] * MOTION_FRAMES + [frames])

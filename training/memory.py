@@ -7,7 +7,8 @@ from torch.overrides import TorchFunctionMode
 
 from hallo3_core.memory.need import SLACK
 from hallo3_core.network.config import AUDIO_LAYERS, AUDIO_WINDOW, LATENT_FRAMES, SEGMENT_FRAMES
-from hallo3_core.network.layers import ScaledLinear, attention, rotary_table
+from hallo3_core.network.layers import attention, rotary_table
+from hallo3_core.network.weight_formats import ScaledLinear
 
 from .networks import Batch, Networks
 from .peak import Peak

@@ -10,7 +10,7 @@ import numpy as np
 from hallo3_core.network.config import FPS
 
 from .measure import FRAMES, Case, clip_file, frames_of, talks
-from .world.speech import Speech
+from .world.speech import Utterance
 from .world.visemes import mouth_of
 
 SHOWN = np.arange(3, FRAMES, 9)
@@ -38,7 +38,7 @@ def one_person(folder: Path, index: int, cases: dict[str, Case]) -> Path:
     return save(figure, folder / "cases.jpg")
 
 
-def people(folder: Path, spoken: dict[int, Speech], case: str) -> Path:
+def people(folder: Path, spoken: dict[int, Utterance], case: str) -> Path:
     """Some people in one case. Under each is how far the mouth should open, and how far it does."""
     count = len(spoken)
     layout = {"height_ratios": (1, 0.6) * count, "layout": "constrained"}

@@ -1,12 +1,13 @@
-"""Draws the shipped workflows in a running ComfyUI's own front end, and runs them.
+"""Draws the shipped workflows in the front end of a running ComfyUI, and runs them.
 
     python workflows/draw.py http://127.0.0.1:8188 [NAME ...] [--run]
 
-Every graph of `graphs.py`, or those named, becomes a .json (UI format) and a .jpg (a screenshot of
-it) in this folder. Nodes are laid out so that none covers another in the classic and in the modern
-style of nodes. With --run each one is queued from the browser in both styles, too: it must finish
-with a video, and still no node may cover another; the .jpg shows it with its results. Start ComfyUI
-with `--preview-method auto` for that. Needs playwright and Chromium; the pack does not.
+Each graph of `graphs.py` (or each NAME) becomes a .json file in the UI format, and a .jpg file with
+its screenshot, in this folder. The layout is such that no node covers another, in the classic and
+in the modern style of nodes. With --run, each graph is also queued from the browser in both styles.
+It must finish with a video, and no node may cover another then either. The .jpg then shows the
+results. Start ComfyUI with `--preview-method auto` for that. This script needs playwright and
+Chromium; the pack does not.
 """
 
 import argparse

@@ -54,8 +54,8 @@ WORKFLOWS = {
                 0,
                 540,
                 "The last two frames of each segment are blended with the portrait before the "
-                "next segment. This keeps the colours steady. Any other image node may be "
-                "there.\n\n" + FILES,
+                "next segment. This keeps the colours steady. You can use any other image "
+                "node instead.\n\n" + FILES,
             ),
             "sample 0": sample(0, 3),
             "decode 0": decode("sample 0", 3),
@@ -84,8 +84,8 @@ WORKFLOWS = {
                 0,
                 560,
                 "Segment Conditioning prepares a segment for any sampler of ComfyUI. Hallo3 "
-                "Sampler and Hallo3 Scheduler sample as Sample Segment does. KSampler below calls "
-                "guidance cfg.\n\n" + FILES,
+                "Sampler and Hallo3 Scheduler sample as Sample Segment does. In KSampler below, "
+                "guidance is called cfg.\n\n" + FILES,
             ),
             "segment": (
                 "Hallo3SegmentConditioning",
@@ -205,8 +205,8 @@ WORKFLOWS = {
             "frames": note(
                 5,
                 120,
-                "The frame rate follows from the number of frames before and after. So "
-                "interpolation can be switched on and off.",
+                "The frame rate is computed from the number of frames before and after the "
+                "interpolation. So you can switch interpolation on and off.",
             ),
             "frames' files": note(
                 6,
@@ -258,8 +258,8 @@ WORKFLOWS = {
                 4,
                 560,
                 "One face of a group picture sings. Find Face shows a number at each face, Encode "
-                "Identity crops around the chosen face, and Isolate Vocals takes the voice out of "
-                "the music. The video has the whole song.\n\n"
+                "Identity crops around the chosen face, and Isolate Vocals separates the voice "
+                "from the music. The video has the whole song.\n\n"
                 "Isolate Vocals is set to none here, because the music of this song is soft. With "
                 "loud music, the lips move to the music too. To isolate the voice, run\n\n"
                 "```\npip install onnxruntime\n```\n\n"

@@ -79,8 +79,8 @@ Then choose its files in the three loaders:
 - models/vae: hallo3/3d-vae.pt
 - models/audio_encoders: wav2vec2-base-960h
 
-Set steps to 50, guidance to 3.5 and the sampler to sde-dpm++2m, as in the published program. Here
-they are 4, 1 and few, which the built-in model was distilled for.
+Set steps to 50, guidance to 3.5 and the sampler to sde-dpm++2m, as in the published program. In
+this workflow they are set to 4, 1 and few, the values that the built-in model was distilled for.
 
 To make smaller files (see the README), run
 

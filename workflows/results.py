@@ -1,10 +1,10 @@
-"""Runs the shipped workflows in a running ComfyUI and makes pictures of what they give.
+"""Runs the shipped workflows in a running ComfyUI, and makes pictures of their results.
 
     python workflows/results.py http://127.0.0.1:8188 [NAME ...]
 
 The pictures go to docs/pictures: animated WebP files, and strips of frames. "5 Finish" has none,
-because its own part needs files that ComfyUI does not bring. ComfyUI has to have the example files
-(`python -m hallo3_core examples`).
+because it needs model files that ComfyUI does not bring. The example files must be in ComfyUI's
+input folder (`python -m hallo3_core examples`).
 """
 
 import argparse

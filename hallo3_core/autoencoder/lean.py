@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 2**26
+VALUES_AT_ONCE = 2**26
 """Values that a convolution processes at a time. It processes at least one frame."""
 
 
 class CausalConv(nn.Module):
     """A causal convolution, computed for a few frames at a time.
 
-    If `overwrites` is set, it writes the result over its input.
+    If `overwrites` is set, it may write the result over its input.
     """
 
     conv: nn.Conv3d
@@ -39,32 +39,48 @@ class CausalConv(nn.Module):
         """
         frames = inputs.shape[2]
         if conv_cache is None:
-            conv_cache = inputs[:, :, :1].repeat(1, 1, self.time_pad, 1, 1)
+            conv_cache = torch.cat([inputs[:, :, :1]] * self.time_pad, dim=2)
+        step = max(VALUES_AT_ONCE * frames // inputs.numel(), 1)
         result = inputs
-        if not self.overwrites:
+        if not self.overwrites and step < frames:
             batch, _, *size = inputs.shape
             result = inputs.new_empty(batch, self.conv.out_channels, *size)
-        step = max(WINDOW * frames // inputs.numel(), 1)
         for start in range(0, frames, step):
             now = slice(start, start + step)
             window = torch.cat([conv_cache, inputs[:, :, now]], dim=2)
             conv_cache.copy_(window[:, :, -self.time_pad :])
+            if step >= frames:
+                return convolve(self.conv, window), conv_cache
             result[:, :, now] = convolve(self.conv, window)
             del window  # frees it before the next one is made
         return result, conv_cache
 
 
 def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
-    """Apply `conv` to x. Float32 on a CPU always uses oneDNN.
+    """Apply `conv` to x. Float32 on a CPU always uses oneDNN, with the channels last.
 
-    torch does not use oneDNN for small inputs, and its other kernel is ten times slower.
+    torch does not use oneDNN for small inputs, and its other kernel is ten times slower. With the
+    channels last, narrow convolutions take 0.6 of the time.
     """
-    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-    if not (on_cpu and torch.backends.mkldnn.is_available()):
+    if not suits_onednn(x):
         return conv(x)
     padding = [int(side) for side in conv.padding]
     sizes = (padding, conv.stride, conv.dilation)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
     return torch.mkldnn_convolution(x, conv.weight, conv.bias, *sizes, conv.groups)
+
+
+def suits_onednn(x: Tensor) -> bool:
+    """Whether oneDNN can convolve x."""
+    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
+    return on_cpu and torch.backends.mkldnn.is_available()
+
+
+class Shortcut(nn.Conv3d):
+    """Added to the class of a resnet's shortcut, so that oneDNN convolves it where it can."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return convolve(self, inputs) if suits_onednn(inputs) else super().forward(inputs)
 
 
 class SpatialNorm(nn.Module):
@@ -79,13 +95,14 @@ class SpatialNorm(nn.Module):
         scale, shift = (convolve(conv.conv, zq) for conv in (self.conv_y, self.conv_b))
         frames, latent_frames = f.shape[2], zq.shape[2]
         alone = frames % 2 if frames > 1 else 0  # 1 if the first frame has its own latent frame
-        for i in range(frames):
-            source = i
-            if i >= alone:
-                source = alone + (i - alone) * (latent_frames - alone) // (frames - alone)
-            size = f.shape[-2:]
-            result[:, :, i] *= F.interpolate(scale[:, :, source], size)
-            result[:, :, i] += F.interpolate(shift[:, :, source], size)
+        repeats = (frames - alone) // max(latent_frames - alone, 1)
+        # (batch, channels, frames, latent height, repeats, latent width, repeats)
+        enlarged = result.unflatten(4, (zq.shape[4], -1)).unflatten(3, (zq.shape[3], -1))
+        for source in range(latent_frames):
+            start = source if source < alone else alone + repeats * (source - alone)
+            now = slice(start, start + (1 if source < alone else repeats))
+            enlarged[:, :, now] *= scale[:, :, source, None, :, None, :, None]
+            enlarged[:, :, now] += shift[:, :, source, None, :, None, :, None]
         return result, None
 
 
@@ -96,16 +113,13 @@ class Upsample(nn.Module):
     compress_time: bool
 
     def forward(self, inputs: Tensor) -> Tensor:
-        batch, _, frames, height, width = inputs.shape
-        alone = frames % 2
+        frames, alone = inputs.shape[2], inputs.shape[2] % 2
         repeats = 2 if self.compress_time else 1
-        times = alone + repeats * (frames - alone)
-        result = inputs.new_empty(batch, self.conv.out_channels, times, 2 * height, 2 * width)
+        enlarged = []
         for i in range(frames):
             frame = self.conv(F.interpolate(inputs[:, :, i], scale_factor=2.0))
-            start = i if i < alone else alone + repeats * (i - alone)
-            result[:, :, start : start + (1 if i < alone else repeats)] = frame[:, :, None]
-        return result
+            enlarged += [frame[:, :, None]] * (1 if i < alone else repeats)
+        return torch.cat(enlarged, dim=2)
 
 
 LEAN = {
@@ -146,6 +160,8 @@ def replace_layers(vae: AutoencoderKLCogVideoX) -> None:
         if name == "CogVideoXResnetBlock3D":
             for conv in (module.conv1, module.conv2):
                 conv.overwrites = conv.conv.in_channels == conv.conv.out_channels
+            if shortcut := getattr(module, "conv_shortcut", None):
+                shortcut.__class__ = type("Shortcut", (Shortcut, type(shortcut)), {})
 
 
 @cache

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, some
-from ..network.layers import ScaledLinear
+from ..network.weight_formats import ScaledLinear, scale_name
 
 
 def require(names: Iterable[str], weights: Collection[str], source: Path) -> None:
@@ -63,10 +63,10 @@ def fill(
     require_shapes(module, weights, names, source)
     state = {}
     for ours, theirs in names.items():
-        scale = weights.get(f"{theirs}_scale")
+        scale = weights.get(scale_name(theirs))
         state[ours] = weights[theirs] if scale is not None else weights[theirs].to(dtype)
         if scale is not None:
-            state[f"{ours}_scale"] = scale.float().reshape(())
+            state[scale_name(ours)] = scale.float().reshape(())
             name = ours.removesuffix(".weight")
             outputs, inputs = weights[theirs].shape
             bias = f"{name}.bias" in names

@@ -19,13 +19,15 @@ from ..media.outputs import free_name
 from ..media.picture import check_picture_file, read_image, read_mask, save_picture, size_of
 from ..media.progress import Progress
 from ..media.video import VideoWriter, check_output
-from ..memory.device import DTYPES, choose_device, choose_dtype, enough_memory
+from ..memory.device import choose_device, choose_dtype, enough_memory
 from ..memory.plan import free_memory
 from ..model.finding import find_files
 from ..model.hallo3 import Hallo3, plan_for
 from ..model.lora import add_lora, steps_of
+from ..network.weight_formats import COMPUTE_DTYPES, short_name
 from ..noise import SeededNoise
-from ..portrait.encode import FACE_BOX_GROWTH, check_growth, encode_portrait, region_of
+from ..portrait.encode import encode_portrait
+from ..portrait.face_mask import FACE_BOX_GROWTH, check_growth, region_of
 from ..portrait.faces import (
     SAME,
     Face,
@@ -48,8 +50,6 @@ from ..store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
 from .store import STORE
 
 OUTPUT = Path("hallo3.mp4")
-KINDS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-"""The names of the dtypes in the memory plan."""
 ISOLATOR = "Kim_Vocal_2.onnx"
 STOPPED = "Stopped before the first segment was done."
 
@@ -72,7 +72,11 @@ def add(commands) -> argparse.ArgumentParser:
     argument("--prompt", help="what the video shows, in words")
     add_settings(parser)
     argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-    argument("--dtype", choices=DTYPES, help="(default: float32 on cpu, else bfloat16 or float16)")
+    argument(
+        "--dtype",
+        choices=COMPUTE_DTYPES,
+        help="(default: float32 on cpu, else bfloat16 or float16)",
+    )
     add_face(parser)
     argument(
         "--isolate-vocals",
@@ -255,7 +259,7 @@ def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.d
     if options.model is None:
         model, plan = builtin.load(not options.undistilled).to(dtype), None
     else:
-        plan = plan_for(options.model, KINDS[dtype], free_memory(device), device.type != "cpu")
+        plan = plan_for(options.model, short_name(dtype), free_memory(device), device.type != "cpu")
         if not options.quiet:
             print("\n".join(plan.lines()))
         model = Hallo3.from_folder(options.model, dtype)
@@ -296,7 +300,7 @@ def write_video(animator: ModelAnimator, heard: Sound, options: argparse.Namespa
         return INTERRUPTED
     print(saved(video))
     if taken:
-        print(f"{taken} of {speech.segments} segments were there from before.")
+        print(f"{taken} of {speech.segments} segments were kept from an earlier run.")
     return 0
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..checkpoints.reading import read_weights
-from ..model.convert import CONVERTED, convert, find_sources, plan
+from ..model.convert import convert, find_sources, plan
 from ..model.finding import comfyui_folder
+from ..network.weight_formats import STORED
 
 STOPPED = "Stopped. The files that were written are complete."
 
@@ -18,7 +19,7 @@ def add(commands) -> argparse.ArgumentParser:
     parser.add_argument("source", type=Path, nargs="?", help=source)
     parser.add_argument("folder", type=Path, nargs="?", help="output (default: ComfyUI's models)")
     parser.add_argument(
-        "--dtype", choices=CONVERTED, default="bf16", help="of the weights (%(default)s)"
+        "--dtype", choices=STORED, default="bf16", help="of the weights (%(default)s)"
     )
     parser.add_argument(
         "--list", action="store_true", help="only list the file that each tensor goes to"

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from ..memory.model_size import WEIGHTS
 from ..memory.plan import GB, RESERVED
 from ..model.hallo3 import plan_for
+from ..network.weight_formats import FORMATS
 
 CARDS = (8, 12, 16, 24, 48, 80)
 PLANNED = ("bf16", "fp8")
@@ -20,7 +20,7 @@ def add(commands) -> argparse.ArgumentParser:
         "--memory", type=float, nargs="+", default=CARDS, help="memory of the cards, in GB"
     )
     parser.add_argument(
-        "--dtype", choices=WEIGHTS, nargs="+", default=PLANNED, help="dtypes of the weights"
+        "--dtype", choices=FORMATS, nargs="+", default=PLANNED, help="dtypes of the weights"
     )
     return parser
 

@@ -27,7 +27,7 @@ from torchvision.models.inception import (
 from ..checkpoints.user_file import fill
 from ..media.video import read_frames
 
-SIDE = 299
+INCEPTION_SIDE = 299
 CLASSES = 1008
 BATCH = 16
 
@@ -92,7 +92,7 @@ def features(network: Inception3, videos: Iterable[Path]) -> Tensor:
 def pictures(frames: list[np.ndarray]) -> Tensor:
     """Scale frames (height, width, 3) uint8 for the network: (frames, 3, 299, 299) in [-1, 1]."""
     scaled = torch.from_numpy(np.stack(frames)).movedim(-1, 1) / 127.5 - 1
-    return F.interpolate(scaled, (SIDE, SIDE), mode="bilinear")
+    return F.interpolate(scaled, (INCEPTION_SIDE, INCEPTION_SIDE), mode="bilinear")
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..portrait.mesh import OVAL, Mesh, box_around
 
-SIDE = 128
+PICTURE_SIDE = 128
 INNER_LIPS = 13, 14
 LIPS = [61, 291, 0, 17, 37, 267, 84, 314, 146, 375]
 """Landmarks of the mesh. `INNER_LIPS`: the inner middle of both lips. `LIPS`: corners and rims."""
@@ -58,7 +58,7 @@ class FaceReader(nn.Module):
             ]
             last = width
         self.layers = nn.Sequential(*layers)
-        side = SIDE >> len(widths)
+        side = PICTURE_SIDE >> len(widths)
         self.head = nn.Sequential(
             nn.Conv2d(last, 32, 1), nn.SiLU(), nn.Flatten(), nn.Linear(32 * side**2, 9)
         )
@@ -82,7 +82,9 @@ def read_faces(reader: FaceReader, frames: Tensor) -> Faces:
     top, left = (side - height) // 2, (side - width) // 2
     edges = (left, side - width - left, top, side - height - top)
     pictures = F.pad(frames.movedim(-1, 1), edges)
-    pictures = F.interpolate(pictures, (SIDE, SIDE), mode="bilinear", antialias=True)
+    pictures = F.interpolate(
+        pictures, (PICTURE_SIDE, PICTURE_SIDE), mode="bilinear", antialias=True
+    )
     found = reader(pictures * 2 - 1)
     corner = torch.tensor([left, top, left, top]).to(frames)
     size = torch.tensor([width, height, width, height]).to(frames)

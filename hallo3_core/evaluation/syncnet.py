@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..network.config import SAMPLE_RATE
 from .likeness import cut_face
 
-SIDE = 224
+SQUARE_SIDE = 224
 FRAMES = 5
 """The number of video frames that the network sees at a time."""
 MFCC_FRAMES = 20
@@ -33,7 +33,7 @@ ROOM = 0.4
 STEADIED = 13
 """The number of frames of the median filter over the face boxes."""
 
-WINDOW, HOP, BINS = 400, 160, 512
+FFT_WINDOW, HOP, BINS = 400, 160, 512
 FILTERS, COEFFICIENTS, LIFTER = 26, 13, 22
 PREEMPHASIS = 0.97
 LOUDEST = 32768
@@ -117,7 +117,7 @@ def face_squares(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Tensor:
         wide = half * (1 + ROOM)
         square = (across - wide, down - half, across + wide, down + half * (1 + 2 * ROOM))
         box = torch.tensor([square]) / torch.tensor([width, height, width, height])
-        cut = cut_face(torch.from_numpy(frame)[None].float(), box.float(), SIDE)
+        cut = cut_face(torch.from_numpy(frame)[None].float(), box.float(), SQUARE_SIDE)
         squares.append(cut[0].round().byte())
     return torch.stack(squares)
 
@@ -155,9 +155,9 @@ def mfcc(waveform: np.ndarray) -> np.ndarray:
     """
     sound = waveform.astype(np.float64) * LOUDEST
     sound = np.append(sound[0], sound[1:] - PREEMPHASIS * sound[:-1])
-    count = 1 + max(-(-(len(sound) - WINDOW) // HOP), 0)
-    sound = np.pad(sound, (0, max((count - 1) * HOP + WINDOW - len(sound), 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(sound, WINDOW)[::HOP][:count]
+    count = 1 + max(-(-(len(sound) - FFT_WINDOW) // HOP), 0)
+    sound = np.pad(sound, (0, max((count - 1) * HOP + FFT_WINDOW - len(sound), 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(sound, FFT_WINDOW)[::HOP][:count]
     power = np.abs(np.fft.rfft(windows, BINS)) ** 2 / BINS
     least = np.finfo(float).eps
     coefficients = dct(np.log(np.maximum(power @ mel_filters().T, least)), norm="ortho")

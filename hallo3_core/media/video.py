@@ -126,7 +126,7 @@ class VideoWriter:
             self.claim = stack.pop_all()
         self.container = av.open(str(self.partial), "w", options=FRAGMENTS)
         self.pictures = PictureTrack(self.container, like=self.black)
-        self.sound = SoundTrack(self.container, self.heard)
+        self.sound = SoundWriter(self.container, self.heard)
         return self
 
     def write(self, frames: Tensor) -> None:
@@ -215,7 +215,7 @@ def packets(piece: bytes) -> Iterator[av.Packet]:
         yield from (packet for packet in reader.demux(video=0) if packet.dts is not None)
 
 
-class SoundTrack:
+class SoundWriter:
     """Writes a sound into a container as AAC, as far as the video goes."""
 
     def __init__(self, container: av.container.OutputContainer, sound: Sound):

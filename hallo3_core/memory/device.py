@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 
 from ..errors import InputError, NotEnoughMemory
+from ..network.weight_formats import COMPUTE_DTYPES
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 IMITATING = ("cuda", "xpu")
 """Backends whose `is_bf16_supported` also accepts slow emulation, unless told not to."""
 
@@ -29,12 +29,12 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The dtype with this name, a key of `DTYPES`. Without a name, the best dtype for the device.
+    """The dtype with this name, a key of `COMPUTE_DTYPES`. Without a name, the best for the device.
 
-    That is float32 on the CPU, bfloat16 where the device supports it, and float16 elsewhere.
+    The best is float32 on the CPU, bfloat16 where the device supports it, and float16 elsewhere.
     """
     if name is not None:
-        return DTYPES[name]
+        return COMPUTE_DTYPES[name]
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if has_bfloat16(device) else torch.float16

@@ -11,8 +11,6 @@ from ..network.transformer import empty_networks
 from .streaming import matrices, tensors_of
 
 SPEECH_ENCODER_BYTES = 94_371_712 * 4
-WEIGHTS = {"bf16": (2, 2), "fp16": (2, 2), "fp8": (1, 2), "fp32": (4, 4)}
-"""Bytes per number: in the matrices of layers, and elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The constants count the tensors that are alive at the same time. They were measu
 a simulated card (docs/memory.md). 5 % is added for the fragmentation of the allocator.
 """
 
-from ..autoencoder.lean import WINDOW
+from ..autoencoder.lean import VALUES_AT_ONCE
 from ..autoencoder.vae import tile_side
 from ..network.config import (
     AUDIO_LAYERS,
@@ -103,9 +103,11 @@ def decoding_bytes(
         ready = SLACK * 4 * 3 * SEGMENT_FRAMES * pixels
         return decoding_bytes(channels, height, width, size) + ready
     frame = channels * latent_height * latent_width * SPACE_COMPRESSION**2
-    # the largest convolution has twice the channels; two results of its input's size are alive
+    # the largest convolution has twice the channels; two results of its input's size are alive,
+    # and one that it fills if it does not process all frames at once
     at_once = _frames_at_once(2 * frame, CHUNK_FRAMES)
-    return SLACK * (76 + 3 * at_once) * frame * size
+    results = 2 if at_once == CHUNK_FRAMES else 3
+    return SLACK * (76 + results * at_once) * frame * size
 
 
 def encoding_bytes(channels: int, frames: int, height: int, width: int, size: int) -> float:
@@ -126,4 +128,4 @@ def _frames_at_once(frame: int, most: int) -> int:
 
     `frame` is the size of one frame, in numbers.
     """
-    return min(max(WINDOW // frame, 1), most)
+    return min(max(VALUES_AT_ONCE // frame, 1), most)

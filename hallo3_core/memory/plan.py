@@ -14,7 +14,8 @@ from diffusers import AutoencoderKLCogVideoX
 from ..autoencoder.vae import MOST_TILES, TILE_UNITS
 from ..errors import InputError
 from ..network.config import LATENT_FRAMES, MOTION_FRAMES, Hallo3Config
-from .model_size import WEIGHTS, Layer, Weights
+from ..network.weight_formats import FORMATS
+from .model_size import Layer, Weights
 from .need import (
     HIDDEN_STATES,
     MLP_STATES,
@@ -62,7 +63,7 @@ def choose_tiles(
 
 
 @dataclass(frozen=True)
-class Stage:
+class WorkStage:
     """The memory of one part of the work, in bytes.
 
     - `weights`: the weights that it needs.
@@ -91,7 +92,7 @@ class Stage:
         """Bytes on the device for all streamed layers together."""
         return BUFFERS * self.layer.largest if self.layer else 0
 
-    def within(self, free: float, layers: int) -> "Stage":
+    def within(self, free: float, layers: int) -> "WorkStage":
         """The same stage with as few streamed layers as possible, to fit into `free` bytes."""
         if self.layer is None or self.alone <= free:
             return self
@@ -110,13 +111,13 @@ class MemoryPlan:
       is used if it fits, or if it reduces the number of layers to copy in a step.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[WorkStage, ...]
     weights: Weights
     in_turn: bool
     tiles: int
     rows: int
 
-    def peak(self, stage: Stage) -> float:
+    def peak(self, stage: WorkStage) -> float:
         """Bytes at the peak of a stage."""
         return stage.alone if self.in_turn else self.weights.total + stage.kept + stage.work
 
@@ -142,7 +143,11 @@ class MemoryPlan:
     @property
     def how(self) -> str:
         """The plan in words."""
-        where = "each network on the device while it works" if self.in_turn else "all stays there"
+        where = (
+            "each network on the device while it works"
+            if self.in_turn
+            else "all networks on the device"
+        )
         if streamed := self.streamed("sampling"):
             where += f", {streamed} layers one by one"
         decoded = "whole" if self.tiles == 1 else f"in {self.tiles} x {self.tiles} tiles"
@@ -201,14 +206,16 @@ class Work:
         hidden = (HIDDEN_STATES - MLP_STATES) * tokens * config.width * self.size
         return SLACK * max(matrix - hidden, 0)
 
-    def _stages(self, rows: int, tiles: int) -> list[Stage]:
+    def _stages(self, rows: int, tiles: int) -> list[WorkStage]:
         config, weights, size = self.config, self.weights, self.size
         kept = kept_bytes(config, size)
         portrait = portrait_bytes(config, size) + self._unpacking(frames=1)
         sampling = sampling_bytes(config, rows, size) + self._unpacking(LATENT_FRAMES, rows)
-        speech = [Stage("speech", weights.audio_projector, projecting_bytes(config, size), kept)]
+        speech = [
+            WorkStage("speech", weights.audio_projector, projecting_bytes(config, size), kept)
+        ]
         if self.listening:
-            speech.append(Stage("speech", weights.speech_encoder, listening_bytes()))
+            speech.append(WorkStage("speech", weights.speech_encoder, listening_bytes()))
         decoding = []
         if self.channels is not None:
             encoding = encoding_bytes(self.channels, MOTION_FRAMES + 1, *config.canvas, size)
@@ -216,14 +223,14 @@ class Work:
             latent = config.latent_height, config.latent_width
             decoded = decoding_bytes(self.channels, *latent, size, tiles)
             decoding = [
-                Stage("decoding", weights.vae, decoded, kept),
-                Stage("motion", weights.vae, encoding, kept),
+                WorkStage("decoding", weights.vae, decoded, kept),
+                WorkStage("motion", weights.vae, encoding, kept),
             ]
         reference = weights.reference_network + weights.vae
         return [
-            Stage("portrait", reference, portrait, layer=weights.reference_layer),
+            WorkStage("portrait", reference, portrait, layer=weights.reference_layer),
             max(speech, key=lambda stage: stage.alone),
-            Stage("sampling", weights.denoiser, sampling, layer=weights.denoiser_layer),
+            WorkStage("sampling", weights.denoiser, sampling, layer=weights.denoiser_layer),
             *decoding,
         ]
 
@@ -237,14 +244,14 @@ def plan_memory(
     size: int | None = None,
     listening: bool = True,
 ) -> MemoryPlan:
-    """Plan how a model with weights of a `kind` (a key of `WEIGHTS`) fits into `free` bytes.
+    """Plan how a model with weights of a `kind` (a key of `FORMATS`) fits into `free` bytes.
 
     `vae` may be without weights. Without `vae`, the plan leaves out decoding. `offload` says that
     networks can be moved to main memory. The work is done in numbers of `size` bytes; the default
     is the size of the weights that are not in fp8. `listening` says that the speech is encoded on
     the device, too. If the model does not fit, `InputError` says how much memory is enough.
     """
-    matrix, usual = WEIGHTS[kind]
+    matrix, usual = FORMATS[kind].bytes
     size = size or usual
     weights = Weights.of(config, vae, matrix, size)
     work = Work(config, vae, weights, matrix, size, listening)

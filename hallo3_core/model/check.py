@@ -13,6 +13,7 @@ from ..checkpoints.recognise import SPEECH_ENCODER, TEXT_ENCODER, VAE, describe,
 from ..checkpoints.weights_file import read_metadata, slices
 from ..errors import InputError
 from ..network.config import Hallo3Config
+from ..network.weight_formats import mark_name, scale_name
 from ..speech.wav2vec2 import speech_encoder_layout
 from ..text import t5_layout
 from .convert import find_sources
@@ -22,13 +23,12 @@ from .layout import (
     converted_config,
     converted_layout,
     published_layout,
-    scale_names,
     vae_layout,
 )
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """The result of `check`.
 
     `parameters` is the number of elements of all tensors that are used, `dtypes` the number of
@@ -57,7 +57,7 @@ def installed_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/hallo3_*.safetensors")) or find_sources(folder)
 
 
-def check(path: Path) -> Report:
+def check(path: Path) -> CheckReport:
     """Read all tensors of a file.
 
     Raises `InputError` if the file cannot be loaded or has NaN or infinite numbers.
@@ -71,11 +71,11 @@ def check(path: Path) -> Report:
     for name in used:
         if not all(bool(piece.float().isfinite().all()) for piece in slices(weights[name])):
             raise InputError(f"{path} has NaN or infinite numbers in {name}: download it again.")
-    scales = {beside for name in used for beside in scale_names(name)}
+    scales = {*map(scale_name, used), *map(mark_name, used)}
     extra = [name for name in weights if name not in used | scales]
     dtypes = Counter(str(weights[name].dtype).removeprefix("torch.") for name in used)
     count = sum(weights[name].numel() for name in used)
-    return Report(kind, sizes, count, dtypes, extra)
+    return CheckReport(kind, sizes, count, dtypes, extra)
 
 
 def _recognise(

@@ -22,23 +22,16 @@ from ..checkpoints.recognise import SPEECH_ENCODER, VAE, describe, hallo3_parts
 from ..checkpoints.weights_file import Entry, read_metadata, slices, weights_file
 from ..errors import InputError
 from ..media.outputs import check_name
+from ..network.weight_formats import BY_NAME, WeightFormat, mark_name, scale_name
 from ..speech.wav2vec2 import speech_encoder_layout, speech_file
 from .finding import COMFYUI_DOWNLOADS, SPEECH_FOLDER, TRANSFORMER_FILE, VAE_FILE
-from .layout import NETWORKS, PARTS, published_layout, scale_names, vae_layout
+from .layout import NETWORKS, PARTS, published_layout, vae_layout
 
 FORMAT = "1"
 LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
 SMALLEST_SCALE = 1e-12
 FP8_MARK = json.dumps({"format": "float8_e4m3fn"}).encode().ljust(32)
 """The mark that ComfyUI needs beside a scaled weight, padded with spaces to 32 bytes."""
-
-CONVERTED = ("bf16", "fp16", "fp8_e4m3fn")
-DTYPES = {
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp8_e4m3fn": torch.float8_e4m3fn,
-    "fp32": torch.float32,
-}
 
 
 @dataclass(frozen=True)
@@ -47,34 +40,28 @@ class Part:
 
     file: Path
     names: dict[str, str]
-    dtype: torch.dtype
+    format: WeightFormat
     metadata: dict[str, str]
-
-    @property
-    def plain_dtype(self) -> torch.dtype:
-        """The dtype of tensors without a scale."""
-        return torch.bfloat16 if self.dtype == torch.float8_e4m3fn else self.dtype
 
     def scales(self, name: str, tensor: Tensor) -> bool:
         """Whether a tensor is stored in fp8 with a scale. Only matrices of the layers are."""
         inside = re.search(r"\.(layers|adaLN_modulations)\.\d+\.", name)
-        return self.dtype == torch.float8_e4m3fn and tensor.ndim == 2 and bool(inside)
+        return self.format.scaled and tensor.ndim == 2 and bool(inside)
 
     def entries(self, weights: Mapping[str, Tensor]) -> Iterator[Entry]:
         """The tensors of the file, in order."""
         for name, theirs in self.names.items():
             tensor = weights[theirs]
             if not self.scales(name, tensor):
-                yield Entry(name, self.plain_dtype, tensor.shape)
+                yield Entry(name, self.format.others, tensor.shape)
                 continue
-            yield Entry(name, self.dtype, tensor.shape)
-            scale, mark = scale_names(name)
-            yield Entry(scale, torch.float32, ())
-            yield Entry(mark, torch.uint8, (len(FP8_MARK),))
+            yield Entry(name, self.format.matrices, tensor.shape)
+            yield Entry(scale_name(name), torch.float32, ())
+            yield Entry(mark_name(name), torch.uint8, (len(FP8_MARK),))
 
 
 @dataclass(frozen=True)
-class Plan:
+class Conversion:
     """Which file every tensor of a source goes to. No network uses those in `left_out`."""
 
     source: Path
@@ -125,10 +112,10 @@ def find_sources(path: Path) -> list[Path]:
     return found
 
 
-def plan(source: Path, weights: Mapping[str, Tensor], dtype: str) -> Plan:
+def plan(source: Path, weights: Mapping[str, Tensor], dtype: str) -> Conversion:
     """Plan which files the `weights` of `source` are converted to.
 
-    `dtype` is one of `CONVERTED`. Raises `InputError` if the weights are not Hallo3's, are
+    `dtype` is one of `STORED`. Raises `InputError` if the weights are not Hallo3's, are
     incomplete or are converted already.
     """
     kind = describe(weights)
@@ -164,16 +151,16 @@ def plan(source: Path, weights: Mapping[str, Tensor], dtype: str) -> Plan:
             _part(PARTS[2], folder, f"audio_{wide}", audio, wide, sizes),
         ]
     used = {name for part in parts for name in part.names.values()}
-    return Plan(source, weights, parts, [name for name in weights if name not in used])
+    return Conversion(source, weights, parts, [name for name in weights if name not in used])
 
 
 def _part(network, folder, name, names, dtype, sizes: Mapping[str, str] = MappingProxyType({})):
     metadata = {"hallo3_format": FORMAT, "hallo3_network": network, "dtype": dtype, **sizes}
-    return Part(Path(folder, f"hallo3_{name}.safetensors"), names, DTYPES[dtype], metadata)
+    return Part(Path(folder, f"hallo3_{name}.safetensors"), names, BY_NAME[dtype], metadata)
 
 
 def convert(
-    plan: Plan, folder: Path, progress: Callable[[int], None], overwrite: bool = False
+    plan: Conversion, folder: Path, progress: Callable[[int], None], overwrite: bool = False
 ) -> list[Path]:
     """Write the files of a plan into `folder`, and return their paths.
 
@@ -200,18 +187,20 @@ def convert(
                     scale = (largest[theirs] / LARGEST_FP8).clamp(min=SMALLEST_SCALE)
                     for piece in slices(tensor):
                         scaled = (piece.float() / scale).clamp(-LARGEST_FP8, LARGEST_FP8)
-                        write(scaled.to(part.dtype))
+                        write(scaled.to(part.format.matrices))
                         progress(piece.nbytes)
                     write(scale)
                     write(torch.tensor(list(FP8_MARK), dtype=torch.uint8))
                 else:
                     for piece in slices(tensor):
-                        write(piece.to(part.plain_dtype))
+                        write(piece.to(part.format.others))
                         progress(piece.nbytes)
     return [folder / part.file for part in plan.parts]
 
 
-def made_before(plan: Plan, folder: Path, origin: dict[str, str], overwrite: bool) -> list[Part]:
+def made_before(
+    plan: Conversion, folder: Path, origin: dict[str, str], overwrite: bool
+) -> list[Part]:
     """The parts whose files exist in `folder`, with `origin` in their metadata.
 
     Raises `InputError` if another file has the name of a part and `overwrite` is False.
@@ -226,7 +215,7 @@ def made_before(plan: Plan, folder: Path, origin: dict[str, str], overwrite: boo
     return kept
 
 
-def examine(plan: Plan, progress: Callable[[int], None]) -> tuple[dict[str, Tensor], str]:
+def examine(plan: Conversion, progress: Callable[[int], None]) -> tuple[dict[str, Tensor], str]:
     """The largest magnitude in each tensor that is read, and a SHA-256 hash of all of them.
 
     `progress` receives the bytes of each piece. Raises `InputError` for numbers that are NaN,
@@ -234,7 +223,7 @@ def examine(plan: Plan, progress: Callable[[int], None]) -> tuple[dict[str, Tens
     """
     largest, contents = {}, hashlib.sha256()
     for part in plan.parts:
-        limit = torch.finfo(part.plain_dtype).max
+        limit = torch.finfo(part.format.others).max
         for name in part.names.values():
             contents.update(name.encode())
             found = torch.zeros(())

@@ -13,12 +13,12 @@ from transformers import Wav2Vec2Model
 from ..autoencoder import vae
 from ..checkpoints.reading import read_weights
 from ..errors import InputError
-from ..memory.model_size import WEIGHTS
 from ..memory.placement import Placement
 from ..memory.plan import MemoryPlan, plan_memory
 from ..network.conditioning import AudioProjector
 from ..network.config import Hallo3Config
 from ..network.transformer import Denoiser, ReferenceNetwork
+from ..network.weight_formats import FORMATS, scale_name
 from ..speech.wav2vec2 import load_speech_encoder
 from ..text import TextEncoder
 from .layout import vae_layout
@@ -111,6 +111,6 @@ def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) ->
         return plan_memory(config, autoencoder, kind, free, offload)
     files, (weights, config, layouts) = open_model(path)
     autoencoder, _ = vae_layout(read_weights(files.vae), files.vae)
-    scaled = any(f"{theirs}_scale" in weights for theirs in layouts[0].values())
-    size = WEIGHTS[kind][1]
+    scaled = any(scale_name(theirs) in weights for theirs in layouts[0].values())
+    size = FORMATS[kind].others.itemsize
     return plan_memory(config, autoencoder, "fp8" if scaled else kind, free, offload, size)

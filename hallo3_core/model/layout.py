@@ -26,6 +26,7 @@ from ..errors import InputError
 from ..network.conditioning import AudioProjector
 from ..network.config import Hallo3Config
 from ..network.transformer import Denoiser, ReferenceNetwork
+from ..network.weight_formats import mark_name, scale_name
 from .finding import TRANSFORMER_FILE
 
 NETWORKS = (
@@ -120,15 +121,10 @@ def converted_config(metadata: Mapping[str, str], file: Path) -> Hallo3Config:
     raise InputError(f"The header of {file} is damaged: convert the published file again.")
 
 
-def scale_names(name: str) -> tuple[str, str]:
-    """The names of a weight's scale and of its format mark in ComfyUI's scaled fp8 files."""
-    return f"{name}_scale", f"{name.removesuffix('weight')}comfy_quant"
-
-
 def require_no_others(weights: Mapping[str, Tensor], layout: Mapping[str, str], file: Path) -> None:
     """Raise `InputError` if a converted file has tensors that its network does not have."""
     used = layout.values()
-    known = {*used, *(beside for name in used for beside in scale_names(name))}
+    known = {*used, *map(scale_name, used), *map(mark_name, used)}
     others = [name for name in weights if name not in known]
     if others:
         raise InputError(

@@ -15,8 +15,8 @@ from ..checkpoints.reading import read_weights
 from ..checkpoints.recognise import describe
 from ..checkpoints.weights_file import read_metadata
 from ..errors import InputError
-from ..network.layers import ScaledLinear
 from ..network.transformer import Denoiser
+from ..network.weight_formats import ScaledLinear
 
 STEPS_KEY = "hallo3_steps"
 """The metadata key of a distilled LoRA for the number of steps that it was trained for."""

@@ -72,20 +72,6 @@ class Modulation(NamedTuple):
         return torch.addcmul(x, self.gate, change)
 
 
-class ScaledLinear(nn.Linear):
-    """A linear layer with an fp8 weight, which is multiplied by `weight_scale` when used."""
-
-    weight_scale: Tensor
-
-    def __init__(self, inputs: int, outputs: int, bias: bool, **factory):
-        super().__init__(inputs, outputs, bias, **factory)
-        self.register_buffer("weight_scale", torch.ones((), device=self.weight.device))
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.float().mul_(self.weight_scale).to(x.dtype)
-        return F.linear(x, weight, self.bias)
-
-
 class MLP(nn.Module):
     def __init__(self, width: int, operations: Operations, **factory):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Encodes the portrait: masks it to the face, fits it to the canvas, makes an Identity of it.
+"""Encodes the portrait to an Identity: applies the face mask and fits the picture to the canvas.
 
 Pictures are (3, height, width) in [0, 1]. Canvas pictures are (1, 3, height, width) in [-1, 1].
 """
@@ -14,14 +14,11 @@ from torch import Tensor
 
 from ..autoencoder.motion import motion_latents
 from ..autoencoder.vae import encode
-from ..errors import InputError
 from ..media.picture import check_picture, size_of
 from ..network.config import MOTION_FRAMES, Hallo3Config, Size
 from ..noise import Noise
-from .framing import FIT, FITS, Box, Framing
-
-FACE_BOX_GROWTH = 1.2
-LEAST_GROWTH, MOST_GROWTH = 0.5, 5.0
+from .face_mask import face_box, region_box
+from .framing import FIT, FITS, Framing
 
 logger = logging.getLogger(__name__)
 
@@ -64,74 +61,6 @@ class Identity:
         """Height and width of the picture on the canvas. The video has this size."""
         height, width = self.portrait[..., *self.place].shape[-2:]
         return height, width
-
-
-def check_growth(growth: float) -> None:
-    """Raises `InputError` if the factor by which a face box grows is out of range."""
-    if not LEAST_GROWTH <= growth <= MOST_GROWTH:
-        raise InputError(
-            f"The face grows {growth:g} times: choose {LEAST_GROWTH:g} to {MOST_GROWTH:g}; "
-            f"published is {FACE_BOX_GROWTH}."
-        )
-
-
-def face_region(mask: Tensor, growth: float = FACE_BOX_GROWTH) -> Tensor:
-    """A region (height, width): 1 in the box around the mask, 0 elsewhere.
-
-    The box is `growth` times as large as the mask, with the same centre. A box that passes the edge
-    of the picture is shifted back inside. Raises `InputError` if `growth` is out of range.
-    """
-    check_growth(growth)
-    region = torch.zeros_like(mask)
-    left, top, right, bottom = region_box(mask)
-    box = []
-    for first, last, length in ((top, bottom, len(mask)), (left, right, mask.shape[1])):
-        size = min(max(round((last - first) * growth), 1), length)
-        start = round((first + last - size) / 2)
-        start = min(max(start, 0), length - size)
-        box.append(slice(start, start + size))
-    region[tuple(box)] = 1
-    return region
-
-
-def region_box(region: Tensor) -> Box:
-    """The box around the ones of a mask (height, width)."""
-    rows, columns = ((region > 0.5).any(dim=axis).nonzero() for axis in (1, 0))
-    left, right = columns.min().item(), columns.max().item() + 1
-    return left, rows.min().item(), right, rows.max().item() + 1
-
-
-def box_region(box: Box, size: Size, growth: float = FACE_BOX_GROWTH) -> Tensor:
-    """The face region (height, width) of a picture of `size`, from the box of the face.
-
-    The box covers at least one pixel of the picture.
-    """
-    mask = torch.zeros(size)
-    left, top, right, bottom = (max(round(edge), 0) for edge in box)
-    top, left = min(top, size[0] - 1), min(left, size[1] - 1)
-    mask[top : max(bottom, top + 1), left : max(right, left + 1)] = 1
-    return face_region(mask, growth)
-
-
-def region_of(
-    mask: Tensor | None, box: Box | None, size: Size, growth: float = FACE_BOX_GROWTH
-) -> Tensor | None:
-    """The face region (height, width) of a picture of `size`, from the mask or else from the box.
-
-    None if there is neither mask nor box. Raises `InputError` if `growth` is out of range.
-    """
-    if mask is not None:
-        return face_region(mask, growth)
-    return None if box is None else box_region(box, size, growth)
-
-
-def face_box(region: Tensor | None) -> Box | None:
-    """The box around a face region. None if there is no region, or if it is the whole picture."""
-    if region is None:
-        return None
-    height, width = region.shape
-    box = region_box(region)
-    return None if box == (0, 0, width, height) else box
 
 
 def framing_of(fit: str, picture: Size, canvas: Size, region: Tensor | None) -> Framing:

@@ -19,7 +19,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 from ..network.config import FPS, SAMPLE_RATE
 
 FRAME_SAMPLES = SAMPLE_RATE // FPS
-WINDOW = 300
+WINDOW_FRAMES = 300
 """The number of video frames in a window."""
 
 
@@ -55,9 +55,9 @@ def project(encoder: Wav2Vec2Model, waveform: Tensor, steps: int) -> Tensor:
     scale = torch.tensor((count - 1) / (steps - 1))
     projected = []
     scale_and_shift = whole_norm(encoder, waveform)
-    for first in range(0, steps, WINDOW):
+    for first in range(0, steps, WINDOW_FRAMES):
         # in float32: F.interpolate computes its positions in float32, too
-        places = torch.arange(first, min(first + WINDOW, steps)) * scale
+        places = torch.arange(first, min(first + WINDOW_FRAMES, steps)) * scale
         start, stop = floor(places[0]), min(ceil(places[-1]) + 1, count)
         samples = waveform[start * stride : (stop - 1) * stride + reach]
         features = convolve(encoder, samples, *scale_and_shift)
@@ -107,7 +107,7 @@ def whole_norm(encoder: Wav2Vec2Model, waveform: Tensor) -> tuple[Tensor, Tensor
     norm = layer.layer_norm
     reach, step = layer.conv.kernel_size[0], layer.conv.stride[0]
     total = square = count = 0
-    window = WINDOW * FRAME_SAMPLES
+    window = WINDOW_FRAMES * FRAME_SAMPLES
     for start in range(0, len(waveform) - reach + 1, window):
         part = waveform[start : start + window + reach - step]
         found = layer.conv(part[None, None].to(encoder.device, encoder.dtype))
@@ -124,12 +124,12 @@ def embed_positions(encoder: Wav2Vec2Model, hidden: Tensor) -> Tensor:
     """Add the convolutional position embedding to (frames, width), then apply the layer norm."""
     around = encoder.config.num_conv_pos_embeddings
     result = torch.empty_like(hidden)
-    for start in range(0, len(hidden), WINDOW):
+    for start in range(0, len(hidden), WINDOW_FRAMES):
         first = max(start - around, 0)
-        seen = hidden[None, first : start + WINDOW + around]
-        rows = slice(start - first, start - first + WINDOW)
+        seen = hidden[None, first : start + WINDOW_FRAMES + around]
+        rows = slice(start - first, start - first + WINDOW_FRAMES)
         position = encoder.encoder.pos_conv_embed(seen)[0, rows]
-        now = slice(start, start + WINDOW)
+        now = slice(start, start + WINDOW_FRAMES)
         result[now] = encoder.encoder.layer_norm(hidden[now] + position)
     return result
 
@@ -137,8 +137,8 @@ def embed_positions(encoder: Wav2Vec2Model, hidden: Tensor) -> Tensor:
 def transform(layer: Wav2Vec2EncoderLayer, hidden: Tensor) -> Tensor:
     """Apply one layer of the encoder to (frames, width)."""
     attended = attend(layer.attention, hidden)
-    for start in range(0, len(hidden), WINDOW):
-        now = slice(start, start + WINDOW)
+    for start in range(0, len(hidden), WINDOW_FRAMES):
+        now = slice(start, start + WINDOW_FRAMES)
         x = layer.layer_norm(hidden[now] + attended[now])
         attended[now] = layer.final_layer_norm(x + layer.feed_forward(x))
     return attended

@@ -19,19 +19,15 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ...hallo3_core import builtin
-from ...hallo3_core.model.layout import NETWORKS, scale_names
+from ...hallo3_core.model.layout import NETWORKS
 from ...hallo3_core.model.loading import open_transformers
 from ...hallo3_core.network.config import Hallo3Config
+from ...hallo3_core.network.weight_formats import BY_NAME, STORED, mark_name, scale_name
 from ...hallo3_core.store.fingerprint import fingerprint, weights_fingerprint
 from .model import Companions, HostConfig
 from .unsupported import check_run
 
-DTYPES = {
-    "default": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp8_e4m3fn": torch.float8_e4m3fn,
-}
+DTYPES = {"default": None, **{name: BY_NAME[name].matrices for name in STORED}}
 
 
 def load_dit(file: Path | None, weight_dtype: torch.dtype | None):
@@ -116,9 +112,9 @@ def rename(weights: Mapping[str, Tensor], layout: Mapping[str, str]) -> dict[str
     state = {}
     for ours, theirs in layout.items():
         state[ours] = weights[theirs]
-        if scale_names(theirs)[0] in weights:
-            for own, other in zip(scale_names(ours), scale_names(theirs), strict=True):
-                state[own] = weights[other]
+        if scale_name(theirs) in weights:
+            for beside in (scale_name, mark_name):
+                state[beside(ours)] = weights[beside(theirs)]
     return state
 
 

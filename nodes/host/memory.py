@@ -4,8 +4,8 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 
-from ...hallo3_core.memory.model_size import WEIGHTS
 from ...hallo3_core.memory.plan import MemoryPlan, plan_memory
+from ...hallo3_core.network.weight_formats import FORMATS
 from .vae import Autoencoder
 
 
@@ -24,7 +24,7 @@ def plan(
     kind = "fp8"
     if host_model.model_config.quant_config is None:
         kept = management.dtype_size(host_model.get_dtype())
-        kinds = {matrix: kind for kind, (matrix, _) in reversed(WEIGHTS.items())}
+        kinds = {kind.matrices.itemsize: name for name, kind in reversed(FORMATS.items())}
         kind = kinds.get(kept, "fp32")  # --fp64-unet has no kind of its own
     total = management.get_total_memory(model.load_device) - management.extra_reserved_memory()
     size = management.dtype_size(host_model.get_dtype_inference())

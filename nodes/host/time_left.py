@@ -41,7 +41,7 @@ class ClipTime(TimeLeft):
         """Say that all is done. The line begins with `what`, such as "sampled"."""
         line = f"{what} in {in_words(self.clock() - self.began)}"
         if self.taken:
-            line += f"; {self.taken} of {self.segments} segments were there from before"
+            line += f"; {self.taken} of {self.segments} segments were kept from an earlier run"
         say(line)
 
     def _say(self, doing: str) -> None:

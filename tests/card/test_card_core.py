@@ -211,7 +211,7 @@ def test_a_second_start_takes_segments_from_disk(animate, tmp_path, monkeypatch,
 
     monkeypatch.setattr(ModelAnimator, "sample", sample)
     again = animate(store=tmp_path, seconds=LONG)
-    assert "2 of 2 segments were there from before" in capsys.readouterr().out
+    assert "2 of 2 segments were kept from an earlier run" in capsys.readouterr().out
     assert farthest(again, made) == 0
 
 

@@ -20,7 +20,8 @@ from hallo3_core.evaluation.tracks import track
 from hallo3_core.media.picture import one_mask, one_picture
 from hallo3_core.media.video import VideoWriter
 from hallo3_core.noise import SeededNoise
-from hallo3_core.portrait.encode import box_region, encode_portrait
+from hallo3_core.portrait.encode import encode_portrait
+from hallo3_core.portrait.face_mask import box_region
 from hallo3_core.portrait.faces import InsightFace, draw, find_frontal_faces, overlap
 from hallo3_core.sound.audio import read_audio
 from hallo3_core.sound.sound import Sound

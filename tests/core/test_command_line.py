@@ -103,7 +103,7 @@ def test_finished_segments_are_taken_again(run, tmp_path):
     prints = [run(output=output)[1] for output in outputs[:2]]
     assert [text.splitlines()[1:] for text in prints] == [
         [],
-        ["1 of 1 segments were there from before."],
+        ["1 of 1 segments were kept from an earlier run."],
     ]
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     assert "segments: 1 segments, 0.00 of 20 GB" in run("store")[1]
@@ -251,7 +251,7 @@ def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
     assert shape(unfinished) == (47, 128, 128)
     status, printed, _ = run(speech=builtin.SPEECH)
     assert status == 0
-    assert printed.endswith("129 frames\n1 of 3 segments were there from before.\n")
+    assert printed.endswith("129 frames\n1 of 3 segments were kept from an earlier run.\n")
     assert sampled == [0, 1, 1, 2]
 
 
@@ -270,7 +270,7 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path):
     output.unlink(missing_ok=True)
     again = tmp_path / "again.mp4"
     finished = subprocess.run([*command, "--output", again], cwd=ROOT, check=True, **pipes)
-    assert "of 3 segments were there from before" in finished.stdout
+    assert "of 3 segments were kept from an earlier run" in finished.stdout
     assert shape(again) == (129, 128, 128)
 
 

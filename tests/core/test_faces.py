@@ -19,7 +19,7 @@ from hallo3_core.cli import parse
 from hallo3_core.cli.animate import find_face
 from hallo3_core.errors import InputError
 from hallo3_core.portrait import faces
-from hallo3_core.portrait.encode import box_region, region_box
+from hallo3_core.portrait.face_mask import box_region, region_box
 from hallo3_core.portrait.faces import (
     InsightFace,
     choose,

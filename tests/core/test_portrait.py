@@ -3,14 +3,8 @@ import torch
 
 from hallo3_core.errors import InputError
 from hallo3_core.noise import SeededNoise
-from hallo3_core.portrait.encode import (
-    box_region,
-    encode_portrait,
-    face_region,
-    framed_region,
-    framing_of,
-    region_box,
-)
+from hallo3_core.portrait.encode import encode_portrait, framed_region, framing_of
+from hallo3_core.portrait.face_mask import box_region, face_region, region_box
 from hallo3_core.portrait.framing import FITS, published
 
 

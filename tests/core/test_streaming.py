@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 from hallo3_core.memory import streaming
 from hallo3_core.memory.streaming import Buffer, Streamer, tensors_of
 from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
-from hallo3_core.network.layers import ScaledLinear
 from hallo3_core.network.transformer import Conditions, Denoiser
+from hallo3_core.network.weight_formats import ScaledLinear
 
 MATRICES_IN_A_CALL = 9
 """The matrices of a layer in a call. Two more compute keys and values of face and audio before."""

@@ -147,7 +147,7 @@ def test_the_time_left_is_shown_on_the_node(host, quick_decoding, monkeypatch):
     server.shown.clear()
     parts.graph.keep(out[0])
     host.run(parts.graph)
-    assert server.shown[-1][1].endswith("; 2 of 2 segments were there from before")
+    assert server.shown[-1][1].endswith("; 2 of 2 segments were kept from an earlier run")
 
 
 def test_the_bar_of_the_node_grows_evenly(host, quick_decoding):

@@ -14,7 +14,7 @@ from comfyui import Graph, Host, HostError, build
 from PIL import Image
 
 from hallo3_core import builtin
-from hallo3_core.portrait.encode import region_box
+from hallo3_core.portrait.face_mask import region_box
 from onnx_files import antelopev2, mdx_net
 from photograph import astronaut
 

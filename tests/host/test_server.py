@@ -97,14 +97,14 @@ def test_finished_segments_outlive_an_interrupt_a_kill_and_emptied_folders(tmp_p
         assert unfinished.name.startswith("hallo3_unfinished_")
     with running(*place, base=tmp_path / "base") as server:
         server.run(graph)
-        assert "; 1 of 2 segments were there from before" in server.log.read_text()
+        assert "; 1 of 2 segments were kept from an earlier run" in server.log.read_text()
         assert [file.name for file in (server.base / "output").iterdir()] == ["v_00001_.mp4"]
         for folder in ("temp", "output"):
             shutil.rmtree(server.base / folder)
         graph["save"]["inputs"]["filename_prefix"] = "again"
         server.run(graph)
         assert (server.base / "output" / "again_00001_.mp4").stat().st_size > 1000
-        assert "; 2 of 2 segments were there from before" in server.log.read_text()
+        assert "; 2 of 2 segments were kept from an earlier run" in server.log.read_text()
 
 
 def test_the_store_is_emptied_on_request(server: Server):

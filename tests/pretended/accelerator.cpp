@@ -1,8 +1,8 @@
-// An accelerator that is pretended: its memory is main memory, its kernels are the CPU's.
+// A simulated accelerator. Its memory is main memory, and its kernels are those of the CPU.
 //
-// What a real card does and a CPU does not, it does, too. Tensors have a device of their own, and
-// an operation with tensors of two devices is refused. Memory is counted and can run out. A copy on
-// a side stream is not done before somebody waits for it.
+// It behaves as a real card does where a CPU behaves otherwise: tensors have their own device; an
+// operation with tensors of two devices fails; memory is counted and can run out; a copy on a side
+// stream is done only when somebody waits for it.
 
 #include <ATen/autocast_mode.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
@@ -105,9 +105,9 @@ struct PinnedAllocator final : c10::Allocator {
   }
 } pinned_allocator;
 
-// Streams: the default one (0) works at once, the others when somebody waits for them
+// Streams. The default stream (0) works at once. The others work when somebody waits for them.
 
-std::recursive_mutex at_work;  // threads share the streams; what waits may wait for another
+std::recursive_mutex at_work;  // threads share the streams, and waiting may start another wait
 
 struct Queue {
   std::deque<std::function<void()>> work;
@@ -279,7 +279,7 @@ at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool non_bloc
   std::lock_guard guard(at_work);
   auto& queue = queues[stream];
   if (stream == 0 && non_blocking && to.device().type() == c10::kCPU && !at_once) {
-    queue.work.emplace_back(copy);  // what comes back is there when somebody has waited
+    queue.work.emplace_back(copy);  // the result is valid after somebody has waited
     return to;
   }
   if (stream == 0 || !non_blocking || at_once) {
@@ -310,7 +310,7 @@ const at::Tensor& resize(
   return tensor;
 }
 
-/// Whether `tensor.data = other` can be: from the CPU to a card and back, as with CUDA.
+/// Whether `tensor.data = other` is allowed. From the CPU to a card and back it is, as with CUDA.
 bool can_take_its_place(const at::Tensor& tensor, const at::Tensor& other) {
   const auto dense = [](const at::Tensor& one) {
     return one.layout() == at::kStrided && (one.is_cpu() || one.device().type() == CARD);
@@ -375,21 +375,21 @@ void check_device(const c10::OperatorHandle& op, const at::Tensor& tensor, c10::
       op.schema().name(), " found at least two devices, ", found, " and ", tensor.device(), "!");
 }
 
-/// An operation that has no kernel of its own here, done by the CPU's.
+/// An operation without a kernel in this file. The CPU's kernel does it.
 void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   c10::Device found(c10::kMeta);
   for (const auto& value : torch::jit::last(*stack, op.schema().arguments().size())) {
     if (value.isTensor()) check_device(op, value.toTensor(), found);
     else if (value.isTensorList())
       for (const at::Tensor& tensor : value.toTensorVector()) check_device(op, tensor, found);
-    // a list of optional tensors is one of indices, which may be on the CPU
+    // a list of optional tensors has indices, which may be on the CPU
   }
   c10::OptionalDeviceGuard guard;
   if (found.type() == CARD) guard.reset_device(found);
   at::native::cpu_fallback(op, stack, /*error_on_views=*/true);
 }
 
-/// The tensor as CPUs multiply it in a reasonable time: half precision becomes float32.
+/// The tensor in a dtype that CPUs multiply fast: half precision becomes float32.
 at::Tensor for_product(const at::Tensor& tensor) {
   const auto there = on_cpu(tensor);
   return there.defined() && c10::isReducedFloatingType(there.scalar_type()) ? there.to(at::kFloat)
@@ -419,7 +419,7 @@ at::Tensor convolution(
   const bool one_dnn = x.scalar_type() == at::kFloat && !transposed && x.numel() &&
       at::globalContext().userEnabledMkldnn() && at::hasMKLDNN();
   return back(
-      // torch passes over it for small inputs, and what it takes instead is ten times slower
+      // torch does not use it for small inputs, and its other kernel is ten times slower
       one_dnn ? at::mkldnn_convolution_symint(x, kernel, added, padding, stride, dilation, groups)
               : at::convolution_symint(
                     x, kernel, added, stride, padding, dilation, transposed, output_padding,
@@ -462,7 +462,7 @@ at::Tensor addmm(
   return back(at::addmm(for_product(shift), for_product(a), for_product(b), beta, alpha), a);
 }
 
-/// Attention in one kernel, as cards have it, where nothing is to be learnt.
+/// Attention in one kernel, as on cards, if no gradients are needed.
 int64_t choose_attention(
     const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
     const std::optional<at::Tensor>&, double, bool, std::optional<double>, bool) {
@@ -511,7 +511,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("unfold", at::native::unfold);
   m.impl("view_as_real", at::native::view_as_real);
   m.impl("view_as_complex", at::native::view_as_complex);
-  // in one piece, as cards have them; what torch takes otherwise has more tensors
+  // in one kernel, as on cards; torch's other way makes more tensors
   m.impl("native_layer_norm", torch::CppFunction::makeFromBoxedFunction<&fallback>());
   m.impl("native_group_norm", torch::CppFunction::makeFromBoxedFunction<&fallback>());
   m.impl("mm", mm);
@@ -534,7 +534,7 @@ namespace at::native {
 REGISTER_PRIVATEUSE1_DISPATCH(_fused_sdp_choice_stub, &choose_attention);
 }  // namespace at::native
 
-// Mixed precision: what cards compute in half of it, and what in float32
+// Mixed precision: which operations compute in half precision, and which in float32
 
 namespace at::autocast {
 namespace {

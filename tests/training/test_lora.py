@@ -14,7 +14,8 @@ from hallo3_core.model import convert
 from hallo3_core.model.finding import TRANSFORMER_FILE
 from hallo3_core.model.loading import load_transformers
 from hallo3_core.network.config import Hallo3Config
-from hallo3_core.network.layers import ScaledLinear, attention
+from hallo3_core.network.layers import attention
+from hallo3_core.network.weight_formats import ScaledLinear
 from training import __main__ as command_line
 from training import denoiser, loop
 from training.export import save_lora, save_networks

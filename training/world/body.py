@@ -4,15 +4,15 @@ from functools import lru_cache
 
 import numpy as np
 
+from .figure import Figure, Patch
 from .people import Person
-from .placement import Patch, Placement
 from .shapes import Canvas, Colour, curve, darker, ellipse, lighter, mix, points, symmetric
 
 BELOW = 4.0
 """A depth that is below the picture."""
 
 
-def draw_body(canvas: Canvas, place: Placement, person: Person) -> None:
+def draw_body(canvas: Canvas, place: Figure, person: Person) -> None:
     neck = neck_of(person)
     shoulders, *garment = clothes(person)
     canvas.fill(place.body(shoulders.points), shoulders.colour)

@@ -16,7 +16,7 @@ from .drawing import Frame, Geometry, draw
 from .languages import SPLITS, Split
 from .motion import Motion, sway
 from .people import Person
-from .speech import Speech, record, silence, talk
+from .speech import Utterance, record, silence, talk
 from .visemes import STEPS, Mouth, loudness, mouth_of
 
 PURPOSES = ("person", "speech", "motion")
@@ -34,7 +34,7 @@ class Clip:
     mouth: Mouth
     geometry: Geometry
     person: Person
-    speech: Speech
+    speech: Utterance
     motion: Motion
 
 
@@ -46,7 +46,7 @@ def person_of(split: Split, index: int) -> Person:
     return Person.sample(stream(split, index, "person"))
 
 
-def speech_of(split: Split, index: int, frames: int) -> Speech:
+def speech_of(split: Split, index: int, frames: int) -> Utterance:
     """The sound of a clip of frames / 25 seconds. In some clips nobody talks."""
     generator = stream(split, index, "speech")
     seconds = frames / FPS
@@ -55,7 +55,7 @@ def speech_of(split: Split, index: int, frames: int) -> Speech:
     return record(speech, generator)
 
 
-def motion_of(split: Split, index: int, speech: Speech, frames: int) -> Motion:
+def motion_of(split: Split, index: int, speech: Utterance, frames: int) -> Motion:
     energy = loudness(speech.voice, frames).reshape(frames, STEPS).mean(1)
     return sway(frames, stream(split, index, "motion"), energy)
 
@@ -67,7 +67,7 @@ def clip(split: Split, index: int, size: tuple[int, int] = (128, 128), frames: i
     return clip_with(person_of(split, index), speech, motion, size)
 
 
-def clip_with(person: Person, speech: Speech, motion: Motion, size: tuple[int, int]) -> Clip:
+def clip_with(person: Person, speech: Utterance, motion: Motion, size: tuple[int, int]) -> Clip:
     """A clip of any person with any speech, as long as the motion."""
     mouth = mouth_of(speech, len(motion))
     drawn = list(render(person, mouth, motion, size))

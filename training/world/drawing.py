@@ -8,12 +8,12 @@ from .background import background
 from .body import draw_body
 from .eyes import draw_brows, draw_eyes
 from .face import draw_ears, draw_nose, draw_skin, outline
+from .figure import Figure
 from .hair import hair
 from .hats import hat
 from .motion import Motion
 from .mouth import MIDDLE, chin_drop, draw_mouth
 from .people import Person
-from .placement import Placement
 from .shapes import Canvas
 from .visemes import Mouth
 from .wear import draw_beard, draw_glasses, draw_lines
@@ -59,7 +59,7 @@ def draw(
     """A frame of (height, width); `pose` and `mouth` are single frames of their tracks, and
     `seconds` is the time at which a moving background is seen."""
     factor = enlargement(size)
-    place = Placement(person, pose, size)
+    place = Figure(person, pose, size)
     large = (size[0] * factor, size[1] * factor)
     canvas = Canvas(background(person, large, seconds), factor)
     drop = chin_drop(person, mouth)
@@ -84,7 +84,7 @@ def draw(
     return Frame(canvas.finished(), _measure(place, edge, lips, eyes))
 
 
-def _measure(place: Placement, edge: np.ndarray, lips: np.ndarray, eyes: np.ndarray) -> Geometry:
+def _measure(place: Figure, edge: np.ndarray, lips: np.ndarray, eyes: np.ndarray) -> Geometry:
     opening = np.hypot(*(lips[2] - lips[1])[MIDDLE])
     outer = lips.reshape(-1, 2)
     (_, forehead), *_ = place.head([(0, FOREHEAD)])

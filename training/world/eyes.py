@@ -2,15 +2,15 @@
 
 import numpy as np
 
+from .figure import Figure
 from .people import Person
-from .placement import Placement
 from .shapes import Canvas, curve, darker, ellipse, mix, stroke
 
 LID = np.linspace(-1, 1, 17)
 LASHES, PUPIL = (36, 24, 26), (22, 14, 16)
 
 
-def draw_brows(canvas: Canvas, place: Placement, person: Person, raised: float) -> None:
+def draw_brows(canvas: Canvas, place: Figure, person: Person, raised: float) -> None:
     colour = darker(person.hair_colour, 0.35)
     if person.hair == "bald" or sum(colour) > 420:
         colour = mix(colour, darker(person.skin, 0.6), 0.6)
@@ -37,7 +37,7 @@ def lids(person: Person, share: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_eyes(
-    canvas: Canvas, place: Placement, person: Person, share: float, look: tuple[float, float]
+    canvas: Canvas, place: Figure, person: Person, share: float, look: tuple[float, float]
 ) -> np.ndarray:
     """Draw both eyes. Returns how far they are open, (2,) in pixels, the picture's left first."""
     return np.array([_draw_eye(canvas, place, person, share, look, side) for side in (-1, 1)])
@@ -45,7 +45,7 @@ def draw_eyes(
 
 def _draw_eye(
     canvas: Canvas,
-    place: Placement,
+    place: Figure,
     person: Person,
     share: float,
     look: tuple[float, float],

@@ -5,8 +5,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from .figure import Figure
 from .people import Person
-from .placement import Placement
 from .shapes import Canvas, Colour, curve, darker, ellipse, lighter, mirrored, mix, points, stroke
 
 REACH = 1.4
@@ -69,7 +69,7 @@ def skin_texture(person: Person) -> Image.Image:
     return Image.fromarray(skin.round().clip(0, 255).astype(np.uint8))
 
 
-def draw_skin(canvas: Canvas, place: Placement, person: Person, edge: np.ndarray) -> None:
+def draw_skin(canvas: Canvas, place: Figure, person: Person, edge: np.ndarray) -> None:
     """Fill the head's placed outline with its skin."""
     corner = np.floor(edge.min(0)).astype(int)
     width, height = np.ceil(edge.max(0)).astype(int) - corner + 1
@@ -90,7 +90,7 @@ def draw_skin(canvas: Canvas, place: Placement, person: Person, edge: np.ndarray
         canvas.fill(stroke(ring, 0.022 * place.unit, 0), darker(person.skin, 0.6))
 
 
-def draw_ears(canvas: Canvas, place: Placement, person: Person) -> None:
+def draw_ears(canvas: Canvas, place: Figure, person: Person) -> None:
     for side in (-1, 1):
         across, size = side * person.face, person.ear
         lobe = ellipse(across * 1.02, 0.02, 0.12 * size, 0.21 * size)
@@ -106,7 +106,7 @@ def draw_ears(canvas: Canvas, place: Placement, person: Person) -> None:
             canvas.fill(place.head(drop, lift=-0.1), (236, 200, 110))
 
 
-def draw_nose(canvas: Canvas, place: Placement, person: Person) -> None:
+def draw_nose(canvas: Canvas, place: Figure, person: Person) -> None:
     wide, tip = person.nose, person.nose_length
     shaded = -np.sign(person.light) or 1
     shadow = darker(person.skin, 0.2 + 0.1 * person.shading)

@@ -4,9 +4,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from .figure import Patch
 from .hats import COVERING, Layers
 from .people import Person
-from .placement import Patch
 from .shapes import Colour, curve, darker, ellipse, lighter, mirrored, mix, points, stroke
 
 HAIRLINES = {

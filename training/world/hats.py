@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from .figure import Patch
 from .people import Person
-from .placement import Patch
 from .shapes import curve, darker, ellipse, lighter, points, stroke, symmetric
 
 Layers = tuple[tuple[Patch, ...], tuple[Patch, ...]]

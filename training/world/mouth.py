@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .figure import Figure
 from .people import Person
-from .placement import Placement
 from .shapes import Canvas, Colour, darker, lighter, mix
 from .visemes import Mouth
 
@@ -51,7 +51,7 @@ def lips_of(person: Person, mouth: Mouth) -> Lips:
     return Lips(*(np.stack([half * ACROSS, line], 1) for line in lines))
 
 
-def draw_mouth(canvas: Canvas, place: Placement, person: Person, mouth: Mouth) -> np.ndarray:
+def draw_mouth(canvas: Canvas, place: Figure, person: Person, mouth: Mouth) -> np.ndarray:
     """Draw the mouth. Returns the lines of `Lips` in pixels, (4, 25, 2)."""
     lips = lips_of(person, mouth)
     placed = np.stack([place.head(line, 1, LIFT) for line in vars(lips).values()])

@@ -59,7 +59,7 @@ class Phoneme:
 
 
 @dataclass(frozen=True)
-class Speech:
+class Utterance:
     """All that is heard (samples,), only its voice (samples,), and the phonemes.
 
     Phonemes may begin before the waveform or end after it.
@@ -139,7 +139,7 @@ class Espeak:
         return resample_poly(samples / np.float32(2**15), 320, 441), phonemes
 
 
-def talk(split: Split, seconds: float, generator: np.random.Generator) -> Speech:
+def talk(split: Split, seconds: float, generator: np.random.Generator) -> Utterance:
     """Sentences of the split in one of its voices, cut out of a longer speech, without noise."""
     samples = round(seconds * SAMPLE_RATE)
     language = LANGUAGES[generator.integers(len(LANGUAGES))]
@@ -157,12 +157,12 @@ def talk(split: Split, seconds: float, generator: np.random.Generator) -> Speech
     first = round(lead * SAMPLE_RATE)
     voice = np.concatenate(pieces)[first : first + samples].astype(np.float32)
     heard = tuple(p for p in phonemes if p.start + p.duration > 0 and p.start < seconds)
-    return Speech(voice, voice, heard)
+    return Utterance(voice, voice, heard)
 
 
-def silence(seconds: float) -> Speech:
+def silence(seconds: float) -> Utterance:
     nothing = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
-    return Speech(nothing, nothing, ())
+    return Utterance(nothing, nothing, ())
 
 
 def noise(samples: int, generator: np.random.Generator) -> np.ndarray:
@@ -179,7 +179,7 @@ def noise(samples: int, generator: np.random.Generator) -> np.ndarray:
     return (sound / np.sqrt(np.mean(sound**2))).astype(np.float32)
 
 
-def record(speech: Speech, generator: np.random.Generator) -> Speech:
+def record(speech: Utterance, generator: np.random.Generator) -> Utterance:
     """The speech with a random gain, and with noise in some clips."""
     voice = speech.voice
     level = np.sqrt(np.mean(voice**2)) or 0.1
@@ -189,4 +189,4 @@ def record(speech: Speech, generator: np.random.Generator) -> Speech:
         waveform = waveform + noise(len(voice), generator) * level * ratio
     peak = np.abs(waveform).max() or 1
     gain = np.float32(10 ** generator.uniform(-1.1, -0.05) / peak)
-    return Speech(waveform * gain, voice * gain, speech.phonemes)
+    return Utterance(waveform * gain, voice * gain, speech.phonemes)

@@ -12,7 +12,7 @@ import numpy as np
 
 from hallo3_core.network.config import FPS, SAMPLE_RATE
 
-from .speech import Phoneme, Speech
+from .speech import Phoneme, Utterance
 
 STEPS = 8
 """Steps in a frame: shapes are smoothed on a grid of 5 ms."""
@@ -84,7 +84,7 @@ def loudness(voice: np.ndarray, frames: int) -> np.ndarray:
     return np.minimum(level / np.quantile(sounding, 0.9), 1) if len(sounding) else level
 
 
-def mouth_of(speech: Speech, frames: int) -> Mouth:
+def mouth_of(speech: Utterance, frames: int) -> Mouth:
     """The mouth in each frame of a speech. Frame f shows f/25 to (f + 1)/25 seconds."""
     shapes, gate = _targets(speech.phonemes, frames * STEPS)
     opening, width, rounding = (_smooth(track, SMOOTHING) for track in shapes)

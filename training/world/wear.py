@@ -3,12 +3,12 @@
 import numpy as np
 
 from .face import lowered
+from .figure import Figure
 from .people import Person
-from .placement import Placement
 from .shapes import Canvas, curve, darker, mirrored, mix, stroke
 
 
-def draw_beard(canvas: Canvas, place: Placement, person: Person, drop: float) -> None:
+def draw_beard(canvas: Canvas, place: Figure, person: Person, drop: float) -> None:
     """Beard and moustache. The mouth is drawn over them; `drop` lowers the chin."""
     w, mouth, nose = person.face, person.mouth_height, person.nose_length
     colour = mix(darker(person.hair_colour, 0.2), person.skin, 0.08)
@@ -43,7 +43,7 @@ def draw_beard(canvas: Canvas, place: Placement, person: Person, drop: float) ->
         canvas.fill(place.head(moustache, 1, 0.03), darker(colour, 0.12))
 
 
-def draw_lines(canvas: Canvas, place: Placement, person: Person) -> None:
+def draw_lines(canvas: Canvas, place: Figure, person: Person) -> None:
     """Folds beside the mouth, under the eyes and on the forehead."""
     colour = mix(person.skin, darker(person.skin, 0.42), person.age)
     eye, gap = person.eye_height, person.eye_gap
@@ -58,7 +58,7 @@ def draw_lines(canvas: Canvas, place: Placement, person: Person) -> None:
             canvas.fill(stroke(place.head(line, 1), 0.02 * place.unit, 0.9), colour)
 
 
-def draw_glasses(canvas: Canvas, place: Placement, person: Person) -> None:
+def draw_glasses(canvas: Canvas, place: Figure, person: Person) -> None:
     gap, eye = person.eye_gap, person.eye_height + 0.02
     size = min(1.5 * person.eye_size, gap - 0.05)
     power, tall = {"round": (1.0, 0.95), "half": (0.67, 0.72), "square": (0.4, 0.72)}[

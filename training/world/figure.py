@@ -19,7 +19,7 @@ FOLLOWING = 0.35
 """Share of the head's shift by which the shoulders shift."""
 
 
-class Placement:
+class Figure:
     """A person in a pose, one frame of a motion, in a picture of (height, width)."""
 
     def __init__(self, person: Person, pose: Motion, size: tuple[int, int]):
@@ -64,5 +64,5 @@ class Patch(NamedTuple):
     depth: float = 0
     lift: float = 0
 
-    def draw(self, canvas: Canvas, place: Placement) -> None:
+    def draw(self, canvas: Canvas, place: Figure) -> None:
         canvas.fill(place.head(self.points, self.depth, self.lift), self.colour)
