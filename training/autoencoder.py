@@ -179,17 +179,6 @@ def train(folder: Path, stages: tuple[AutoencoderStage, ...] = STAGES) -> Autoen
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKLCogVideoX, frames: np.ndarray) -> Tensor:
-    """PSNR in dB of each of the clips (clips, frames, height, width, 3), uint8."""
-    found = []
-    for clip in frames:
-        pixels = to_pixels(clip[None]).to(vae.device)
-        decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
-        found.append(-10 * ((decoded - pixels) / 2).pow(2).mean().log10())
-    return torch.stack(found)
-
-
-@torch.no_grad()
 def normalise(vae: AutoencoderKLCogVideoX, frames: np.ndarray) -> None:
     """Scale the channels of the latents to a mean square of 1, times `LATENT_SCALE`.
 

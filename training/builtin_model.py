@@ -1,26 +1,34 @@
 """The recipe of the built-in model, from random weights to the files in the pack."""
 
 import logging
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKLCogVideoX
+from safetensors.torch import load_file
 
 from hallo3_core import builtin
 from hallo3_core.autoencoder.lean import make_lean
 from hallo3_core.evaluation import reader
 
-from . import autoencoder, denoiser, face_reader, speech_encoder
+from . import autoencoder, decoder, denoiser, distill, face_reader, speech_encoder
 from .curves import plot
 from .drawn import DrawnShots
-from .examples import prepare
+from .examples import Examples, prepare
 from .export import save_half, save_networks
 from .loop import COMPUTE
 from .networks import Networks
 from .pool import pictures
 
 SHOTS = 8000
+DECODED = 360
+"""Shots that the decoder is trained on at the end."""
 MEASURED = 48
 """Clips from which the scale of the latents is measured."""
+
+DISTILLED = replace(denoiser.DISTILLED, strangers=0.9)
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +59,22 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
         logger.info("Training the transformers: the %s stage", stage.name)
         networks = denoiser.train(networks, examples, stage, run, unseen)
         files = save_networks(networks, run, weights)
+    logger.info("Distilling the denoiser to %d steps", builtin.STEPS)
+    denoiser.freeze(networks, DISTILLED)
+    draw = partial(distill.roll_out, networks, examples, DISTILLED, builtin.STEPS)
+    networks = distill.train(networks, draw, DISTILLED, run)
+    save_half(networks.denoiser, weights / builtin.DISTILLED_FILE)
+    logger.info("Training the decoder on what the denoiser makes")
+    material = decoder.material_of(run, Examples(run / "examples", DECODED), networks)
+    save_half(decoder.train(run, trained_vae(weights), material), weights / builtin.VAE_FILE)
     for log in run.glob("*/losses.jsonl"):
         plot(log.parent)
-    others = (builtin.VAE_FILE, builtin.SPEECH_ENCODER_FILE)
+    others = (builtin.VAE_FILE, builtin.SPEECH_ENCODER_FILE, builtin.DISTILLED_FILE)
     return [*files, *(weights / name for name in others), reader.FILE]
+
+
+def trained_vae(weights: Path) -> AutoencoderKLCogVideoX:
+    """The autoencoder in float32, with diffusers' own layers."""
+    vae = AutoencoderKLCogVideoX(**builtin.VAE)
+    vae.load_state_dict(load_file(weights / builtin.VAE_FILE))
+    return vae.float()

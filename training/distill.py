@@ -38,6 +38,8 @@ UNSEEN = 8
 
 Draw = Callable[[int], Batch]
 """The batch of a step."""
+Unseen = Callable[[], dict[str, Tensor]]
+"""The losses on unseen clips."""
 
 
 def roll_out(networks: Networks, examples: Examples, stage: Stage, steps: int, step: int) -> Batch:
@@ -92,6 +94,15 @@ def draws_of(
     return partial(draw_batch, trajectories, groups, stage.batch)
 
 
+def train(
+    networks: Networks, draw: Draw, stage: Stage, folder: Path, unseen: Unseen | None = None
+) -> Networks:
+    """Train the student on the batches of `draw`. Returns the averaged networks."""
+    loop = Loop(folder / stage.name, networks, stage.settings)
+    loop.run(lambda step: losses(networks, draw(step).to(DEVICE)), unseen)
+    return loop.finish()
+
+
 def distill(options: Namespace) -> list[Path]:
     """Distill as the command line says. Returns the files that were written."""
     model, networks = open_networks(options)
@@ -111,9 +122,7 @@ def distill(options: Namespace) -> list[Path]:
 
     torch.manual_seed(0)
     stage = make_ready(networks, stage, options.lora)
-    loop = Loop(options.run / stage.name, networks, stage.settings)
-    loop.run(lambda step: losses(networks, draw(step).to(DEVICE)), unseen)
-    networks = loop.finish()
+    networks = train(networks, draw, stage, options.run, unseen)
     plot(options.run / stage.name)
     if options.lora:
         file = options.run / f"hallo3_{stage.name}.safetensors"

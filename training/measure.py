@@ -31,6 +31,7 @@ from hallo3_core.speech.encode import encode_speech
 
 from .examples import digest
 from .pool import to_pixels
+from .world.clips import Clip as DrawnClip
 from .world.clips import clip_with, motion_of, person_of, speech_of
 from .world.drawing import Frame, draw
 from .world.motion import still
@@ -42,6 +43,8 @@ SEGMENTS = 2
 FRAMES = SEGMENTS * NEW_FRAMES
 OTHER = 1000
 """Added to the number of a person to get another person."""
+NOISES = 0.1, 0.3
+"""Standard deviations of noise on the latents of drawings, before they are decoded."""
 
 Video = Callable[[int, Utterance], Iterable[np.ndarray]]
 """Takes the number of a clip and its speech. Gives its frames, (height, width, 3) uint8."""
@@ -111,21 +114,36 @@ def animated(model: Hallo3, case: Case, index: int, speech: Utterance) -> Iterat
         yield from to_bytes(segment.frames)
 
 
+def true_clip(side: int, index: int, speech: Utterance) -> DrawnClip:
+    motion = motion_of("test", index, speech, FRAMES)
+    return clip_with(person_of("test", index), speech, motion, (side, side))
+
+
 def drawn(side: int, index: int, speech: Utterance) -> np.ndarray:
     """The true frames. Their row in the table shows the error of the measures themselves."""
-    motion = motion_of("test", index, speech, FRAMES)
-    return clip_with(person_of("test", index), speech, motion, (side, side)).frames
+    return true_clip(side, index, speech).frames
 
 
 @torch.no_grad()
-def reconstructed(model: Hallo3, index: int, speech: Utterance) -> Iterator[np.ndarray]:
-    """The true frames, encoded and decoded: the best that the denoiser can reach."""
+def reconstructed(
+    model: Hallo3, noise: float, index: int, speech: Utterance
+) -> Iterator[np.ndarray]:
+    """The true frames, encoded and decoded: the best that the denoiser can reach.
+
+    The latents get noise of the standard deviation `noise`.
+    """
     frames = drawn(model.config.canvas[0], index, speech)
+    generator = torch.Generator().manual_seed(index)
     frames = np.concatenate([frames[:1]] * MOTION_FRAMES + [frames])
     for start in range(0, FRAMES, NEW_FRAMES):
         part = to_pixels(frames[None, start : start + SEGMENT_FRAMES]).to(model.device)
         latents = LATENT_SCALE * model.vae.encode(part).latent_dist.mean
+        latents += noise * torch.randn(latents.shape, generator=generator).to(latents)
         yield from to_bytes(decode_images(model.vae, latents, SEGMENT_FRAMES)[MOTION_FRAMES:])
+
+
+def noisy(noise: float) -> str:
+    return f"autoencoder, noise {noise}"
 
 
 def to_bytes(frames: Tensor) -> np.ndarray:
@@ -137,7 +155,8 @@ def videos(model: Hallo3, cases: dict[str, Case]) -> dict[str, Video]:
     side = model.config.canvas[0]
     return {
         "drawn": partial(drawn, side),
-        "autoencoder": partial(reconstructed, model),
+        "autoencoder": partial(reconstructed, model, 0),
+        **{noisy(noise): partial(reconstructed, model, noise) for noise in NOISES},
         **{name: partial(animated, model, case) for name, case in cases.items()},
     }
 
@@ -218,13 +237,25 @@ def middle(values: Iterable[float]) -> float:
     return median(np.array(list(values)))
 
 
-def reconstruction(folder: Path, clips: int) -> float:
-    """PSNR of the autoencoder in dB: its frames against the drawings, median over the clips."""
-    found = []
-    for index, _ in islice(talks(), clips):
-        pair = (frames_of(clip_file(folder, name, index)) for name in ("drawn", "autoencoder"))
-        found.append(peak_signal_noise_ratio(*pair))
-    return middle(found)
+def reconstruction(folder: Path, side: int, clips: int) -> tuple[float, float]:
+    """PSNR of the autoencoder in dB: its frames against the drawings, medians over the clips.
+
+    Of whole frames, and of their mouths.
+    """
+    whole, mouths = [], []
+    for index, speech in islice(talks(), clips):
+        pair = [frames_of(clip_file(folder, name, index)) for name in ("drawn", "autoencoder")]
+        whole.append(peak_signal_noise_ratio(*pair))
+        boxes = true_clip(side, index, speech).geometry.mouth_box.round().astype(int)
+        cut = [np.concatenate([mouth_in(*row) for row in zip(f, boxes, strict=True)]) for f in pair]
+        mouths.append(peak_signal_noise_ratio(*cut))
+    return middle(whole), middle(mouths)
+
+
+def mouth_in(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The pixels (count, 3) of the mouth in a frame."""
+    left, top, right, bottom = box.clip(0)
+    return frame[top:bottom, left:right].reshape(-1, 3)
 
 
 def folder_of(model: Hallo3, run: Path) -> Path:
@@ -245,4 +276,5 @@ def report(
     for name, video in videos(model, cases).items():
         yield row(name, measure(name, video, side, folder, clips, model.device))
     yield ""
-    yield f"PSNR of the autoencoder: {reconstruction(folder, clips):.1f} dB"
+    whole, mouths = reconstruction(folder, side, clips)
+    yield f"PSNR of the autoencoder: {whole:.1f} dB, of mouths {mouths:.1f} dB"

@@ -9,7 +9,7 @@ import numpy as np
 
 from hallo3_core.network.config import FPS
 
-from .measure import FRAMES, Case, clip_file, frames_of, talks
+from .measure import FRAMES, NOISES, Case, clip_file, frames_of, noisy, talks
 from .world.speech import Utterance
 from .world.visemes import mouth_of
 
@@ -28,7 +28,7 @@ def sheets(folder: Path, clips: int, cases: dict[str, Case]) -> Iterator[Path]:
 
 def one_person(folder: Path, index: int, cases: dict[str, Case]) -> Path:
     """One person and one speech, a row for each case."""
-    names = ("drawn", "autoencoder", *cases)
+    names = ("drawn", "autoencoder", *map(noisy, NOISES), *cases)
     size = INCHES, 0.98 * len(names)
     figure, axes = plt.subplots(len(names), figsize=size, layout="constrained")
     for axis, name in zip(axes, names, strict=True):

@@ -122,12 +122,21 @@ class Upsample(nn.Module):
         return torch.cat(enlarged, dim=2)
 
 
+class Ends(nn.Module):
+    """Added to the classes of encoder and decoder. Their results have torch's usual layout."""
+
+    def forward(self, *inputs, **options) -> tuple[Tensor, dict]:
+        result, cache = super().forward(*inputs, **options)
+        return result.contiguous(), cache
+
+
 LEAN = {
     "CogVideoXCausalConv3d": CausalConv,
     "CogVideoXSpatialNorm3D": SpatialNorm,
     "CogVideoXUpsample3D": Upsample,
 }
 """Names of diffusers' layers and the classes that replace them. These add no parameters."""
+ENDS = "CogVideoXEncoder3D", "CogVideoXDecoder3D"
 
 SMALL = {
     "block_out_channels": (8, 8, 8, 16),
@@ -161,7 +170,14 @@ def replace_layers(vae: AutoencoderKLCogVideoX) -> None:
             for conv in (module.conv1, module.conv2):
                 conv.overwrites = conv.conv.in_channels == conv.conv.out_channels
             if shortcut := getattr(module, "conv_shortcut", None):
-                shortcut.__class__ = type("Shortcut", (Shortcut, type(shortcut)), {})
+                extend(shortcut, Shortcut)
+        if name in ENDS:
+            extend(module, Ends)
+
+
+def extend(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Let the methods of `kind` come before those of the module's own class."""
+    module.__class__ = type(kind.__name__, (kind, type(module)), {})
 
 
 @cache

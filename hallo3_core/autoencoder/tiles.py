@@ -35,11 +35,12 @@ def in_tiles(
             ]
             for unit in units
         )
-        tile = work(x[..., rows, columns]) * weight
+        tile = work(x[..., rows, columns]).mul_(weight)
         if result is None:
             result = tile.new_zeros(*tile.shape[:-2], *total.shape)
         result[..., to_rows, to_columns] += tile
         total[to_rows, to_columns] += weight
+        del tile  # frees it before the next one is made
     assert result is not None
     return result.div_(total)
 

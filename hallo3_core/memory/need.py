@@ -94,12 +94,12 @@ def decoding_bytes(
     """Bytes that the autoencoder needs to decode a segment.
 
     `channels` is the width of its layers at full resolution. Numbers take `size` bytes. With
-    `tiles` x `tiles` tiles, float32 copies are added: the video, the previous tile, and the
-    finished frames of the current tile.
+    `tiles` x `tiles` tiles, float32 copies are added: the video, and the finished frames of the
+    current tile.
     """
     if tiles > 1:
         height, width = (tile_side(side, tiles) for side in (latent_height, latent_width))
-        pixels = (latent_height * latent_width + 2 * height * width) * SPACE_COMPRESSION**2
+        pixels = (latent_height * latent_width + height * width) * SPACE_COMPRESSION**2
         ready = SLACK * 4 * 3 * SEGMENT_FRAMES * pixels
         return decoding_bytes(channels, height, width, size) + ready
     frame = channels * latent_height * latent_width * SPACE_COMPRESSION**2

@@ -246,6 +246,6 @@ def test_videos_are_measured(monkeypatch):
     case = CASES["no reference"]
     for video in (
         measure.animated(model, case, index, heard),
-        measure.reconstructed(model, index, heard),
+        measure.reconstructed(model, 0.1, index, heard),
     ):
         assert np.array_equal(next(iter(video)), np.full((2, 2, 3), 128, np.uint8))

@@ -1,4 +1,7 @@
-"""ComfyUI's nodes and its guider on the built-in model, called without a graph."""
+"""ComfyUI's nodes and its guider on the built-in model, called without a graph.
+
+It is the model before distillation, because that one needs guidance.
+"""
 
 import importlib
 import sys
@@ -10,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 SEED = 3
+UNDISTILLED = "built-in tiny model, 50 steps"
 
 
 class Direct:
@@ -17,7 +21,7 @@ class Direct:
 
     def __init__(self, host: Host):
         self.nodes = host.nodes.NODE_CLASS_MAPPINGS
-        parts = build(seconds=1)
+        parts = build(seconds=1, model_name=UNDISTILLED)
         graph, segment = parts.graph, parts.segment("Hallo3SegmentConditioning")
         for kept in (parts.model, parts.vae, parts.identity, parts.speech):
             graph.keep(kept)

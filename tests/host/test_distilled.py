@@ -3,7 +3,7 @@
 import pytest
 import torch
 from comfyui import Host, Parts, build
-from direct import change, strong_lora
+from direct import UNDISTILLED, change, strong_lora
 from test_segments import SEED, core_segments, sample
 
 from hallo3_core import builtin
@@ -13,7 +13,6 @@ from hallo3_core.model.lora import add_lora
 
 SECONDS = 0.4
 FEW = {"guidance": 1.0, "sampler": "few"}
-UNDISTILLED = "built-in tiny model, 50 steps"
 
 
 def latents_of(segments: list[Segment]) -> torch.Tensor:

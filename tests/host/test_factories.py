@@ -128,7 +128,7 @@ def test_a_lora_over_a_range_of_the_steps(direct, lora):
         sigmas=sigmas,
         sampler=euler,
     )
-    assert change(expected, direct.sample(sigmas=sigmas, sampler=euler)) > 0.02
+    assert change(expected, direct.sample(sigmas=sigmas, sampler=euler)) > 0.05
     assert change(found, expected) < 1e-3
     assert kept(direct.model) == [0]
 

@@ -87,7 +87,7 @@ def plain(direct) -> torch.Tensor:
 @pytest.mark.parametrize(("node", "inputs"), WORKS.items(), ids=WORKS)
 def test_a_node_does_its_work(direct, plain, node, inputs):
     found = direct.sample(direct.patched(node, **inputs), steps=3)
-    assert 0.0001 < change(found, plain) < 0.7
+    assert 0.0003 < change(found, plain) < 0.7
 
 
 @pytest.mark.parametrize(("node", "inputs"), SAME.items(), ids=SAME)
