@@ -33,12 +33,12 @@ from .networks import Batch, Networks
 from .pool import to_pixels
 from .trajectories import conditioned
 
-SETTINGS = Settings(steps=3000, rate=3e-4, betas=(0.5, 0.95), average=0.998)
+SETTINGS = Settings(steps=1640, rate=3e-4, betas=(0.5, 0.95), average=0.998)
 CROP = (6, 8)
 """Height and width of the latents of a crop."""
 COUNT = 2
 """Crops in a batch. Half of them are from the denoiser, and half from drawings."""
-WHOLE = 0.8
+WHOLE = 0.98
 """After this share of the steps, whole canvases are decoded. The norms see these in use."""
 CHUNK = 2
 """Latent frames that are decoded at once, after the first three."""
@@ -46,7 +46,7 @@ NOISE = 0.3
 """Largest standard deviation of the noise on the latents of drawings."""
 MOUTH = 10.0
 """Errors on a mouth weigh more by this."""
-GRADIENT, FOOLING, MATCHING = 0.5, 0.03, 0.5
+GRADIENT, FOOLING, MATCHING = 0.5, 0.06, 0.5
 
 
 class Critic(nn.Module):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui import Host, Out, Parts, build, switch_previews_on
-from direct import Direct, change, loading, strong_lora
+from direct import UNDISTILLED_FILE, Direct, change, loading, strong_lora
 from test_animate_portrait import animated, animator_of, quick_pictures
 from test_segments import core_segments, sample
 from test_stock_nodes import custom_sampling
@@ -240,7 +240,7 @@ def test_a_state_of_the_memory(host, direct, plain, monkeypatch, state, least, m
     """--lowvram on a card with memory for half of the MODEL, --novram, and --highvram."""
     monkeypatch.setattr(management(), "vram_state", management().VRAMState[state])
     management().unload_all_models()
-    model, _ = loading(host).load_dit(None, torch.float32)
+    model, _ = loading(host).load_dit(UNDISTILLED_FILE, torch.float32)
     if state == "LOW_VRAM":
         room = management().minimum_inference_memory() + model.model_size() / 2
         npu.accelerator().set_limit(0, torch.npu.memory_allocated(0) + round(room))
@@ -259,7 +259,7 @@ def first_segment(direct: Direct, model) -> torch.Tensor:
 @pytest.mark.parametrize(("dtype", "most"), [("bf16", 0.05), ("fp16", 0.01), ("fp8_e4m3fn", 0.3)])
 def test_weights_of_every_dtype(host, direct, plain, dtype, most):
     module = loading(host)
-    model, _ = module.load_dit(None, module.DTYPES[dtype])
+    model, _ = module.load_dit(UNDISTILLED_FILE, module.DTYPES[dtype])
     assert 0 < change(first_segment(direct, model), plain) < most
 
 

@@ -12,8 +12,11 @@ from comfyui import Host, build
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hallo3_core import builtin
+
 SEED = 3
 UNDISTILLED = "built-in tiny model, 50 steps"
+UNDISTILLED_FILE = builtin.WEIGHTS / builtin.TRANSFORMER_FILE
 
 
 class Direct:
@@ -153,6 +156,6 @@ def dynamic_model(host: Host, monkeypatch):
 
     monkeypatch.setattr(patchers.comfy_aimdo.host_buffer, "HostBuffer", Buffer)
     monkeypatch.setattr(patchers, "CoreModelPatcher", patchers.ModelPatcherDynamic)
-    patcher, _ = loading(host).load_dit(None, torch.float32)
+    patcher, _ = loading(host).load_dit(UNDISTILLED_FILE, torch.float32)
     assert type(patcher) is patchers.ModelPatcherDynamic
     return patcher

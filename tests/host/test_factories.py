@@ -6,7 +6,15 @@ import sys
 
 import pytest
 import torch
-from direct import Direct, change, dynamic_model, hooked, loading, strong_lora
+from direct import (
+    UNDISTILLED_FILE,
+    Direct,
+    change,
+    dynamic_model,
+    hooked,
+    loading,
+    strong_lora,
+)
 
 CPU, OTHER_CPU = torch.device("cpu"), torch.device("cpu", 0)
 """For ComfyUI these are two devices, for torch one: they stand for two cards."""
@@ -217,6 +225,6 @@ def test_the_fingerprint_knows_every_network(host, direct, monkeypatch):
             return config, states
 
         monkeypatch.setattr(module, "read_networks", changed)
-        patcher, _ = module.load_dit(None, None)
+        patcher, _ = module.load_dit(UNDISTILLED_FILE, None)
         found.append(patcher.model.model_config.weights_fingerprint())
     assert len(set(found)) == 4
