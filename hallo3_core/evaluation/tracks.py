@@ -94,7 +94,7 @@ class Watcher:
 
     def cut(self, pictures: np.ndarray) -> tuple[Tensor, Tensor, Faces]:
         """The face squares, their masks without the mouth, and the faces in the pictures."""
-        frames = torch.from_numpy(pictures).to(self.device) / 255
+        frames = torch.tensor(pictures, device=self.device) / 255
         found = self.reader(frames)
         return (
             cut_face(frames, found.face),
