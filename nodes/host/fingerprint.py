@@ -15,6 +15,7 @@ import torch
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ...hallo3_core.store.fingerprint import Unknown, fingerprint, weights_fingerprint
+from .model import HostConfig
 
 PACK = __name__.removesuffix(".nodes.host.fingerprint")
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "nodes"}
@@ -91,6 +92,8 @@ def parts_of(value: object) -> object:
             return value.__func__, value.__self__
         case _lru_cache_wrapper():
             return value.__wrapped__
+        case HostConfig():
+            return value.config, value.weights_fingerprint()  # wherever the file is
     kind = value if isinstance(value, type | FunctionType | BuiltinFunctionType) else type(value)
     name = f"{Path(kind.__module__).name}.{kind.__qualname__}"
     if not is_known(kind.__module__):

@@ -42,7 +42,7 @@ def test_decoding_in_tiles(vae, latents):
     [tiled] = decode(vae, LATENT_SCALE * latents, tiles=2)
     handle.remove()
     assert tiled.shape == whole.shape == (1, 3, 17, 128, 192)
-    assert 0 < (tiled - whole).abs().mean() < 0.005
+    assert 0 < (tiled - whole).abs().mean() < 0.006
     assert (tiled - whole).abs().max() < 0.1
     assert len(tiling) == 8  # four tiles in two chunks
     assert not any(tiling)
