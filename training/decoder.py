@@ -25,11 +25,12 @@ from hallo3_core.autoencoder.vae import LATENT_SCALE
 from hallo3_core.network.config import LATENT_FRAMES, SEGMENT_FRAMES
 from hallo3_core.sampling.schedule import Schedule, spaced
 
+from .denoiser import batch_of
 from .distill import after
 from .drawn import DrawnShots
 from .examples import Example, Examples
 from .loop import DEVICE, Loop, Settings
-from .networks import Batch, Networks
+from .networks import Networks
 from .pool import to_pixels
 from .trajectories import conditioned
 
@@ -222,10 +223,7 @@ def roll_out(networks: Networks, example: Example, steps: int, seed: int) -> Ten
     noise = torch.Generator().manual_seed(seed)
     x = torch.randn(1, *example.video.shape, generator=noise).to(DEVICE)
     schedule = Schedule.plain(spaced(steps))
-    rows = [
-        getattr(example, name)[None] for name in ("motion", "reference", "face", "speech", "lips")
-    ]
-    batch = Batch(x, schedule.timesteps[:1], x, *rows).to(DEVICE)
+    batch = batch_of([example], x, schedule.timesteps[:1], x).to(DEVICE)
     return after(conditioned(networks, batch), x, schedule, steps)
 
 
