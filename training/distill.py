@@ -22,11 +22,9 @@ from hallo3_core.sampling.guidance import Predict
 from hallo3_core.sampling.samplers import Step, ddim
 from hallo3_core.sampling.schedule import Schedule, spaced
 
-from .curves import plot
 from .denoiser import DISTILLED, Stage, batch_of, draw_examples, losses, mean_losses
 from .examples import Examples
-from .export import save_lora, save_networks
-from .finetune import encoded, make_ready, open_networks, require_card
+from .finetune import encoded, make_ready, open_networks, require_card, save_trained
 from .loop import DEVICE, Loop, Settings
 from .networks import Batch, Networks
 from .trajectories import AT_ONCE, Teacher, Trajectories, conditioned, draw_batch, leading_v
@@ -123,9 +121,4 @@ def distill(options: Namespace) -> list[Path]:
     torch.manual_seed(0)
     stage = make_ready(networks, stage, options.lora)
     networks = train(networks, draw, stage, options.run, unseen)
-    plot(options.run / stage.name)
-    if options.lora:
-        file = options.run / f"hallo3_{stage.name}.safetensors"
-        save_lora(networks.denoiser, file, {STEPS_KEY: str(options.steps)})
-        return [file]
-    return save_networks(networks, options.run, options.run / "models")
+    return save_trained(options, networks, stage, {STEPS_KEY: str(options.steps)})

@@ -156,9 +156,16 @@ def finetune(options: Namespace) -> list[Path]:
     torch.manual_seed(0)
     stage = make_ready(networks, stage, options.lora)
     networks = train(networks, examples, stage, options.run, unseen)
+    return save_trained(options, networks, stage)
+
+
+def save_trained(
+    options: Namespace, networks: Networks, stage: Stage, metadata: dict[str, str] | None = None
+) -> list[Path]:
+    """Plot the losses, and write the LoRA with its metadata, or all weights."""
     plot(options.run / stage.name)
     if options.lora:
         file = options.run / f"hallo3_{stage.name}.safetensors"
-        save_lora(networks.denoiser, file)
+        save_lora(networks.denoiser, file, metadata)
         return [file]
     return save_networks(networks, options.run, options.run / "models")
