@@ -25,6 +25,7 @@ REQUIREMENTS = {
         "requirements.txt",
         "requirements-standalone.txt",
         "requirements-faces.txt",
+        "requirements-voices.txt",
         "requirements-test.txt",
         "training/requirements.txt",
     ),
@@ -44,6 +45,8 @@ QUICK = [
     *("tests/training/test_loop.py", "tests/training/test_denoiser_training.py"),
 ]
 """Each part of the pack once, chosen by how long the files take."""
+PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+"""A process for each core, at most four because each takes 3 GB. A file is run by one process."""
 NO_TESTS = 5
 """What pytest returns if the options leave no test of a group."""
 
@@ -120,10 +123,11 @@ def test(options: list[str]) -> int:
     style = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
     groups = (QUICK,) if "--quick" in options else GROUPS
     options = [option for option in options if option != "--quick"]
-    tests = (["pytest", *places, *options] for places in groups)
+    tests = (["pytest", *PARALLEL, *places, *options] for places in groups)
     checks = ([python, "-m", *words] for words in (*style, *tests))
     status = [check_types(python)]
-    status += [subprocess.run(check, cwd=ROOT).returncode for check in checks]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    status += [subprocess.run(check, cwd=ROOT, env=one_thread).returncode for check in checks]
     return max(0 if code == NO_TESTS else code for code in status)
 
 

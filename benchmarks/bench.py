@@ -10,8 +10,8 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from hallo3_core.animate import decode_images
 from hallo3_core.autoencoder import vae
+from hallo3_core.autoencoder.images import decode_images
 from hallo3_core.network.conditioning import AudioProjector
 from hallo3_core.network.config import LATENT_FRAMES, MOTION_FRAMES, SEGMENT_FRAMES, Hallo3Config
 from hallo3_core.network.transformer import Denoiser

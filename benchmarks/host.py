@@ -9,6 +9,7 @@ import torch
 
 from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
 from hallo3_core.portrait.encode import Identity
+from hallo3_core.portrait.framing import filling
 from hallo3_core.settings import Settings
 from run import find_comfyui
 from tests.host.comfyui import Host
@@ -24,8 +25,7 @@ class Inputs:
         portrait = torch.zeros(1, 3, *config.canvas)
         motion = torch.randn_like(self.latents)
         face = torch.randn(1, config.face_channels)
-        everywhere = (slice(None), slice(None))
-        self.identity = Identity(portrait, motion, face, list(features), everywhere)
+        self.identity = Identity(portrait, motion, face, list(features), filling(config.canvas))
         self.tokens = torch.randn(2, 1, LATENT_FRAMES, config.audio_tokens, config.audio_width)
         self.text = torch.zeros(1, config.text_tokens, config.text_width)
 
@@ -52,7 +52,8 @@ class ComfyUI:
 
         def steer(tokens: torch.Tensor) -> list:
             keys = (self.model.IDENTITY, self.model.SPEECH, self.model.MOTION)
-            given = (inputs.identity, tokens, inputs.identity.motion)
+            seen = self.model.Seen(inputs.identity, inputs.identity.face, None, 1.0)
+            given = (seen, self.model.Heard(tokens), inputs.identity.motion)
             return [[inputs.text, dict(zip(keys, given, strict=True))]]
 
         guider = self.guider(patcher)

@@ -1,40 +1,37 @@
 """The whole job: make a video from an Identity and a Speech, one segment after the other."""
 
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property, partial
 from typing import NamedTuple, Protocol
 
 import torch
-from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
+from .autoencoder.images import decode_images
 from .autoencoder.motion import fill_segment, motion_after
-from .autoencoder.vae import MOST_TILES, TILE_UNITS, decode
 from .errors import InputError, NotEnoughMemory
 from .media.video import encode_pictures
 from .memory.device import enough_memory
 from .model.hallo3 import Hallo3
 from .network.config import AUDIO_LAYERS, AUDIO_WINDOW, MOTION_FRAMES, SEGMENT_FRAMES
-from .network.layers import KeyValue
+from .network.layers import Context
 from .network.transformer import Conditions
 from .noise import Noise
 from .portrait.encode import Identity
+from .prompts import held
 from .sampling.fade import shown_frames
-from .sampling.guidance import ALWAYS, Predict, guided, guided_at_once
+from .sampling.guidance import ALWAYS, Predict, guided, guided_apart, guided_at_once
 from .sampling.samplers import SAMPLERS, sample, schedule_of
 from .sampling.schedule import spaced
 from .settings import Settings
+from .speech.dialogue import Dialogue, faces, voices
 from .speech.encode import Speech
-from .speech.windows import segment_windows
 from .store.segment_store import NOTHING_KEPT, ClipStore, FinishedSegment
 
 FIRST_CHUNK = (3, 9)
 """Number of latent frames in the first decoded chunk, and number of frames that they become."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,9 @@ class Segment:
 class Animator(Protocol):
     """Makes the segments of one clip. Implementations differ in where the networks run."""
 
+    def prompt(self, index: int) -> object:
+        """The prompt of segment `index`, or its fingerprint. None if there is no prompt."""
+
     def sample(self, index: int, motion: Tensor) -> Tensor:
         """Sample the latents (1, 16, 13, height / 8, width / 8) of segment `index`.
 
@@ -86,7 +86,7 @@ class Animator(Protocol):
 def make_segments(
     animator: Animator,
     identity: Identity,
-    speech: Speech,
+    speech: Speech | Dialogue,
     kept: ClipStore = NOTHING_KEPT,
     *,
     fade: bool = True,
@@ -100,7 +100,7 @@ def make_segments(
     """
     motion, last, name = identity.motion, None, ""
     for index in range(speech.segments):
-        name = kept.name(index, name)
+        name = kept.name(index, name, animator.prompt(index))
         found = kept.segment(name)
         latents = found.latents if found else kept.latents(name)
         if latents is None:
@@ -146,16 +146,17 @@ class Constants(NamedTuple):
 
     no_text: Tensor
     null_audio: Tensor
-    reference: list[KeyValue]
-    face: list[KeyValue]
+    reference: list[Context]
+    face: list[Context]
 
 
 class ModelAnimator:
     """Makes segments with the networks of a `Hallo3`.
 
-    `text` (1, tokens, text width) is the encoded prompt, or None. `on_step` is called after every
-    sampling step. `settings` are the fields of `Settings`. Anything that is constant over the video
-    or over a segment is computed only once.
+    `text` (1, tokens, text width) is the encoded prompt, or None. For several prompts it is pairs
+    of the second from which one holds, and its text. `on_step` is called after every sampling step.
+    `settings` are the fields of `Settings`. Anything that is constant over the video or over a
+    segment is computed only once.
 
     Segment i draws from the streams `initial` i and `steps` i. Segments after the first also draw
     from `motion` i.
@@ -165,24 +166,27 @@ class ModelAnimator:
         self,
         model: Hallo3,
         identity: Identity,
-        speech: Speech,
+        speech: Speech | Dialogue,
         noise: Noise,
         *,
-        text: Tensor | None = None,
+        text: Tensor | Sequence[tuple[float, Tensor]] | None = None,
         on_step: Callable[[], None] = lambda: None,
         **settings,
     ):
         self.model, self.identity, self.speech, self.noise = model, identity, speech, noise
-        self.text, self.settings, self.on_step = text, Settings(**settings), on_step
+        self.prompts = [(0.0, text)] if isinstance(text, Tensor) else list(text or ())
+        self.settings, self.on_step = Settings(**settings), on_step
         self.schedule = schedule_of(self.settings.sampler, spaced(self.settings.steps))
 
     def decides(self) -> tuple:
-        """Everything that the segments of the clip depend on, except the speech."""
+        """Everything that the segments of the clip depend on, except the speech and the prompts."""
         model = self.model
         networks = (model.denoiser, model.audio_projector, model.vae)
         where = (torch.__version__, model.device.type, model.dtype)
-        settings = self.text, astuple(self.settings)
-        return "hallo3_core", where, networks, self.identity, self.noise, settings
+        return "hallo3_core", where, networks, self.identity, self.noise, astuple(self.settings)
+
+    def prompt(self, index: int) -> Tensor | None:
+        return held(self.prompts, index)
 
     @cached_property
     def constants(self) -> "Constants":
@@ -191,10 +195,13 @@ class ModelAnimator:
         silence = torch.zeros(1, SEGMENT_FRAMES, AUDIO_WINDOW, AUDIO_LAYERS, config.audio_channels)
         with model.working(model.audio_projector):
             null_audio = model.audio_projector(self.to_device(silence))
+        strength = self.settings.identity_strength
+        embeddings, weights = faces(self.speech, self.identity, config, strength)
         with model.working(model.denoiser):
             features = map(self.to_device, self.identity.features)
-            reference = model.denoiser.reference_keys_values(features)
-            face = model.denoiser.face_keys_values(self.to_device(self.identity.face))
+            reference = model.denoiser.reference_keys_values(features, strength)
+            seen = self.to_device(embeddings), weights, strength
+            face = model.denoiser.face_keys_values(*seen)
             rest = model.placement.rest
             return Constants(self.to_device(no_text), null_audio, rest(reference), rest(face))
 
@@ -211,13 +218,15 @@ class ModelAnimator:
         model = self.model
         constants = self.constants  # computed before the denoiser is on the device
         motion = self.to_device(fill_segment(motion))
+        strength = self.settings.speech_strength
+        heard = voices(self.speech, index, self.identity, model.config, strength)
         with model.working(model.audio_projector):
-            heard = segment_windows(self.speech.features, index)
-            tokens = model.audio_projector(self.to_device(heard))
+            tokens = model.audio_projector(self.to_device(heard.windows))
         initial = self.noise.stream("initial", index).normal(*motion.shape).to(model.device)
         draw = partial(self.noise.stream("steps", index).normal, *motion.shape)
         with model.working(model.denoiser):
-            predict = self._guided(constants, motion, tokens)
+            prompt = self.prompt(index)
+            predict = self._guided(constants, motion, prompt, tokens, heard.weights)
             for estimate in sample(
                 predict, initial, self.schedule, SAMPLERS[self.settings.sampler], draw
             ):
@@ -225,24 +234,39 @@ class ModelAnimator:
                 self.on_step()
         return estimate
 
-    def _guided(self, constants: "Constants", motion: Tensor, tokens: Tensor) -> Predict:
-        """Make the guided prediction of v for a segment, with all keys and values on the device."""
-        model = self.model
+    def _guided(
+        self,
+        constants: Constants,
+        motion: Tensor,
+        prompt: Tensor | None,
+        tokens: Tensor,
+        weights: Tensor | None,
+    ) -> Predict:
+        """Make the guided prediction of v for a segment, with all keys and values on the device.
+
+        `tokens` are the audio tokens of the voices, and `weights` those of `Voices`.
+        """
+        model, settings = self.model, self.settings
         no_text, null_audio = constants.no_text, constants.null_audio
-        text = no_text if self.text is None else self.to_device(self.text)
+        text = no_text if prompt is None else self.to_device(prompt)
         reference = model.placement.bring(constants.reference)
         face = model.placement.bring(constants.face)
 
-        def branch(text: Tensor, tokens: Tensor) -> Predict:
-            conditions = model.denoiser.conditions(text, motion, reference, face, tokens)
+        def branch(text: Tensor, *heard: Tensor | None) -> Predict:
+            conditions = model.denoiser.conditions(text, motion, reference, face, *heard)
             return partial(predict_v, model, conditions)
 
-        guidance, interval = self.settings.guidance, self.settings.interval
-        if model.rows == 2 and guidance != 1 and interval == ALWAYS:
+        guidance, text_guidance = settings.guidances
+        apart = prompt is not None and guidance != text_guidance
+        alike = weights is None and settings.interval == ALWAYS and not apart
+        if model.rows == 2 and guidance != 1 and alike:
             both = branch(torch.cat([no_text, text]), torch.cat([null_audio, tokens]))
             return guided_at_once(both, guidance)
-        branches = branch(no_text, null_audio), branch(text, tokens)
-        return guided(*branches, guidance, interval)
+        nothing, everything = branch(no_text, null_audio), branch(text, tokens, weights)
+        if apart:
+            scales = guidance, text_guidance, settings.interval
+            return guided_apart(nothing, branch(text, null_audio), everything, *scales)
+        return guided(nothing, everything, guidance, settings.interval)
 
     @torch.no_grad()
     def decode(self, index: int, latents: Tensor, count: int) -> Tensor:
@@ -261,7 +285,13 @@ class ModelAnimator:
 
 
 def animate(
-    model: Hallo3, identity: Identity, speech: Speech, noise: Noise, *, fade: bool = True, **options
+    model: Hallo3,
+    identity: Identity,
+    speech: Speech | Dialogue,
+    noise: Noise,
+    *,
+    fade: bool = True,
+    **options,
 ) -> Iterator[Segment]:
     """Yield the segments of the video as they are ready.
 
@@ -299,33 +329,3 @@ def seconds_to_decode(decode: Callable[[Tensor, int], Tensor], identity: Identit
     start = time.perf_counter()
     decode(identity.motion[:, :, :latent_frames], frames).cpu()
     return (time.perf_counter() - start) * SEGMENT_FRAMES / frames
-
-
-def decode_images(
-    vae: AutoencoderKLCogVideoX, latents: Tensor, count: int, tiles: int = 1
-) -> Tensor:
-    """Decode the first `count` frames of `latents`, (count, height, width, 3) in [0, 1].
-
-    `latents` are on any device. The frames are float32 on the CPU. If the device runs out of
-    memory, decodes again in more and smaller tiles. Raises `torch.OutOfMemoryError` if even the
-    smallest tiles do not fit.
-    """
-    side, latents = min(latents.shape[-2:]), latents.to(vae.device)
-    while True:
-        try:
-            return _decode_images(vae, latents, count, tiles)
-        except torch.OutOfMemoryError:
-            tiles += 1
-            if tiles > min(MOST_TILES, side // TILE_UNITS):
-                raise
-            logger.warning("Decoding ran out of memory: trying %d x %d tiles.", tiles, tiles)
-
-
-def _decode_images(vae: AutoencoderKLCogVideoX, latents: Tensor, count: int, tiles: int) -> Tensor:
-    chunks, decoded = [], 0
-    for pixels in decode(vae, latents, tiles):
-        chunks.append((pixels[0].cpu().permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1))
-        decoded += len(chunks[-1])
-        if decoded >= count:
-            break
-    return torch.cat(chunks)[:count]

@@ -139,6 +139,7 @@ def kept_of(animator: NodeAnimator) -> ClipStore:
     """
     try:
         clip = fingerprint(animator.decides(), parts_of)
+        fingerprint(animator.positive, parts_of)
     except Unknown as unknown:
         logger.warning(
             "The model has a patch that Hallo3 does not know (%s): the finished segments of this "

@@ -8,12 +8,14 @@ from torch import Tensor
 from ..hallo3_core.animate import seconds_to_decode
 from ..hallo3_core.portrait.encode import Identity
 from ..hallo3_core.settings import Settings
+from ..hallo3_core.speech.dialogue import Dialogue
 from ..hallo3_core.speech.encode import Speech
-from .host.fingerprint import model_parts, vae_parts
+from ..hallo3_core.store.fingerprint import fingerprint
+from .host.fingerprint import model_parts, parts_of, vae_parts
 from .host.sampling import sample_segment
 from .host.time_left import ClipTime
 from .host.vae import decode_latent
-from .sampling import condition
+from .sampling import condition, prompts_of
 from .video import extend
 
 
@@ -24,15 +26,20 @@ class NodeAnimator:
     model: object
     vae: object
     identity: Identity
-    speech: Speech
+    speech: Speech | Dialogue
     positive: list | None
     settings: Settings
     clip: ClipTime
 
     def decides(self) -> tuple:
-        """Everything that decides the segments of the clip, except the speech."""
+        """Everything that decides the segments of the clip, except the speech and the prompts."""
         networks = model_parts(self.model), vae_parts(self.vae)
-        return "comfyui", networks, self.identity, self.positive, astuple(self.settings)
+        return "comfyui", networks, self.identity, astuple(self.settings)
+
+    def prompt(self, index: int) -> str | None:
+        """The fingerprint of the conditioning that holds in segment `index`."""
+        holding = prompts_of(self.positive, index)
+        return fingerprint(holding, parts_of) if holding else None
 
     def sample(self, index: int, motion: Tensor) -> Tensor:
         if self.clip.decoding is None:
@@ -41,7 +48,15 @@ class NodeAnimator:
         self.clip.start(index)
         latent = sample_segment(
             self.model,
-            *condition(self.model, self.identity, self.speech, index, self.positive, motion),
+            *condition(
+                self.model,
+                self.identity,
+                self.speech,
+                index,
+                self.positive,
+                motion,
+                self.settings,
+            ),
             settings=self.settings,
             index=index,
             clip=self.clip,

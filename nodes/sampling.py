@@ -12,11 +12,13 @@ from ..hallo3_core.autoencoder.new_frames import write_new_frames
 from ..hallo3_core.errors import InputError
 from ..hallo3_core.network.config import FPS, LATENT_FRAMES, NEW_FRAMES, Hallo3Config
 from ..hallo3_core.portrait.encode import Identity
+from ..hallo3_core.prompts import held
+from ..hallo3_core.settings import Settings
 from ..hallo3_core.sound.sound import Sound
+from ..hallo3_core.speech.dialogue import Dialogue, faces, voices
 from ..hallo3_core.speech.encode import Speech
-from ..hallo3_core.speech.windows import segment_windows
 from .host.memory import plan
-from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, RunOnce
+from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, Heard, RunOnce, Seen
 from .host.out_of_memory import enough_memory
 from .host.sampling import published_sampler, published_sigmas, sample_segment
 from .host.time_left import ClipTime
@@ -38,6 +40,11 @@ FRAMES = "hallo3_new_frames"
 
 Stock samplers keep it.
 """
+
+BEGINS = "hallo3_begins"
+"""The key of a conditioning that says from which second on it holds, from Prompts Over Time."""
+
+STRENGTHS = "speech_strength", "identity_strength"
 
 
 def segment_inputs() -> list[io.Input]:
@@ -67,9 +74,18 @@ def hallo3_model(model) -> Hallo3Model:
 
 
 def condition(
-    model, identity: Identity, speech: Speech, index: int, positive, motion
+    model,
+    identity: Identity,
+    speech: Speech | Dialogue,
+    index: int,
+    positive,
+    motion,
+    settings: Settings,
 ) -> tuple[list, list, dict]:
-    """Positive conditioning, negative conditioning and an empty LATENT for one segment."""
+    """Positive conditioning, negative conditioning and an empty LATENT for one segment.
+
+    Of the `settings`, the strengths count.
+    """
     host_model = hallo3_model(model)
     plan(model)
     config: Hallo3Config = host_model.diffusion_model.config
@@ -81,23 +97,37 @@ def condition(
     host_model.latent_format.learn_colours(identity)
     companions = host_model.model_config.companions
     project = RunOnce(companions.audio_projector, model.load_device)
-    windows = segment_windows(speech.features, index)
+    heard = voices(speech, index, identity, config, settings.speech_strength)
+    nothing = torch.zeros_like(heard.windows[:1])
     with enough_memory("prepare the speech of a segment"):
-        tokens = project(torch.cat([windows, torch.zeros_like(windows)])).cpu()
-    tokens, no_tokens = tokens.chunk(2)
+        tokens = project(torch.cat([heard.windows, nothing])).cpu()
+    strength = settings.identity_strength
+    seen = Seen(identity, *faces(speech, identity, config, strength), strength)
     no_text = torch.zeros(1, config.text_tokens, config.text_width)
     motion = fill_segment(identity.motion if motion is None else motion)
 
-    def steer(text: Tensor, options: dict, tokens: Tensor) -> list:
-        return [text, options | {IDENTITY: identity, SPEECH: tokens, MOTION: motion}]
+    def steer(text: Tensor, options: dict, heard: Heard) -> list:
+        return [text, options | {IDENTITY: seen, SPEECH: heard, MOTION: motion}]
 
-    positive = positive or [[no_text, {}]]
+    positive = prompts_of(positive, index) or [[no_text, {}]]
     samples = torch.zeros(1, config.latent_channels, LATENT_FRAMES, *identity.motion.shape[-2:])
+    speaking, silent = Heard(tokens[:-1], heard.weights), Heard(tokens[-1:])
     return (
-        [steer(fit_text(text, config), options, tokens) for text, options in positive],
-        [steer(no_text, {}, no_tokens)],
+        [steer(fit_text(text, config), options, speaking) for text, options in positive],
+        [steer(no_text, {}, silent)],
         {"samples": samples, FRAMES: speech.new_frames(index)},
     )
+
+
+def prompts_of(positive: list | None, index: int) -> list:
+    """The part of a CONDITIONING that holds in segment `index`. Most hold in all segments."""
+    entries = positive or []
+    always = [entry for entry in entries if BEGINS not in entry[1]]
+    timed: dict[float, list] = {}
+    for entry in entries:
+        if BEGINS in entry[1]:
+            timed.setdefault(entry[1][BEGINS], []).append(entry)
+    return always + (held(sorted(timed.items()), index) or [])
 
 
 def fit_text(text: Tensor, config: Hallo3Config) -> Tensor:
@@ -120,7 +150,7 @@ def segment_sound_output() -> io.Audio.Output:
     return io.Audio.Output(display_name="audio", tooltip="The sound of this segment.")
 
 
-def segment_sound(speech: Speech, index: int) -> dict:
+def segment_sound(speech: Speech | Dialogue, index: int) -> dict:
     """The sound of the new frames of a segment, as ComfyUI's AUDIO."""
     assert speech.sound is not None  # Encode Speech always sets it
     return audio_part(speech.sound, index * NEW_FRAMES, speech.new_frames(index))
@@ -140,7 +170,7 @@ class SegmentConditioning(io.ComfyNode):
             display_name="Segment Conditioning",
             category=CATEGORY,
             description="The conditioning of one segment, for ComfyUI's own samplers.",
-            inputs=segment_inputs(),
+            inputs=[*segment_inputs(), *settings_inputs(*STRENGTHS)],
             outputs=[
                 io.Conditioning.Output(
                     "positive_out",
@@ -160,9 +190,10 @@ class SegmentConditioning(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, identity, speech, segment_index, positive=None, motion=None
+        cls, model, identity, speech, segment_index, positive=None, motion=None, **strengths
     ) -> io.NodeOutput:
-        conditioned = condition(model, identity, speech, segment_index, positive, motion)
+        settings = settings_of(strengths)
+        conditioned = condition(model, identity, speech, segment_index, positive, motion, settings)
         return io.NodeOutput(*conditioned, segment_sound(speech, segment_index))
 
 
@@ -231,7 +262,7 @@ class SampleSegment(io.ComfyNode):
         clip = ClipTime(segments=1, steps=settings.steps, decoding=0)
         latent = sample_segment(
             model,
-            *condition(model, identity, speech, segment_index, positive, motion),
+            *condition(model, identity, speech, segment_index, positive, motion, settings),
             settings=settings,
             index=segment_index,
             clip=clip,

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from hallo3_core.animate import decode_images
+from hallo3_core.autoencoder.images import decode_images
 from hallo3_core.autoencoder.vae import LATENT_SCALE
 from hallo3_core.evaluation.reader import PICTURE_SIDE, FaceReader
 

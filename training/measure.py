@@ -15,7 +15,8 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
 from hallo3_core import builtin
-from hallo3_core.animate import animate, decode_images
+from hallo3_core.animate import animate
+from hallo3_core.autoencoder.images import decode_images
 from hallo3_core.autoencoder.vae import LATENT_SCALE
 from hallo3_core.evaluation.reader import drawn_reader
 from hallo3_core.evaluation.report import median, seams

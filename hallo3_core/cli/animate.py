@@ -16,41 +16,37 @@ from ..animate import ModelAnimator, NotDecoded, make_segments, seconds_to_decod
 from ..autoencoder.vae import save_latent
 from ..errors import INTERRUPTED, InputError, NotEnoughMemory
 from ..media.outputs import free_name
-from ..media.picture import check_picture_file, read_image, read_mask, save_picture, size_of
+from ..media.picture import check_picture_file, read_image
 from ..media.progress import Progress
 from ..media.video import VideoWriter, check_output
 from ..memory.device import choose_device, choose_dtype, enough_memory
 from ..memory.plan import free_memory
-from ..model.finding import find_files
 from ..model.hallo3 import Hallo3, plan_for
 from ..model.lora import add_lora, steps_of
 from ..network.weight_formats import COMPUTE_DTYPES, short_name
 from ..noise import SeededNoise
 from ..portrait.encode import encode_portrait
-from ..portrait.face_mask import FACE_BOX_GROWTH, check_growth, region_of
-from ..portrait.faces import (
-    SAME,
-    Face,
-    choose,
-    draw,
-    insightface_missing,
-    no_face,
-    open_finder,
-    overlap,
-)
-from ..portrait.framing import FIT, FITS, Box
-from ..portrait.mesh import find_landmarker, oval_box
+from ..prompts import EXAMPLE
 from ..settings import Settings, distilled
 from ..sound.sound import Sound
-from ..sound.sound_file import read_sound
+from ..speech.activity import method
+from ..speech.dialogue import Dialogue, Speaker, in_turns
 from ..speech.encode import Speech, encode_speech
-from ..speech.vocals import VocalIsolator
 from ..store.fingerprint import fingerprint
 from ..store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
+from .inputs import (
+    add_face,
+    add_voice,
+    all_faces,
+    encoded_prompts,
+    find_face,
+    find_speakers,
+    find_voice,
+    read_curve,
+)
 from .store import STORE
 
 OUTPUT = Path("hallo3.mp4")
-ISOLATOR = "Kim_Vocal_2.onnx"
 STOPPED = "Stopped before the first segment was done."
 
 logger = logging.getLogger(__name__)
@@ -60,7 +56,6 @@ def add(commands) -> argparse.ArgumentParser:
     parser = commands.add_parser("animate", help="make a portrait speak")
     argument = parser.add_argument
     argument("--portrait", type=Path, help="a picture (default: the built-in drawing)")
-    argument("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
     argument("--output", type=Path, help=f"the video (default: {OUTPUT}, or the next free name)")
     argument("--overwrite", action="store_true", help="replace existing files")
     argument("--model", type=Path, help="folder of the model (default: the built-in model)")
@@ -69,7 +64,11 @@ def add(commands) -> argparse.ArgumentParser:
     )
     argument("--lora", type=Path, help="a LoRA for the denoiser")
     argument("--lora-strength", type=float, default=1.0, help="factor of the LoRA (%(default)s)")
-    argument("--prompt", help="what the video shows, in words")
+    argument(
+        "--prompt",
+        help="what the video shows, in words; or a file with a line for each prompt: the second "
+        f"from which it holds, and the words, such as '{EXAMPLE}'",
+    )
     add_settings(parser)
     argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     argument(
@@ -78,13 +77,7 @@ def add(commands) -> argparse.ArgumentParser:
         help="(default: float32 on cpu, else bfloat16 or float16)",
     )
     add_face(parser)
-    argument(
-        "--isolate-vocals",
-        nargs="?",
-        type=Path,
-        const=Path(),
-        help="separate the voice from music, with this MDX-Net (default: the model's)",
-    )
+    add_voice(parser)
     argument("--no-store", dest="store", action="store_false", help="do not save finished segments")
     argument("--quiet", action="store_true", help="no progress bars")
     return parser
@@ -102,7 +95,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         if field.name == "interval":
             kinds = {"type": float, "nargs": 2, "metavar": ("FROM", "TO")}
             name, shown = "guidance-interval", "{} {}".format(*Settings.interval)
-        parser.add_argument(f"--{name}", dest=field.name, help=f"{choice.help} ({shown})", **kinds)
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, dest=field.name, help=f"{choice.help} ({shown})", **kinds)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -117,25 +111,6 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return Settings(**(distilled(steps) if steps else {}) | given)
 
 
-def add_face(parser: argparse.ArgumentParser) -> None:
-    """Add options for the face that speaks, and for placing the portrait on the canvas."""
-    argument = parser.add_argument
-    argument("--face-mask", type=Path, help="a picture of the portrait's size, the face white")
-    argument("--face", type=int, default=0, help="which face; 0 is the largest (%(default)s)")
-    argument(
-        "--face-growth",
-        type=float,
-        default=FACE_BOX_GROWTH,
-        help="enlarge the face region by this factor (%(default)s)",
-    )
-    argument("--whole-image", action="store_true", help="do not look for a face")
-    argument("--face-models", type=Path, help="folder of antelopev2 (default: the model's)")
-    argument(
-        "--fit", choices=FITS, default=FIT, help="how the picture fills the canvas (%(default)s)"
-    )
-    argument("--framing", type=Path, help="file for a picture of the faces found")
-
-
 def run(options: argparse.Namespace) -> int:
     options.output = options.output or free_name(OUTPUT)
     inputs = given_files(options)
@@ -146,21 +121,47 @@ def run(options: argparse.Namespace) -> int:
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
-    region, embedding = find_face(options, portrait)
-    heard, sound = find_voice(options)
+    people = find_speakers(options, portrait) if options.speaker else [(None, None)]
+    if options.speaker:
+        region, embedding = all_faces(people, options), None
+    else:
+        region, embedding = find_face(options, portrait)
+    files = [file for _, file in options.speaker or [(None, options.speech)]]
+    found = [find_voice(file, options) for file in files]
 
     with enough_memory("load the model", "use fp8 weights"):
         model = load_model(options, device, dtype)
     noise = SeededNoise(settings.seed)
-    text = model.text_encoder()(options.prompt) if options.prompt else None
+    text = encoded_prompts(model, options.prompt) if options.prompt else None
     with enough_memory("encode the speech"), model.working(model.speech_encoder):
-        speech = encode_speech(model.speech_encoder, sound.prepared()).on_disk()
-    speech = replace(speech, sound=sound, encoder=fingerprint(model.speech_encoder))
+        encoded = [encode_speech(model.speech_encoder, each.waveform).on_disk() for each in found]
+    made_by = fingerprint(model.speech_encoder) + (method() if options.only_speech else "")
+    voices = [
+        replace(speech, sound=each.sound, encoder=made_by)
+        for speech, each in zip(encoded, found, strict=True)
+    ]
+    speech = together(voices, people, options)
+    heard = [replace(voice, sound=each.heard) for voice, each in zip(voices, found, strict=True)]
     networks = model.vae, model.reference_network
     with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
         identity = encode_portrait(*networks, portrait, region, noise, embedding, options.fit)
     animator = ModelAnimator(model, identity, speech, noise, text=text, **vars(settings))
-    return write_video(animator, heard, options)
+    return write_video(animator, together(heard, people, options).sound, options)
+
+
+def together(
+    speeches: list[Speech],
+    people: list[tuple[Tensor | None, Tensor | None]],
+    options: argparse.Namespace,
+) -> Speech | Dialogue:
+    """The speech of one person, or the dialogue of the people after --speaker."""
+    if options.speech_curve:
+        curve = read_curve(options.speech_curve)
+        speeches = [speech.driven(curve) for speech in speeches]
+    if not options.speaker:
+        return speeches[0]
+    speakers = tuple(Speaker(speech, *who) for speech, who in zip(speeches, people, strict=True))
+    return in_turns(speakers) if options.turns else Dialogue(speakers)
 
 
 def given_files(options: argparse.Namespace) -> list[Path]:
@@ -172,82 +173,10 @@ def given_files(options: argparse.Namespace) -> list[Path]:
         options.face_mask,
         options.model,
         options.isolate_vocals,
+        options.speech_curve,
+        *(file for speaker in options.speaker or () for file in speaker),
     )
     return [path for path in given if path]
-
-
-def find_face(options: argparse.Namespace, portrait: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The face region of a portrait (3, height, width), and the embedding of its face.
-
-    The region is (height, width). Both are None if they are not known. The region comes from the
-    mask if one is given, else from MediaPipe's face oval, else from the detector's box.
-    """
-    check_growth(options.face_growth)
-    size, folders = size_of(portrait), face_folders(options)
-    if options.portrait and not options.model:
-        logger.warning(builtin.DRAWN_ONLY)
-    mask = read_mask(options.face_mask, size) if options.face_mask else None
-    faces = [] if options.whole_image else open_finder(folders)(portrait)
-    if options.framing:
-        save_picture(draw(portrait, faces, options.face), options.framing, options.overwrite)
-    face = choose(faces, options.face)
-    embedding = face.embedding if face else None
-    if options.model and face and embedding is None:
-        logger.warning(
-            "Without InsightFace the model sees the face only in the picture. To install it: %s.",
-            insightface_missing(folders),
-        )
-    if mask is None and face is None and not options.whole_image:
-        logger.warning(no_face("Paint a --face-mask.", folders))
-    box = speaker_box(portrait, face, options) if face and mask is None else None
-    return region_of(mask, box, size, options.face_growth), embedding
-
-
-def speaker_box(portrait: Tensor, face: Face, options: argparse.Namespace) -> Box:
-    """The box of MediaPipe's face oval if it is the same face, else the box of the face."""
-    file = find_landmarker(face_folders(options))
-    oval = oval_box(portrait, file) if file else None
-    return oval if oval and overlap(oval, face.box) > SAME else face.box
-
-
-def find_voice(options: argparse.Namespace) -> tuple[Sound, Sound]:
-    """The sound of the video, and the voice that moves the face.
-
-    They differ if the voice is separated from music. The file is read only here, once.
-    """
-    heard = read_sound(options.speech)
-    if not options.isolate_vocals:
-        return heard, heard
-    isolate = VocalIsolator(isolator_file(options))
-    return heard, Sound(isolate(heard.waveform[:, :], heard.rate), heard.rate)
-
-
-def face_folders(options: argparse.Namespace) -> list[Path]:
-    """The folders that can have the face models. Errors name the first."""
-    if options.face_models:
-        return [options.face_models]
-    root = models_root(options)
-    return [root / "face_analysis" / "models", root / "insightface" / "models" / "antelopev2"]
-
-
-def isolator_file(options: argparse.Namespace) -> Path:
-    """The MDX-Net file that was given, else the model's. Raises `InputError` if it is missing."""
-    places = [options.isolate_vocals]
-    if options.isolate_vocals == Path():
-        folders = ("audio_separator", "audio_separation")
-        places = [models_root(options) / folder / ISOLATOR for folder in folders]
-    for place in places:
-        if place.is_file():
-            return place
-    raise InputError(
-        f"There is no {places[0]}: put an MDX-Net such as {ISOLATOR} there, or give one after "
-        "--isolate-vocals."
-    )
-
-
-def models_root(options: argparse.Namespace) -> Path:
-    """The folder of the model's other files."""
-    return find_files(options.model).root if options.model else Path()
 
 
 def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Hallo3:

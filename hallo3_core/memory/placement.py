@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from operator import methodcaller
 
 import torch
 from torch import Tensor, nn
 
-from ..network.layers import KeyValue
+from ..network.layers import Context, mapped
 from .streaming import Streamer, put, stand_ins, tensors_of
 
 
@@ -49,14 +50,14 @@ class Placement:
     def _copied(self, tensor: Tensor) -> Tensor:
         return tensor.data.to(self.device, copy=True)
 
-    def rest(self, keys_values: Iterable[KeyValue]) -> list[KeyValue]:
+    def rest(self, contexts: Iterable[Context]) -> list[Context]:
         """Move keys and values to their resting place: main memory if `in_turn`, or the device."""
-        return _moved(keys_values, torch.device("cpu") if self.in_turn else self.device)
+        return _moved(contexts, torch.device("cpu") if self.in_turn else self.device)
 
-    def bring(self, keys_values: Iterable[KeyValue]) -> list[KeyValue]:
+    def bring(self, contexts: Iterable[Context]) -> list[Context]:
         """Keys and values on the device. They stay there as long as the result is referenced."""
-        return _moved(keys_values, self.device)
+        return _moved(contexts, self.device)
 
 
-def _moved(keys_values: Iterable[KeyValue], device: torch.device) -> list[KeyValue]:
-    return [(key.to(device), value.to(device)) for key, value in keys_values]
+def _moved(contexts: Iterable[Context], device: torch.device) -> list[Context]:
+    return [mapped(context, methodcaller("to", device)) for context in contexts]

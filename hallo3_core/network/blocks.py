@@ -8,6 +8,7 @@ from .config import LATENT_FRAMES, PATCH, Hallo3Config
 from .layers import (
     MLP,
     Attention,
+    Context,
     CrossAttention,
     KeyValue,
     Modulation,
@@ -196,8 +197,8 @@ class DenoiserLayer(Layer):
         rotary: Rotary,
         attend: Attention,
         reference: KeyValue,
-        face: KeyValue,
-        audio: KeyValue,
+        face: Context,
+        audio: Context,
         attend_across: Attention | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return text and image tokens after the layer, each (batch, tokens, width).

@@ -38,6 +38,30 @@ KeyValue = tuple[Tensor, Tensor]
 """Keys and values, each (batch, heads, tokens, head width)."""
 
 
+class Blend(NamedTuple):
+    """Several contexts of a cross-attention: each token gets a weighted sum of what they give.
+
+    Each of `weights` is (batch, 1, tokens, 1), and they add up to 1. `factor` scales the output of
+    the cross-attention.
+    """
+
+    keys_values: tuple[KeyValue, ...]
+    weights: tuple[Tensor, ...]
+    factor: float = 1.0
+
+
+Context = KeyValue | Blend
+
+
+def mapped(context: Context, change: Callable[[Tensor], Tensor]) -> Context:
+    """The context with `change` applied to each of its tensors."""
+    if not isinstance(context, Blend):
+        key, value = context
+        return change(key), change(value)
+    keys_values = tuple((change(key), change(value)) for key, value in context.keys_values)
+    return Blend(keys_values, tuple(map(change, context.weights)), context.factor)
+
+
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention without a mask, all tensors (batch, heads, tokens, head width)."""
     return F.scaled_dot_product_attention(query, key, value)
@@ -105,13 +129,19 @@ class CrossAttention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        keys_values: KeyValue,
+        context: Context,
         query_norm: nn.Module,
         rotary: "Rotary",
         attend: Attention,
     ) -> Tensor:
         query = rotary(query_norm(split_heads(self.query(x), self.heads)))
-        return self.out(merge_heads(attend(query, *keys_values)))
+        if not isinstance(context, Blend):
+            return self.out(merge_heads(attend(query, *context)))
+        found = sum(
+            weight * attend(query, *keys_values)
+            for keys_values, weight in zip(context.keys_values, context.weights, strict=True)
+        )
+        return context.factor * self.out(merge_heads(found))
 
 
 class Rotary(NamedTuple):

@@ -6,6 +6,7 @@ Latents are (batch, channels, frames, height, width). Text and image tokens are 
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,17 @@ from torch import Tensor, nn
 from .blocks import DenoiserLayer, Embed, Head, ReferenceLayer
 from .conditioning import AudioProjector, FaceProjector
 from .config import LATENT_FRAMES, Hallo3Config
-from .layers import Attention, KeyValue, Operations, Rotary, attention, rotary_table
+from .layers import (
+    Attention,
+    Blend,
+    Context,
+    KeyValue,
+    Operations,
+    Rotary,
+    attention,
+    mapped,
+    rotary_table,
+)
 
 
 @dataclass(frozen=True)
@@ -89,20 +100,31 @@ def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
     return torch.cat(rows)
 
 
+def join_contexts(contexts: tuple[Context, ...]) -> Context:
+    """Concatenate contexts along the batch. They all are blends of as many parts, or none is."""
+    first = contexts[0]
+    if not isinstance(first, Blend):
+        keys, values = zip(*contexts, strict=True)
+        return join_rows(keys), join_rows(values)
+    pairs = zip(*(context.keys_values for context in contexts), strict=True)
+    weights = zip(*(context.weights for context in contexts), strict=True)
+    return Blend(tuple(map(join_contexts, pairs)), tuple(map(join_rows, weights)), first.factor)
+
+
 @dataclass(frozen=True)
 class Conditions:
     """The inputs of the denoiser that are constant over all steps of a segment.
 
     `Denoiser.conditions` makes them. `text` is (batch, tokens, text width) and `motion`
     (batch, 16, 13, height, width). `reference`, `face` and `audio` have keys and values for every
-    layer.
+    layer. Those of face and audio can be a `Blend`.
     """
 
     text: Tensor
     motion: Tensor
     reference: Iterable[KeyValue]
-    face: Iterable[KeyValue]
-    audio: Iterable[KeyValue]
+    face: Iterable[Context]
+    audio: Iterable[Context]
 
 
 def run_layer(
@@ -112,14 +134,24 @@ def run_layer(
     image: Tensor,
     time: Tensor,
     rotary: Rotary,
-    *keys_values: KeyValue,
+    *contexts: Context,
     attend: Attention = attention,
 ) -> tuple[Tensor, Tensor]:
     """Return text and image tokens after layer `index`.
 
-    `keys_values` are those of reference, face and audio, in this order.
+    `contexts` are the keys and values of reference, face and audio, in this order.
     """
-    return layer(text, image, time, rotary, attend, *keys_values)
+    return layer(text, image, time, rotary, attend, *contexts)
+
+
+def blend(keys_values: KeyValue, weights: Tensor, factor: float = 1.0) -> Blend:
+    """The contexts of one video as a `Blend`.
+
+    Keys and values are (contexts * 13, ...), and `weights` (contexts, 13, image tokens).
+    """
+    pairs = zip(*(part.chunk(len(weights)) for part in keys_values), strict=True)
+    placed = weights.to(keys_values[0])[:, :, None, :, None]
+    return Blend(tuple(pairs), tuple(placed), factor)
 
 
 class Denoiser(nn.Module):
@@ -135,35 +167,51 @@ class Denoiser(nn.Module):
         )
         self.head = Head(config, operations, **factory)
 
-    def reference_keys_values(self, features: Iterable[Tensor]) -> list[KeyValue]:
-        """Return keys and values of the reference network's tokens, for every layer."""
-        pairs = zip(self.denoiser_layers, features, strict=True)
-        return [layer.reference_keys_values(tokens) for layer, tokens in pairs]
+    def reference_keys_values(
+        self, features: Iterable[Tensor], strength: float = 1.0
+    ) -> list[KeyValue]:
+        """Return keys and values of the reference network's tokens, for every layer.
 
-    def face_keys_values(self, embedding: Tensor) -> list[KeyValue]:
+        `strength` scales the values, and so what self-attention takes from these tokens.
+        """
+        pairs = zip(self.denoiser_layers, features, strict=True)
+        found = (layer.reference_keys_values(tokens) for layer, tokens in pairs)
+        return [(key, value if strength == 1 else value * strength) for key, value in found]
+
+    def face_keys_values(
+        self, embedding: Tensor, weights: Tensor | None = None, strength: float = 1.0
+    ) -> list[Context]:
         """Return keys and values of a face embedding (batch, 512), for every layer.
 
-        All latent frames have the same.
+        All latent frames have the same. With `weights` (faces, 13, image tokens), `embedding` has
+        the faces of one video, and `strength` scales the output of the cross-attention.
         """
         tokens = self.face_projector(embedding).repeat_interleave(LATENT_FRAMES, dim=0)
-        return [layer.face_keys_values(tokens) for layer in self.denoiser_layers]
+        found = [layer.face_keys_values(tokens) for layer in self.denoiser_layers]
+        return found if weights is None else [blend(pair, weights, strength) for pair in found]
 
-    def audio_keys_values(self, tokens: Tensor) -> list[KeyValue]:
-        """Return keys and values of audio tokens (batch, 13, tokens, width), for every layer."""
-        return [layer.audio_keys_values(tokens.flatten(0, 1)) for layer in self.denoiser_layers]
+    def audio_keys_values(self, tokens: Tensor, weights: Tensor | None = None) -> list[Context]:
+        """Return keys and values of audio tokens (batch, 13, tokens, width), for every layer.
+
+        With `weights` (voices, 13, image tokens), `tokens` has the voices of one video.
+        """
+        found = [layer.audio_keys_values(tokens.flatten(0, 1)) for layer in self.denoiser_layers]
+        return found if weights is None else [blend(pair, weights) for pair in found]
 
     def conditions(
         self,
         text: Tensor,
         motion: Tensor,
-        reference: list[KeyValue],
-        face: list[KeyValue],
+        reference: Iterable[KeyValue],
+        face: Iterable[Context],
         audio_tokens: Tensor,
+        audio_weights: Tensor | None = None,
     ) -> Conditions:
         """Make the conditions of a batch, one row for each row of `text` and `audio_tokens`.
 
         `motion`, `reference` and `face` have as many rows, or one row that all share. Compute
         `reference` and `face` once per video, with `reference_keys_values` and `face_keys_values`.
+        With `audio_weights`, the batch is one video, as in `audio_keys_values`.
         """
         batch = len(text)
 
@@ -171,15 +219,12 @@ class Denoiser(nn.Module):
             """Repeat x for each row of the batch if it has only `rows` rows."""
             return x if len(x) == batch * rows else join_rows((x,) * batch)
 
-        def layers(keys_values: list[KeyValue], rows: int = 1) -> list[KeyValue]:
-            return [(for_all(key, rows), for_all(value, rows)) for key, value in keys_values]
-
         return Conditions(
             text,
             for_all(motion),
-            layers(reference),
-            layers(face, LATENT_FRAMES),
-            self.audio_keys_values(audio_tokens),
+            [(for_all(key), for_all(value)) for key, value in reference],
+            [mapped(context, partial(for_all, rows=LATENT_FRAMES)) for context in face],
+            self.audio_keys_values(audio_tokens, audio_weights),
         )
 
     def forward(
@@ -200,8 +245,8 @@ class Denoiser(nn.Module):
         )
         tokens = tokens or all_tokens(self.config, LATENT_FRAMES, image.device)
         text, image = tokens.select(text, image)
-        for i, (layer, *keys_values) in enumerate(self.conditioned_layers(conditions)):
-            text, image = run(i, layer, text, image, time, tokens.rotary, *keys_values)
+        for i, (layer, *contexts) in enumerate(self.conditioned_layers(conditions)):
+            text, image = run(i, layer, text, image, time, tokens.rotary, *contexts)
         return self.head(image, time, tokens.grid)
 
     @property

@@ -18,7 +18,7 @@ from ..media.picture import check_picture, size_of
 from ..network.config import MOTION_FRAMES, Hallo3Config, Size
 from ..noise import Noise
 from .face_mask import face_box, region_box
-from .framing import FIT, FITS, Framing
+from .framing import FIT, FITS, Framing, filling
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Identity:
       segment continues them.
     - `face` (1, 512): the face embedding.
     - `features`: the tokens of the reference network, (1, tokens, width) for each layer.
-    - `place`: the rows and columns of the canvas that the picture covers.
+    - `framing`: where the picture is on the canvas.
 
     All tensors are in main memory. The features of the released model take 0.3 GB in bf16.
     """
@@ -54,7 +54,12 @@ class Identity:
     motion: Tensor
     face: Tensor
     features: list[Tensor]
-    place: tuple[slice, slice]
+    framing: Framing
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """The rows and columns of the canvas that the picture covers."""
+        return self.framing.place
 
     @property
     def size(self) -> Size:
@@ -84,12 +89,13 @@ def encode_identity(
     reference: Tensor,
     noise: Noise,
     face: Tensor | None = None,
-    place: tuple[slice, slice] = (slice(None), slice(None)),
+    framing: Framing | None = None,
 ) -> Identity:
     """Make an Identity from the canvas portrait, the masked canvas portrait and the face embedding.
 
     `portrait` and `reference` are (1, 3, height, width) in [-1, 1], `face` is (1, 512). Without
-    `face`, the embedding is zeros. Noise is drawn from the streams `reference` and `motion` 0.
+    `face`, the embedding is zeros. Without `framing`, the picture has the size of the canvas. Noise
+    is drawn from the streams `reference` and `motion` 0.
     """
     latents = encode(vae, reference[:, :, None], noise.stream("reference"))
     still = portrait[:, :, None].expand(-1, -1, MOTION_FRAMES, -1, -1)
@@ -97,7 +103,9 @@ def encode_identity(
     features, _ = reference_network(latents.to(**reference_network.placement))
     if face is None:
         face = torch.zeros(1, reference_network.config.face_channels)
-    return Identity(portrait.cpu(), motion, face.cpu(), [f.cpu() for f in features], place)
+    features = [tokens.cpu() for tokens in features]
+    framing = framing or filling(size_of(portrait[0]))
+    return Identity(portrait.cpu(), motion, face.cpu(), features, framing)
 
 
 @torch.no_grad()
@@ -134,5 +142,5 @@ def encode_portrait(
         framing.apply(reference),
         noise,
         face,
-        framing.place,
+        framing,
     )

@@ -59,6 +59,23 @@ class Framing:
             laid = laid.clamp(0, 1)
         return laid * 2 - 1
 
+    def lay(self, region: Tensor) -> Tensor:
+        """Put a region (height, width) in [0, 1] of the picture on the canvas.
+
+        Around the picture, the region goes on as it is at the edge. The numbers are rounded to
+        those of a mask of 8 bits.
+        """
+        laid = F.interpolate(region[None, None], self.size, mode="bilinear", antialias=True)
+        padding: list[int] = []
+        for axis, start, length, whole in zip(
+            (2, 3), self.corner, self.size, self.canvas, strict=True
+        ):
+            first = max(-start, 0)
+            laid = laid.narrow(axis, first, min(length - first, whole - max(start, 0)))
+            padding = [max(start, 0), max(whole - start - length, 0), *padding]
+        laid = F.pad(laid, padding, mode="replicate")[0, 0]
+        return (laid * 255).round() / 255
+
     def box(self, box: Box, picture: Size) -> Box:
         """Convert a box of a picture of size `picture` to a box of the canvas."""
         (top, left), (height, width) = self.corner, picture
@@ -81,6 +98,11 @@ class Framing:
     def keeps(self, face: Box, picture: Size) -> bool:
         """Whether the video shows at least `FACE_SHOWN` of the face box."""
         return self.share(face, picture) >= FACE_SHOWN
+
+
+def filling(canvas: Size) -> Framing:
+    """A picture that has the size of the canvas."""
+    return Framing(canvas, canvas, (0, 0))
 
 
 def published(picture: Size, canvas: Size, face: Box | None = None) -> Framing:

@@ -35,6 +35,37 @@ def guided(
     return predict
 
 
+def guided_apart(
+    nothing: Predict,
+    text: Predict,
+    everything: Predict,
+    speech_guidance: float,
+    text_guidance: float,
+    interval: Interval = ALWAYS,
+) -> Predict:
+    """Guidance of its own for speech and for text, with three denoiser calls per step.
+
+    `nothing` has neither, `text` has only the prompt, and `everything` has both. Equal scales give
+    the result of `guided`. Outside `interval`, only `everything` is computed.
+    """
+
+    def predict(x: Tensor, timestep: Tensor) -> Tensor:
+        with_both = everything(x, timestep)
+        if not inside(interval, timestep):
+            return with_both
+        with_none, with_text = nothing(x, timestep), text(x, timestep)
+        return steer(with_none, with_text, with_both, speech_guidance, text_guidance)
+
+    return predict
+
+
+def steer(
+    nothing: Tensor, text: Tensor, everything: Tensor, speech_guidance: float, text_guidance: float
+) -> Tensor:
+    """The guided prediction from those without conditions, with the prompt, and with speech too."""
+    return nothing + text_guidance * (text - nothing) + speech_guidance * (everything - text)
+
+
 def guided_at_once(both: Predict, guidance: float) -> Predict:
     """Classifier-free guidance with one denoiser call per step, on a batch of two.
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Wav2Vec2Model
 
+from ..errors import InputError
 from ..network.config import (
     FPS,
     NEW_FRAMES,
@@ -23,6 +24,9 @@ from .long_speech import FRAME_SAMPLES, long_hidden_states, widened
 LONGEST_PASS = 3 * 60 * FPS
 """The most video frames that one call of the encoder encodes. `long_speech` encodes longer ones."""
 
+MOST_STRENGTH = 2.0
+"""The largest strength of the speech."""
+
 
 @dataclass(frozen=True)
 class Speech:
@@ -32,17 +36,39 @@ class Speech:
       row for each video frame. Silence is added until the number of rows is a multiple of 49.
     - `frames`: the number of video frames, without the added silence.
     - `sound`: the sound that was encoded, if it is known.
-    - `encoder`: the fingerprint of the speech encoder.
+    - `encoder`: the fingerprint of the speech encoder, and how the sound was changed for it.
+    - `silence` (12, channels): the features of a frame of silence, if they are known.
+    - `strength` (frames,): how strongly each frame moves the face, or None for 1 everywhere.
     """
 
     features: "Tensor | FeatureFile"
     frames: int
     sound: Sound | None = None
     encoder: str = ""
+    silence: Tensor | None = None
+    strength: Tensor | None = None
 
     @property
     def segments(self) -> int:
         return segment_count(self.frames)
+
+    def driven(self, strength: Tensor) -> "Speech":
+        """The same speech with the strength of each frame, (frames,).
+
+        Raises `InputError` if there are more or fewer numbers than frames, or if they are not from
+        0 to 2.
+        """
+        if strength.shape != (self.frames,):
+            raise InputError(
+                f"The strength of the speech has {strength.numel()} numbers and the speech "
+                f"{self.frames} frames: give one number for each frame."
+            )
+        if not bool(((strength >= 0) & (strength <= MOST_STRENGTH)).all()):
+            raise InputError(
+                f"The strength of the speech goes from {strength.min():g} to {strength.max():g}: "
+                f"use 0 to {MOST_STRENGTH:g}."
+            )
+        return replace(self, strength=strength)
 
     def new_frames(self, index: int) -> int:
         """The number of new frames in segment `index`."""
@@ -96,10 +122,18 @@ def encode_speech(encoder: Wav2Vec2Model, waveform: Tensor) -> Speech:
     frames = frame_count(len(waveform), SAMPLE_RATE)
     missing = -frames % SEGMENT_FRAMES
     steps = frames + missing
+    silence = silent_frame(encoder)
     if steps <= LONGEST_PASS:
-        return Speech(hidden_states(encoder, padded(waveform, missing), steps), frames)
+        features = hidden_states(encoder, padded(waveform, missing), steps)
+        return Speech(features, frames, silence=silence)
     layers = long_hidden_states(encoder, padded(waveform, missing), steps)
-    return Speech(FeatureFile(layers), frames)
+    return Speech(FeatureFile(layers), frames, silence=silence)
+
+
+def silent_frame(encoder: Wav2Vec2Model) -> Tensor:
+    """The features (12, channels) of a frame in the middle of silence as long as a segment."""
+    waveform = torch.zeros(SEGMENT_FRAMES * FRAME_SAMPLES)
+    return hidden_states(encoder, waveform, SEGMENT_FRAMES)[SEGMENT_FRAMES // 2]
 
 
 def padded(waveform: Tensor, missing: int) -> Tensor:

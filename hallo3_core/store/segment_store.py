@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..network.config import FPS, MOTION_FRAMES, NEW_FRAMES
+from ..network.config import AUDIO_WINDOW, FPS, MOTION_FRAMES, NEW_FRAMES
+from ..speech.dialogue import Dialogue
 from ..speech.encode import Speech
-from ..speech.windows import segment_windows
 from .fingerprint import fingerprint
 
 FORMAT = 2
@@ -158,27 +158,29 @@ class SegmentStore:
 class ClipStore:
     """The segments of one clip in a store.
 
-    `clip` is the fingerprint of everything that decides its segments, except the speech.
+    `clip` is the fingerprint of everything that decides its segments, except the speech and the
+    prompts.
     """
 
-    def __init__(self, store: SegmentStore, clip: str, speech: Speech | None = None):
+    def __init__(self, store: SegmentStore, clip: str, speech: Speech | Dialogue | None = None):
         self.store, self.clip, self.speech = store, clip, speech
 
     @property
     def usable(self) -> bool:
         return self.store.usable
 
-    def name(self, index: int, before: str) -> str:
+    def name(self, index: int, before: str, prompt: object = None) -> str:
         """The name of segment `index`. `before` is the name of the segment before it.
 
-        Empty if the store is not usable.
+        `prompt` is the segment's encoded prompt, or its fingerprint. The name is empty if the store
+        is not usable.
         """
         if not self.usable or self.speech is None:
             return ""
         length = self.speech.new_frames(index), index + 1 == self.speech.segments
         heard = heard_by(self.speech, index)
         made_by = FORMAT, av.__version__  # other encoders' pieces do not fit together
-        return fingerprint((made_by, self.clip, before, index, length, heard))
+        return fingerprint((made_by, self.clip, before, index, length, heard, prompt))
 
     def segment(self, name: str) -> FinishedSegment | None:
         return self.store.segment(name)
@@ -197,17 +199,31 @@ NOTHING_KEPT = ClipStore(SegmentStore(Path(), size=0), "")
 """Saves nothing. For a clip that should not be saved, or has no fingerprint."""
 
 
-def heard_by(speech: Speech, index: int) -> tuple:
-    """The part of a speech that decides a segment.
+def heard_by(speech: Speech | Dialogue, index: int) -> tuple:
+    """The part of a speech, or of all speeches of a dialogue, that decides a segment."""
+    if isinstance(speech, Dialogue):
+        return tuple(
+            (said_by(speaker.speech, index, speaker.start), speaker.region, speaker.face)
+            for speaker in speech.speakers
+        )
+    return said_by(speech, index)
+
+
+def said_by(speech: Speech, index: int, begin: int = 0) -> tuple:
+    """The part of one speech that decides a segment, if the speech begins at the frame `begin`.
 
     If the sound is known, it is the sound of the segment and of a second before and after it. The
     features are not used then: they also depend a little on sound that is far away. If the sound is
     not known, it is the features of the segment.
     """
+    around = AUDIO_WINDOW // 2 if speech.sound is None else HEARD_AROUND
+    start = index * NEW_FRAMES - MOTION_FRAMES - around - begin
+    stop = (index + 1) * NEW_FRAMES + around - begin
+    before = min(max(-start, 0), stop - start)  # frames
+    shown = slice(max(start, 0), max(stop, 0))
+    strength = () if speech.strength is None else (speech.strength[shown],)
     if speech.sound is None:
-        return (segment_windows(speech.features, index),)
-    start = index * NEW_FRAMES - MOTION_FRAMES - HEARD_AROUND
-    stop = (index + 1) * NEW_FRAMES + HEARD_AROUND
+        return before, speech.features[shown], *strength
     rate = speech.sound.rate
-    samples = slice(max(start, 0) * rate // FPS, stop * rate // FPS)
-    return speech.encoder, rate, speech.sound.waveform[:, samples]
+    samples = slice(shown.start * rate // FPS, shown.stop * rate // FPS)
+    return before, speech.encoder, rate, speech.sound.waveform[:, samples], *strength

@@ -18,8 +18,9 @@ from ...hallo3_core.errors import InputError
 from ...hallo3_core.memory.need import sampling_bytes
 from ...hallo3_core.model.layout import published_weights
 from ...hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
-from ...hallo3_core.network.layers import KeyValue, rotary_table
-from ...hallo3_core.network.transformer import Conditions, Denoiser, join_rows
+from ...hallo3_core.network.layers import rotary_table
+from ...hallo3_core.network.transformer import Conditions, Denoiser, join_contexts
+from ...hallo3_core.portrait.encode import Identity
 from .patches import run_patched
 from .previews import Hallo3Latents
 from .unsupported import require_known_conditioning, require_known_patches
@@ -28,20 +29,39 @@ IDENTITY, SPEECH, MOTION = "hallo3_identity", "hallo3_speech", "hallo3_motion"
 """The keys of a Hallo3 conditioning, besides the text."""
 
 
+class Seen(NamedTuple):
+    """What the denoiser sees of a person, as in the core's `faces`."""
+
+    identity: Identity
+    faces: Tensor
+    weights: Tensor | None
+    strength: float
+
+
+class Heard(NamedTuple):
+    """What the denoiser hears: the audio tokens of each voice, and the weights of `Voices`."""
+
+    tokens: Tensor
+    weights: Tensor | None = None
+
+
 class CONDRows(comfy.conds.CONDRegular):
-    """One object for each row of a batch, in a tuple. The objects are not changed."""
+    """One `Seen` or `Heard` for each row of a batch, in a tuple. They are not changed."""
 
     def process_cond(self, batch_size: int, **kwargs) -> "CONDRows":
         return self._copy_with(self.cond * batch_size)
 
     def can_concat(self, other: "CONDRows") -> bool:
-        return True
+        """Whether both fit in a batch. A row with weights fits only to itself."""
+        rows = self.cond + other.cond
+        return all(row is rows[0] for row in rows) or all(row.weights is None for row in rows)
 
     def concat(self, others: list["CONDRows"]) -> tuple:
         return sum((other.cond for other in others), self.cond)
 
     def size(self) -> list[int]:
-        return [len(self.cond)]
+        """The number of voices or faces, for `memory_required`."""
+        return [sum(1 if row.weights is None else len(row.weights) for row in self.cond)]
 
 
 class HostDenoiser(Denoiser):
@@ -85,21 +105,29 @@ class HostDenoiser(Denoiser):
                 "reference",
                 identities,
                 weights,
-                lambda row: self.reference_keys_values(t.to(x) for t in row.features),
+                lambda row: self.reference_keys_values(
+                    (tokens.to(x) for tokens in row.identity.features), row.strength
+                ),
             ),
             self.keep(
-                "face", identities, weights, lambda row: self.face_keys_values(row.face.to(x))
+                "face",
+                identities,
+                weights,
+                lambda row: self.face_keys_values(row.faces.to(x), row.weights, row.strength),
             ),
-            self.keep("audio", speech, weights, lambda row: self.audio_keys_values(row.to(x))),
+            self.keep(
+                "audio",
+                speech,
+                weights,
+                lambda row: self.audio_keys_values(row.tokens.to(x), row.weights),
+            ),
         )
         text = context.shape[1]
         tokens = (text, text + LATENT_FRAMES * self.config.frame_tokens)
         run = run_patched(transformer_options, len(self.layers), tokens)
         return super().forward(latents, timesteps, conditions, run)
 
-    def keep(
-        self, kind: str, rows: tuple, weights: tuple, make: Callable[..., list[KeyValue]]
-    ) -> Iterator[KeyValue]:
+    def keep(self, kind: str, rows: tuple, weights: tuple, make: Callable[..., list]) -> Iterator:
         """The keys and values that `make` computes for each row, joined layer by layer.
 
         They are computed once in a run, and again if hooks have changed the `weights` or a step of
@@ -110,8 +138,7 @@ class HostDenoiser(Denoiser):
             if made_with != weights or torch.is_grad_enabled():
                 self.kept[kind, id(row)] = row, weights, make(row)
         layers = zip(*(self.kept[kind, id(row)][2] for row in rows), strict=True)
-        pairs = (tuple(zip(*layer, strict=True)) for layer in layers)
-        return ((join_rows(keys), join_rows(values)) for keys, values in pairs)
+        return map(join_contexts, layers)
 
     def forget(self) -> None:
         self.kept.clear()
@@ -147,7 +174,7 @@ class Hallo3Model(comfy.model_base.BaseModel):
                 "This conditioning has no portrait and no speech: connect the outputs of "
                 "Hallo3 Segment Conditioning."
             )
-        identity = kwargs[IDENTITY]
+        identity = kwargs[IDENTITY].identity
         layers, width = len(identity.features), identity.features[0].shape[-1]
         config = self.diffusion_model.config
         if (layers, width) != (config.layers, config.width):
@@ -157,7 +184,7 @@ class Hallo3Model(comfy.model_base.BaseModel):
                 "Load Hallo3 DiT."
             )
         return super().extra_conds(**kwargs) | {
-            IDENTITY: CONDRows((identity,)),
+            IDENTITY: CONDRows((kwargs[IDENTITY],)),
             SPEECH: CONDRows((kwargs[SPEECH],)),
         }
 
@@ -167,7 +194,8 @@ class Hallo3Model(comfy.model_base.BaseModel):
     def memory_required(self, input_shape: list[int], cond_shapes: dict | None = None) -> float:
         """The bytes that a call needs for latents of `input_shape`, with all that is kept."""
         size = comfy.model_management.dtype_size(self.get_dtype_inference())
-        return sampling_bytes(self.diffusion_model.config, input_shape[0], size)
+        voices = sum(count for (count,) in (cond_shapes or {}).get(SPEECH, ()))
+        return sampling_bytes(self.diffusion_model.config, input_shape[0], size, voices)
 
 
 class UNetSizes(dict):

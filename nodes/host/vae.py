@@ -12,7 +12,7 @@ from comfy.ldm.cogvideo import vae as cogvideo
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
-from ...hallo3_core.animate import decode_images
+from ...hallo3_core.autoencoder.images import decode_images
 from ...hallo3_core.autoencoder.vae import (
     LATENT_SCALE,
     TILE_UNITS,

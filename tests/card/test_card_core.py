@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from hallo3_core import builtin
 from hallo3_core import cli as command_line
-from hallo3_core.animate import ModelAnimator, decode_images
+from hallo3_core.animate import ModelAnimator
+from hallo3_core.autoencoder.images import decode_images
 from hallo3_core.checkpoints.reading import read_weights
 from hallo3_core.cli import animate as animate_command
 from hallo3_core.errors import InputError

@@ -18,10 +18,11 @@ from benchmarks.full_size import (
     stages_noted,
     without_weights,
 )
-from hallo3_core.animate import decode_images
+from hallo3_core.autoencoder.images import decode_images
 from hallo3_core.memory.need import decoding_bytes
 from hallo3_core.network.config import FPS, LATENT_FRAMES
 from hallo3_core.portrait.encode import Identity
+from hallo3_core.portrait.framing import filling
 from hallo3_core.speech.encode import Speech
 from small_model import changed
 
@@ -44,7 +45,7 @@ def test_sampling_takes_what_is_planned(rows, streamed):
     motion = random_latents(SMALL.latent_height, SMALL.latent_width)
     features = [torch.zeros(1, SMALL.frame_tokens, SMALL.width)] * SMALL.layers
     face, portrait = torch.zeros(1, SMALL.face_channels), torch.zeros(1, 3, *SMALL.canvas)
-    identity = Identity(portrait, motion, face, features, (slice(None), slice(None)))
+    identity = Identity(portrait, motion, face, features, filling(SMALL.canvas))
     speech = Speech(torch.zeros(2 * FPS, 12, SMALL.audio_channels), frames=FPS)
     plan = changed(plan_of(model, "bf16", Way(in_turn=True, rows=rows)), streamed)
     animator, card = animator_of(model.placed(CARD, plan), identity, speech), MeasuredCard(CARD)

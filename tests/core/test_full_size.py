@@ -12,6 +12,7 @@ from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network import blocks
 from hallo3_core.network.config import FPS, Hallo3Config
 from hallo3_core.portrait.encode import Identity
+from hallo3_core.portrait.framing import filling
 from hallo3_core.speech.encode import Speech
 
 CONFIG = Hallo3Config(layers=1)
@@ -28,7 +29,7 @@ def sample(model: Hallo3) -> Tensor:
     motion = torch.zeros(1, CONFIG.latent_channels, 13, CONFIG.latent_height, CONFIG.latent_width)
     features = [torch.zeros(1, CONFIG.frame_tokens, CONFIG.width)]
     face = torch.zeros(1, CONFIG.face_channels)
-    identity = Identity(portrait, motion, face, features, (slice(None), slice(None)))
+    identity = Identity(portrait, motion, face, features, filling(CONFIG.canvas))
     speech = Speech(torch.zeros(2 * FPS, 12, CONFIG.audio_channels), frames=FPS)
     return animator_of(model, identity, speech).sample(0, motion)
 

@@ -12,7 +12,7 @@ from card import Card
 from denoiser_memory import denoiser_call
 from hallo3_core import animate, builtin
 from hallo3_core import cli as command_line
-from hallo3_core.autoencoder import vae
+from hallo3_core.autoencoder import images, vae
 from hallo3_core.autoencoder.motion import motion_latents
 from hallo3_core.autoencoder.new_frames import read_new_frames
 from hallo3_core.errors import InputError
@@ -257,8 +257,8 @@ def test_decoding_that_runs_out_of_memory_is_done_in_tiles(job, monkeypatch):
             raise torch.OutOfMemoryError
         yield torch.zeros(1, 3, 49, 48, 96)
 
-    monkeypatch.setattr(animate, "decode", decode)
-    frames = animate.decode_images(model.vae, torch.zeros(1, 16, 13, 12, 24), count=14)
+    monkeypatch.setattr(images, "decode", decode)
+    frames = images.decode_images(model.vae, torch.zeros(1, 16, 13, 12, 24), count=14)
     assert tried == [1, 2, 3]
     assert frames.shape == (14, 48, 96, 3)
 
@@ -272,7 +272,7 @@ def animate_but_decode_nothing(picture, output, monkeypatch, *options):
     arguments = ["hallo3", "animate", "--portrait", str(picture), "--steps", "1", "--quiet"]
     monkeypatch.setattr("sys.argv", [*arguments, "--output", str(output), *options])
     with monkeypatch.context() as patch:
-        patch.setattr(animate, "decode", full)
+        patch.setattr(images, "decode", full)
         return command_line.main()
 
 

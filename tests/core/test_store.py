@@ -12,7 +12,9 @@ import torch
 from hallo3_core.animate import ModelAnimator, NotDecoded, make_segments
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
+from hallo3_core.portrait.framing import Framing
 from hallo3_core.sound.sound import Sound
+from hallo3_core.speech.dialogue import Dialogue, Speaker
 from hallo3_core.speech.encode import Speech, encode_speech
 from hallo3_core.store import segment_store as kept_segments
 from hallo3_core.store.fingerprint import Unknown, fingerprint
@@ -131,12 +133,15 @@ def test_all_that_decides_a_segment_is_in_its_name(recorded_model, identity, sto
         assert not taken(identity=replace(identity, **{name: changed(getattr(identity, name))}))
     features = [*identity.features[:-1], changed(identity.features[-1])]
     assert not taken(identity=replace(identity, features=features))
-    assert not taken(identity=replace(identity, place=(slice(0, 30), slice(0, 48))))
+    assert not taken(identity=replace(identity, framing=Framing((48, 48), (30, 48), (0, 0))))
     other = Sound(changed(speech.sound.waveform), RATE)
     assert not taken(speech=replace(speech, sound=other))
     assert not taken(speech=replace(speech, sound=Sound(speech.sound.waveform, 16_001)))
     assert not taken(speech=replace(speech, encoder="another one"))
     assert not taken(speech=replace(speech, frames=24))
+    assert not taken(speech=replace(speech, strength=torch.full((25,), 0.5)))
+    assert not taken(speech_strength=0.5)
+    assert not taken(speech=Dialogue((Speaker(speech, torch.ones(30, 48)),)))
     assert not taken(speech=Speech(speech.features, speech.frames))
     assert not taken(text=torch.ones(1, config.text_tokens, config.text_width))
     assert not taken(noise=SeededNoise(1))
