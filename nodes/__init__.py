@@ -3,11 +3,12 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .animate import AnimatePortrait
+from .direction import Dialogue, Speaker, SpeechStrength
 from .faces import FindFace
 from .identity import EncodeIdentity
 from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
-from .sampling import Sampler, SampleSegment, Scheduler, SegmentConditioning
-from .speech import EncodePrompt, EncodeSpeech
+from .sampling import Guider, Sampler, SampleSegment, Scheduler, SegmentConditioning
+from .speech import EncodePrompt, EncodeSpeech, PromptsOverTime
 from .video import DecodeVAE, ExtendWithMotionFrames
 from .vocals import IsolateVocals
 
@@ -22,10 +23,15 @@ class Hallo3Extension(ComfyExtension):
             EncodeIdentity,
             IsolateVocals,
             EncodeSpeech,
+            SpeechStrength,
+            Speaker,
+            Dialogue,
             EncodePrompt,
+            PromptsOverTime,
             SegmentConditioning,
             Sampler,
             Scheduler,
+            Guider,
             SampleSegment,
             DecodeVAE,
             ExtendWithMotionFrames,

@@ -17,6 +17,7 @@ from ..hallo3_core.settings import Settings
 from ..hallo3_core.sound.sound import Sound
 from ..hallo3_core.speech.dialogue import Dialogue, faces, voices
 from ..hallo3_core.speech.encode import Speech
+from .host.guider import guider_of
 from .host.memory import plan
 from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, Heard, RunOnce, Seen
 from .host.out_of_memory import enough_memory
@@ -235,6 +236,31 @@ class Scheduler(io.ComfyNode):
     def execute(cls, model, steps: int) -> io.NodeOutput:
         hallo3_model(model)
         return io.NodeOutput(published_sigmas(model, steps))
+
+
+class Guider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Hallo3Guider",
+            display_name="Hallo3 Guider",
+            category=CATEGORY,
+            description="Guidance of its own for speech and for the prompt, for "
+            "SamplerCustomAdvanced.",
+            inputs=[
+                model_input(),
+                io.Conditioning.Input("positive", tooltip="From Segment Conditioning."),
+                io.Conditioning.Input("negative", tooltip="From Segment Conditioning."),
+                *settings_inputs("guidance", "text_guidance"),
+            ],
+            outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, **scales) -> io.NodeOutput:
+        hallo3_model(model)
+        guidances = settings_of(scales).guidances
+        return io.NodeOutput(guider_of(model, positive, negative, *guidances))
 
 
 class SampleSegment(io.ComfyNode):

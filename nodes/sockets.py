@@ -9,6 +9,7 @@ SpeechEncoder = io.Custom("HALLO3_SPEECH_ENCODER")
 FaceSocket = io.Custom("HALLO3_FACE")
 IdentitySocket = io.Custom("HALLO3_IDENTITY")
 SpeechSocket = io.Custom("HALLO3_SPEECH")
+SpeakerSocket = io.Custom("HALLO3_SPEAKER")
 MotionSocket = io.Custom("HALLO3_MOTION")
 
 
@@ -27,7 +28,7 @@ def identity_input() -> io.Input:
 
 
 def speech_input() -> io.Input:
-    return SpeechSocket.Input("speech", tooltip="What is said, from Encode Speech.")
+    return SpeechSocket.Input("speech", tooltip="What is said, from Encode Speech or Dialogue.")
 
 
 def prompt_input() -> io.Conditioning.Input:

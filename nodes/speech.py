@@ -6,8 +6,13 @@ import comfy.sd
 from comfy_api.latest import io
 
 from ..hallo3_core import builtin
+from ..hallo3_core.prompts import EXAMPLE, read_prompts
 from ..hallo3_core.sound.audio import sound_of_audio
+from ..hallo3_core.sound.levels import LONGEST_SILENCE, normalized, with_silence
+from ..hallo3_core.speech.activity import method, speech_spans
+from ..hallo3_core.speech.activity import only_speech as without_the_rest
 from .host.say import say
+from .sampling import BEGINS
 from .sockets import CATEGORY, SpeechEncoder, SpeechSocket
 
 
@@ -27,6 +32,22 @@ class EncodeSpeech(io.ComfyNode):
                 SpeechEncoder.Input(
                     "speech_encoder", tooltip="wav2vec2, from Load Hallo3 Speech Encoder."
                 ),
+                io.Boolean.Input(
+                    "only_speech",
+                    default=False,
+                    optional=True,
+                    tooltip="Keep the mouth shut where nobody speaks, also if there is noise or "
+                    "quiet music. The sound of the video does not change.",
+                ),
+                io.Boolean.Input(
+                    "normalize",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Bring the sound to a loudness of -23 LUFS.",
+                ),
+                silence_input("silence_before", "before the speech"),
+                silence_input("silence_after", "after the speech, so that the mouth can close"),
             ],
             outputs=[
                 SpeechSocket.Output(display_name="speech", tooltip="The features of the speech."),
@@ -45,16 +66,40 @@ class EncodeSpeech(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, audio, speech_encoder) -> io.NodeOutput:
-        sound = sound_of_audio(audio, "The speech")
-        speech = replace(
-            speech_encoder.encode(sound.prepared()),
-            sound=sound,
-            encoder=speech_encoder.fingerprint(),
-        )
+    def execute(
+        cls,
+        audio,
+        speech_encoder,
+        only_speech: bool = False,
+        normalize: bool = False,
+        silence_before: float = 0.0,
+        silence_after: float = 0.0,
+    ) -> io.NodeOutput:
+        sound = with_silence(sound_of_audio(audio, "The speech"), silence_before, silence_after)
+        sound = normalized(sound) if normalize else sound
+        waveform, made_by, found = sound.prepared(), speech_encoder.fingerprint(), []
+        if only_speech:
+            spans = speech_spans(waveform)
+            waveform, made_by = without_the_rest(waveform, spans), made_by + method()
+            spoken = sum(last - first for first, last in spans)
+            found = [f"speech in {spoken:.2f} s of it"]
+        speech = replace(speech_encoder.encode(waveform), sound=sound, encoder=made_by)
         segments = "1 segment" if speech.segments == 1 else f"{speech.segments} segments"
-        say(f"{sound.seconds:.2f} s: {speech.frames} frames in {segments}")
+        say(f"{sound.seconds:.2f} s: {speech.frames} frames in {segments}", *found)
         return io.NodeOutput(speech, sound.seconds, speech.frames, speech.segments)
+
+
+def silence_input(name: str, where: str) -> io.Float.Input:
+    return io.Float.Input(
+        name,
+        default=0.0,
+        min=0.0,
+        max=LONGEST_SILENCE,
+        step=0.1,
+        optional=True,
+        advanced=True,
+        tooltip=f"Seconds of silence {where}.",
+    )
 
 
 class EncodePrompt(io.ComfyNode):
@@ -68,12 +113,7 @@ class EncodePrompt(io.ComfyNode):
             "with the built-in model.",
             inputs=[
                 io.String.Input("text", multiline=True, tooltip="What the video shows, in words."),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="T5 XXL, from CLIPLoader, type cogvideox. Leave it open for the "
-                    "built-in model, which has its own text encoder.",
-                ),
+                clip_input(),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning", tooltip="The encoded prompt.")
@@ -82,6 +122,55 @@ class EncodePrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, text: str, clip: comfy.sd.CLIP | None = None) -> io.NodeOutput:
-        if clip is None:
-            return io.NodeOutput([[builtin.text_encoder()(text), {}]])
-        return io.NodeOutput(clip.encode_from_tokens_scheduled(clip.tokenize(text)))
+        return io.NodeOutput(encoded(text, clip))
+
+
+class PromptsOverTime(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Hallo3PromptsOverTime",
+            display_name="Prompts Over Time",
+            category=CATEGORY,
+            description="Prompts that change as the clip goes on. A prompt holds from its second "
+            "until the next. A segment of 1.88 s has one prompt.",
+            inputs=[
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    default=f"0 a person talks\n{EXAMPLE}",
+                    tooltip="A line for each prompt: its first second, and the words.",
+                ),
+                clip_input(),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="For Animate Portrait or Sample Segment."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, prompts: str, clip: comfy.sd.CLIP | None = None) -> io.NodeOutput:
+        timed = [
+            [tensor, options | {BEGINS: second}]
+            for second, text in read_prompts(prompts)
+            for tensor, options in encoded(text, clip)
+        ]
+        return io.NodeOutput(timed)
+
+
+def clip_input() -> io.Clip.Input:
+    return io.Clip.Input(
+        "clip",
+        optional=True,
+        tooltip="T5 XXL, from CLIPLoader, type cogvideox. Leave it open for the built-in model, "
+        "which has its own text encoder.",
+    )
+
+
+def encoded(text: str, clip: comfy.sd.CLIP | None) -> list:
+    """The CONDITIONING of a text, by the built-in text encoder if there is no `clip`."""
+    if clip is None:
+        return [[builtin.text_encoder()(text), {}]]
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))

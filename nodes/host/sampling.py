@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sample
 import comfy.samplers
@@ -19,12 +20,16 @@ from ...hallo3_core.sampling.guidance import ALWAYS, Interval, inside
 from ...hallo3_core.sampling.samplers import FEW, SAMPLERS, sample, schedule_of
 from ...hallo3_core.sampling.schedule import spaced
 from ...hallo3_core.settings import Settings
+from .guider import guider_of
 from .time_left import ClipTime
 
 FOR_FEW_STEPS = (
     f"The built-in model was distilled: set steps to {builtin.STEPS}, guidance to 1 and the "
     f"sampler to {FEW}, or choose the built-in model of 50 steps."
 )
+
+SCALES = "cfg", "text_cfg"
+"""What a guider multiplies by, if it has it."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +69,14 @@ def _sample(
         )
 
     guider = model.inner_model
-    guidance = getattr(guider, "cfg", 1.0)
+    scales = {name: getattr(guider, name) for name in SCALES if hasattr(guider, name)}
     masked = extra_args.get("denoise_mask") is not None
     stays = torch.zeros_like(x, dtype=torch.bool)
 
     def predict(x: Tensor, timestep: Tensor) -> Tensor:
         if interval != ALWAYS:
-            guider.cfg = guidance if inside(interval, timestep) else 1.0
+            guided = inside(interval, timestep)
+            vars(guider).update(scales if guided else dict.fromkeys(scales, 1.0))
         sigma = table.sigmas[timestep].to(x)
         alpha = torch.rsqrt(1 + sigma**2)
         denoised = model(x / alpha, sigma.expand(len(x)), **extra_args)
@@ -87,8 +93,7 @@ def _sample(
             sigma = sigmas[i]
             callback({"i": i, "denoised": denoised, "x": x, "sigma": sigma, "sigma_hat": sigma})
     finally:
-        if interval != ALWAYS:
-            guider.cfg = guidance  # ComfyUI uses the guider again in the next run
+        vars(guider).update(scales)  # ComfyUI uses the guider again in the next run
     return torch.where(stays, model.latent_image, denoised) if masked else denoised
 
 
@@ -118,16 +123,15 @@ def sample_segment(
         clip.step()
         clip.bar.update_absolute(clip.steps_done, preview=picture)
 
-    samples = comfy.sample.sample_custom(
-        model,
+    samples = guider_of(model, positive, negative, *settings.guidances).sample(
         comfy.sample.prepare_noise(empty, seed),
-        settings.guidance,
+        empty,
         published_sampler(settings.sampler, settings.interval),
         published_sigmas(model, settings.steps),
-        positive,
-        negative,
-        empty,
         callback=callback,
         seed=seed,
     )
-    return latent | {"samples": samples}
+    placed = samples.to(
+        comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype()
+    )
+    return latent | {"samples": placed}
