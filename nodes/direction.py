@@ -122,6 +122,7 @@ class Dialogue(io.ComfyNode):
                         min=1,
                         max=50,
                     ),
+                    tooltip="The turns of the dialogue, in this order.",
                 ),
                 io.Combo.Input(
                     "order",

@@ -4,25 +4,39 @@ import argparse
 import signal
 import sys
 import warnings
+from importlib import import_module
 
 from PIL import Image
 
 from ..errors import BAD_INPUT, INTERRUPTED, InputError
-from . import animate, check, convert, download, evaluate, examples, plan, store
 
-COMMANDS = (animate, examples, convert, check, plan, store, download, evaluate)
-"""Each has `add`, which defines its options, and `run`, which returns the exit status.
-
-`STOPPED` is the line printed after Ctrl-C.
+COMMANDS = {
+    "animate": "make a portrait speak",
+    "examples": "copy the example pictures and sounds",
+    "convert": "convert published files for ComfyUI",
+    "check": "say what weights files are, and check them",
+    "plan": "say how much memory a model needs",
+    "store": "count or delete finished segments on disk",
+    "download": "download the released files",
+    "evaluate": "measure videos of talking faces",
+}
+"""The module of each command here has `add`, which defines its options, and `run`, which returns
+the exit status. `STOPPED` is the line printed after Ctrl-C.
 """
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options. Only the module of the command is imported: that of `animate` takes seconds."""
+    words = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m hallo3_core")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in COMMANDS:
-        command.add(commands).set_defaults(run=command.run, stopped=command.STOPPED)
-    return parser.parse_args(arguments)
+    for name, says in COMMANDS.items():
+        own = commands.add_parser(name, help=says)
+        if name in words[:1]:
+            command = import_module(f".{name}", __name__)
+            command.add(own)
+            own.set_defaults(run=command.run, stopped=command.STOPPED)
+    return parser.parse_args(words)
 
 
 def main() -> int:

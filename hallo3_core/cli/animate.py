@@ -52,8 +52,7 @@ STOPPED = "Stopped before the first segment was done."
 logger = logging.getLogger(__name__)
 
 
-def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("animate", help="make a portrait speak")
+def add(parser: argparse.ArgumentParser) -> None:
     argument = parser.add_argument
     argument("--portrait", type=Path, help="a picture (default: the built-in drawing)")
     argument("--output", type=Path, help=f"the video (default: {OUTPUT}, or the next free name)")
@@ -80,7 +79,6 @@ def add(commands) -> argparse.ArgumentParser:
     add_voice(parser)
     argument("--no-store", dest="store", action="store_false", help="do not save finished segments")
     argument("--quiet", action="store_true", help="no progress bars")
-    return parser
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,8 @@ from ..model.finding import comfyui_folder
 STOPPED = "Stopped."
 
 
-def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("check", help="say what weights files are, and check them")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=Path, nargs="*", help="(default: those in ComfyUI's models)")
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,8 +13,7 @@ from ..network.weight_formats import STORED
 STOPPED = "Stopped. The files that were written are complete."
 
 
-def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("convert", help="convert published files for ComfyUI")
+def add(parser: argparse.ArgumentParser) -> None:
     source = "a published file, or the folder of these files (default: ComfyUI's models)"
     parser.add_argument("source", type=Path, nargs="?", help=source)
     parser.add_argument("folder", type=Path, nargs="?", help="output (default: ComfyUI's models)")
@@ -25,7 +24,6 @@ def add(commands) -> argparse.ArgumentParser:
         "--list", action="store_true", help="only list the file that each tensor goes to"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

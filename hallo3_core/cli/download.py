@@ -9,15 +9,13 @@ from ..model.finding import comfyui_folder
 STOPPED = "Stopped. Start the same command again to continue."
 
 
-def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("download", help="download the released files")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="output (default: ComfyUI's models)")
     parser.add_argument(
         "--text-encoder", choices=TEXT_ENCODERS, help="also download T5, for prompts"
     )
     parser.add_argument("--list", action="store_true", help="only list what would be downloaded")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,8 +11,7 @@ from ..memory.device import choose_device
 STOPPED = "Stopped."
 
 
-def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("evaluate", help="measure videos of talking faces")
+def add(parser: argparse.ArgumentParser) -> None:
     argument = parser.add_argument
     argument("videos", type=Path, nargs="+", metavar="VIDEO")
     argument("--portrait", type=Path, help="a picture of the person (default: the first frame)")
@@ -21,7 +20,6 @@ def add(commands) -> argparse.ArgumentParser:
     argument("--fid", type=Path, help="pytorch-fid's Inception file; needs --real")
     argument("--real", type=Path, nargs="+", metavar="VIDEO", help="real videos, for FID")
     argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,11 +14,9 @@ from ..model.finding import comfyui_folder
 STOPPED = "Stopped."
 
 
-def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("examples", help="copy the example pictures and sounds")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="output (default: ComfyUI's input)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,8 +13,7 @@ PLANNED = ("bf16", "fp8")
 STOPPED = "Stopped."
 
 
-def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("plan", help="say how much memory a model needs")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, help="as for animate (default: the released model)")
     parser.add_argument(
         "--memory", type=float, nargs="+", default=CARDS, help="memory of the cards, in GB"
@@ -22,7 +21,6 @@ def add(commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", choices=FORMATS, nargs="+", default=PLANNED, help="dtypes of the weights"
     )
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

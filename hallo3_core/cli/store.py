@@ -10,11 +10,9 @@ STORE = Path.home() / ".cache" / "hallo3" / "segments"
 STOPPED = "Stopped."
 
 
-def add(commands) -> argparse.ArgumentParser:
-    parser = commands.add_parser("store", help="count or delete finished segments on disk")
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, default=STORE, help="the store (%(default)s)")
     parser.add_argument("--empty", action="store_true", help="delete all finished segments")
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

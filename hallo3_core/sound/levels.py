@@ -32,12 +32,16 @@ def with_silence(sound: Sound, before: float, after: float) -> Sound:
 
 
 def normalized(sound: Sound) -> Sound:
-    """The sound at a loudness of -23 LUFS. Silence, and sound below 0.4 s, is not changed."""
+    """The sound at a loudness of -23 LUFS. Silence, and sound below 0.4 s, is not changed.
+
+    It is measured at full scale: the measure ignores what is below -70 LUFS.
+    """
     waveform = sound.mono(SAMPLE_RATE)
-    found = measured(waveform)
+    peak = waveform.abs().max() if len(waveform) else torch.zeros(())
+    found = measured(waveform / peak) if peak > 0 else None
     if found is None:
         return sound
-    factor = 10 ** ((TARGET - found) / 20)
+    factor = 10 ** ((TARGET - found) / 20) / peak.item()
     return Sound(SampleFile(piece * factor for piece in sound.pieces()), sound.rate)
 
 

@@ -136,14 +136,46 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
     )
     job, changed = jobs
     assert (job.model.dtype, job.noise.seed, job.speech.frames) == (torch.float32, 0, 8)
-    assert job.text is None
+    assert job.prompt(0) is None
     assert astuple(job.settings)[:3] == (1, 1.0, "few")
     assert (changed.model.dtype, changed.noise.seed) == (torch.bfloat16, 9)
-    assert changed.text.shape == (1, 226, 4096)
+    assert changed.prompt(0).shape == (1, 226, 4096)
     assert astuple(changed.settings)[:3] == (7, 2.5, "ddim")
     assert torch.equal(job.identity.portrait, changed.identity.portrait)
     difference = job.identity.features[0] - changed.identity.features[0].float()
     assert difference.abs().max() > 0.1
+
+
+def test_speakers_on_the_command_line(run, tmp_path, picture, speech, monkeypatch):
+    """Two turns of 0.3 s, with half a second of silence after each, at half the strength."""
+    jobs = []
+
+    def make_segments(animator, identity, *_, **__):
+        jobs.append(animator)
+        yield Segment(0, torch.empty(0), torch.zeros(40, *identity.size, 3))
+
+    monkeypatch.setattr(animate_command, "make_segments", make_segments)
+    masks = []
+    for name, box in (("left", (0, 0, 45, 60)), ("right", (45, 0, 90, 60))):
+        mask = Image.new("L", (90, 60))
+        mask.paste(255, box)
+        masks.append(tmp_path / f"{name}.png")
+        mask.save(masks[-1])
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("0 two people\n1.5 they smile", "utf-8")
+    options = ["--speaker", str(masks[0]), str(speech), "--speaker", str(masks[1]), str(speech)]
+    options += ["--turns", "--silence-after", "0.5", "--prompt", str(prompts), "--no-store"]
+    output = str(tmp_path / "two.mp4")
+    command = ["hallo3", "animate", "--portrait", str(picture), *options, "--output", output]
+    monkeypatch.setattr("sys.argv", [*command, "--speech-strength", "0.5", "--quiet"])
+    assert command_line.main() == 0
+    (job,) = jobs
+    assert [speaker.start for speaker in job.speech.speakers] == [0, 20]
+    assert job.speech.frames == 40
+    assert job.settings.speech_strength == 0.5
+    left, right = (speaker.region for speaker in job.speech.speakers)
+    assert torch.equal(left + right, torch.ones(60, 90))
+    assert not torch.equal(job.prompt(0), job.prompt(1))
 
 
 def test_settings_suit_the_model(tmp_path):
@@ -160,8 +192,8 @@ def test_settings_suit_the_model(tmp_path):
         (["--model", "released", "--lora", str(lora), "--guidance", "2"], (8, 2.0, "few")),
     ):
         parser = argparse.ArgumentParser()
-        animate_command.add(parser.add_subparsers())
-        options = parser.parse_args(["animate", *words])
+        animate_command.add(parser)
+        options = parser.parse_args(words)
         assert astuple(animate_command.settings_of(options))[:3] == expected
 
 
@@ -182,6 +214,10 @@ def test_settings_suit_the_model(tmp_path):
         ({"device": "meta"}, "The device meta cannot be used"),
         ({"device": "toaster"}, "The device toaster cannot be used"),
         ({"face-mask": "nowhere.png"}, "There is no picture nowhere.png"),
+        ({"prompt": "{prompts}"}, "Line 2 of the prompts is 'she smiles'"),
+        ({"speech-curve": "{prompts}"}, "cannot be read as a list of numbers"),
+        ({"speech-curve": "{curve}"}, "has 3 numbers and the speech 8 frames"),
+        ({"silence-after": -1}, "The silence is -1 s long"),
         ({"model": "nowhere"}, "There is no model nowhere"),
         ({"model": "{folder}"}, "There is no Hallo3 model in"),
         ({"model": "{speech}"}, "is a sound or a video, not weights"),
@@ -194,8 +230,12 @@ def test_bad_input_is_told_in_one_sentence(run, tmp_path, picture, speech, optio
         "picture": picture,
         "folder": tmp_path,
         "vae": FIXTURES / "vae_weights.safetensors",
+        "prompts": tmp_path / "prompts.txt",
+        "curve": tmp_path / "curve.txt",
     }
     (tmp_path / "folder.mp4").mkdir()
+    places["prompts"].write_text("0 a woman\nshe smiles", "utf-8")
+    places["curve"].write_text("1, 1\n0.5", "utf-8")
     options = {name: str(value).format(**places) for name, value in options.items()}
     status, printed, complaints = run(**options)
     assert (status, printed) == (2, "")

@@ -95,6 +95,7 @@ PIP = (
     "pip install -r requirements.txt -r requirements-standalone.txt",
     "pip install -r requirements.txt -r requirements-standalone.txt -r training/requirements.txt",
     "pip install -r requirements-faces.txt",
+    "pip install -r requirements-voices.txt",
     "pip install onnxruntime",
     "pip install insightface",
     "pip install insightface onnxruntime",

@@ -29,7 +29,8 @@ def inputs(host, request):
 
 def options() -> dict[str, str]:
     """The options of `animate`, by the name of the setting."""
-    parser = animate.add(argparse.ArgumentParser().add_subparsers())
+    parser = argparse.ArgumentParser()
+    animate.add(parser)
     return {action.dest: action.option_strings[0] for action in parser._actions}
 
 
