@@ -252,8 +252,9 @@ class ModelAnimator:
         reference = model.placement.bring(constants.reference)
         face = model.placement.bring(constants.face)
 
-        def branch(text: Tensor, *heard: Tensor | None) -> Predict:
-            conditions = model.denoiser.conditions(text, motion, reference, face, *heard)
+        def branch(text: Tensor, tokens: Tensor, weights: Tensor | None = None) -> Predict:
+            known = text, motion, reference, face
+            conditions = model.denoiser.conditions(*known, tokens, weights)
             return partial(predict_v, model, conditions)
 
         guidance, text_guidance = settings.guidances

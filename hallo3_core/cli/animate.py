@@ -119,13 +119,13 @@ def run(options: argparse.Namespace) -> int:
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
-    people = find_speakers(options, portrait) if options.speaker else [(None, None)]
-    if options.speaker:
+    region: Tensor | None
+    people, files = find_speakers(options, portrait), [file for _, file in options.speaker]
+    if people:
         region, embedding = all_faces(people, options), None
     else:
         region, embedding = find_face(options, portrait)
-    files = [file for _, file in options.speaker or [(None, options.speech)]]
-    found = [find_voice(file, options) for file in files]
+    found = [find_voice(file, options) for file in files or [options.speech]]
 
     with enough_memory("load the model", "use fp8 weights"):
         model = load_model(options, device, dtype)
@@ -144,19 +144,24 @@ def run(options: argparse.Namespace) -> int:
     with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
         identity = encode_portrait(*networks, portrait, region, noise, embedding, options.fit)
     animator = ModelAnimator(model, identity, speech, noise, text=text, **vars(settings))
-    return write_video(animator, together(heard, people, options).sound, options)
+    track = together(heard, people, options).sound
+    assert track is not None  # all sounds are known
+    return write_video(animator, track, options)
 
 
 def together(
     speeches: list[Speech],
-    people: list[tuple[Tensor | None, Tensor | None]],
+    people: list[tuple[Tensor, Tensor | None]],
     options: argparse.Namespace,
 ) -> Speech | Dialogue:
-    """The speech of one person, or the dialogue of the people after --speaker."""
+    """The speech of one person, or the dialogue of the people after --speaker.
+
+    `people` are their regions and face embeddings.
+    """
     if options.speech_curve:
         curve = read_curve(options.speech_curve)
         speeches = [speech.driven(curve) for speech in speeches]
-    if not options.speaker:
+    if not people:
         return speeches[0]
     speakers = tuple(Speaker(speech, *who) for speech, who in zip(speeches, people, strict=True))
     return in_turns(speakers) if options.turns else Dialogue(speakers)
@@ -172,7 +177,7 @@ def given_files(options: argparse.Namespace) -> list[Path]:
         options.model,
         options.isolate_vocals,
         options.speech_curve,
-        *(file for speaker in options.speaker or () for file in speaker),
+        *(file for speaker in options.speaker for file in speaker),
     )
     return [path for path in given if path]
 
@@ -232,7 +237,7 @@ def write_video(animator: ModelAnimator, heard: Sound, options: argparse.Namespa
 
 
 def what_is_done(
-    error: NotEnoughMemory, video: VideoWriter, kept: bool, speech: Speech
+    error: NotEnoughMemory, video: VideoWriter, kept: bool, speech: Speech | Dialogue
 ) -> Iterator[str]:
     """Sentences that say where the finished work is after memory ran out, and how to continue.
 

@@ -101,6 +101,7 @@ def add_voice(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=Path,
         action="append",
+        default=[],
         metavar=("MASK", "SPEECH"),
         help="one of several speakers: a picture with this person white, and a sound file. Give it "
         "for each speaker, or for each turn with --turns",
@@ -164,6 +165,8 @@ def find_speakers(
     """
     folders, size = face_folders(options), size_of(portrait)
     regions = [read_mask(mask, size) for mask, _ in options.speaker]
+    if not regions:
+        return []
     found = [] if options.whole_image else open_finder(folders)(portrait)
     return [(region, embedding_in(region, found)) for region in regions]
 

@@ -137,10 +137,9 @@ class CrossAttention(nn.Module):
         query = rotary(query_norm(split_heads(self.query(x), self.heads)))
         if not isinstance(context, Blend):
             return self.out(merge_heads(attend(query, *context)))
-        found = sum(
-            weight * attend(query, *keys_values)
-            for keys_values, weight in zip(context.keys_values, context.weights, strict=True)
-        )
+        found = torch.zeros_like(query)
+        for keys_values, weight in zip(context.keys_values, context.weights, strict=True):
+            found = torch.addcmul(found, weight, attend(query, *keys_values))
         return context.factor * self.out(merge_heads(found))
 
 

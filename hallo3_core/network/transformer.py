@@ -102,13 +102,18 @@ def join_rows(rows: tuple[Tensor, ...]) -> Tensor:
 
 def join_contexts(contexts: tuple[Context, ...]) -> Context:
     """Concatenate contexts along the batch. They all are blends of as many parts, or none is."""
-    first = contexts[0]
-    if not isinstance(first, Blend):
-        keys, values = zip(*contexts, strict=True)
-        return join_rows(keys), join_rows(values)
-    pairs = zip(*(context.keys_values for context in contexts), strict=True)
-    weights = zip(*(context.weights for context in contexts), strict=True)
-    return Blend(tuple(map(join_contexts, pairs)), tuple(map(join_rows, weights)), first.factor)
+    blends = [context for context in contexts if isinstance(context, Blend)]
+    if not blends:
+        return join_pairs(cast(tuple[KeyValue, ...], contexts))
+    pairs = zip(*(each.keys_values for each in blends), strict=True)
+    weights = zip(*(each.weights for each in blends), strict=True)
+    joined = tuple(map(join_pairs, pairs)), tuple(map(join_rows, weights))
+    return Blend(*joined, blends[0].factor)
+
+
+def join_pairs(pairs: tuple[KeyValue, ...]) -> KeyValue:
+    keys, values = zip(*pairs, strict=True)
+    return join_rows(keys), join_rows(values)
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ class Conditions:
 
     text: Tensor
     motion: Tensor
-    reference: Iterable[KeyValue]
+    reference: Iterable[Context]
     face: Iterable[Context]
     audio: Iterable[Context]
 
@@ -187,22 +192,22 @@ class Denoiser(nn.Module):
         the faces of one video, and `strength` scales the output of the cross-attention.
         """
         tokens = self.face_projector(embedding).repeat_interleave(LATENT_FRAMES, dim=0)
-        found = [layer.face_keys_values(tokens) for layer in self.denoiser_layers]
-        return found if weights is None else [blend(pair, weights, strength) for pair in found]
+        found = (layer.face_keys_values(tokens) for layer in self.denoiser_layers)
+        return [pair if weights is None else blend(pair, weights, strength) for pair in found]
 
     def audio_keys_values(self, tokens: Tensor, weights: Tensor | None = None) -> list[Context]:
         """Return keys and values of audio tokens (batch, 13, tokens, width), for every layer.
 
         With `weights` (voices, 13, image tokens), `tokens` has the voices of one video.
         """
-        found = [layer.audio_keys_values(tokens.flatten(0, 1)) for layer in self.denoiser_layers]
-        return found if weights is None else [blend(pair, weights) for pair in found]
+        found = (layer.audio_keys_values(tokens.flatten(0, 1)) for layer in self.denoiser_layers)
+        return [pair if weights is None else blend(pair, weights) for pair in found]
 
     def conditions(
         self,
         text: Tensor,
         motion: Tensor,
-        reference: Iterable[KeyValue],
+        reference: Iterable[Context],
         face: Iterable[Context],
         audio_tokens: Tensor,
         audio_weights: Tensor | None = None,
@@ -222,7 +227,7 @@ class Denoiser(nn.Module):
         return Conditions(
             text,
             for_all(motion),
-            [(for_all(key), for_all(value)) for key, value in reference],
+            [mapped(pair, for_all) for pair in reference],
             [mapped(context, partial(for_all, rows=LATENT_FRAMES)) for context in face],
             self.audio_keys_values(audio_tokens, audio_weights),
         )

@@ -53,7 +53,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """The speech of several people in one picture, with the same uses as a `Speech`.
+    """The speech of several people in one picture. It is used as a `Speech` is.
 
     It is as long as until the last speaker has ended. `sound` is the mix, if all sounds are known.
     Raises `InputError` if there is no speaker.
@@ -80,9 +80,9 @@ class Dialogue:
     @cached_property
     def sound(self) -> Sound | None:
         """The sounds of all speakers together, each from its start."""
-        if any(speaker.speech.sound is None for speaker in self.speakers):
-            return None
-        return mixed(self.speakers, self.frames)
+        parts = [(speaker.speech.sound, speaker.start) for speaker in self.speakers]
+        known = [(sound, start) for sound, start in parts if sound is not None]
+        return mixed(known, self.frames) if len(known) == len(parts) else None
 
 
 def in_turns(speakers: tuple[Speaker, ...]) -> Dialogue:
@@ -94,13 +94,15 @@ def in_turns(speakers: tuple[Speaker, ...]) -> Dialogue:
     return Dialogue(tuple(placed))
 
 
-def mixed(speakers: tuple[Speaker, ...], frames: int) -> Sound:
-    """The sum of the speakers' sounds: one channel at the highest rate of them, `frames` long."""
-    sounds = [speaker.speech.sound for speaker in speakers]
-    rate = max(sound.rate for sound in sounds)
+def mixed(parts: list[tuple[Sound, int]], frames: int) -> Sound:
+    """The sum of sounds, each from a video frame on. It is as long as `frames` video frames.
+
+    It has one channel, at the highest rate of the sounds, and is at most as loud as full scale.
+    """
+    rate = max(sound.rate for sound, _ in parts)
     mix = torch.zeros(1, frames * rate // FPS)
-    for sound, speaker in zip(sounds, speakers, strict=True):
-        first = speaker.start * rate // FPS
+    for sound, start in parts:
+        first = start * rate // FPS
         part = sound.mono(rate)[: mix.shape[1] - first]
         mix[0, first : first + len(part)] += part
     peak = mix.abs().max()
@@ -222,10 +224,10 @@ def faces(
     weights are None if all tokens see one face with strength 1.
     """
     speakers = speakers_of(speech)
-    known = [i for i, speaker in enumerate(speakers) if speaker.face is not None]
-    if not known and strength == 1:
+    embeddings = [speaker.face for speaker in speakers if speaker.face is not None]
+    if not embeddings and strength == 1:
         return identity.face, None
+    known = [speaker.face is not None for speaker in speakers]
     regions = token_regions(speakers, identity, config)[known]
     weights = torch.cat([regions, 1 - regions.sum(dim=0, keepdim=True)])
-    embeddings = [speakers[i].face for i in known]
     return torch.cat([*embeddings, identity.face]), weights[:, None].expand(-1, LATENT_FRAMES, -1)
