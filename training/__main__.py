@@ -2,6 +2,7 @@
 
     python -m training builtin RUN
     python -m training measure RUN
+    python -m training measure-pairs RUN
     python -m training drift RUN
     python -m training finetune RUN --model FOLDER --clips FOLDER [--unseen FOLDER] [--lora RANK]
     python -m training distill RUN --clips FOLDER [--model FOLDER] [--lora RANK] [--steps 4]
@@ -21,7 +22,7 @@ from hallo3_core.errors import InputError
 from hallo3_core.memory.device import choose_device
 from hallo3_core.model.hallo3 import Hallo3
 
-from . import drift
+from . import drift, measure_pairs
 from .builtin_model import train_builtin
 from .denoiser import DISTILLED
 from .distill import METHODS, STEPS, distill
@@ -47,6 +48,13 @@ def parse() -> argparse.Namespace:
     judging = commands.add_parser("measure", help="measure the built-in model on the test split")
     judging.add_argument("run", type=Path)
     judging.add_argument("--clips", type=positive, default=CLIPS, help="(%(default)s)")
+    pairing = commands.add_parser(
+        "measure-pairs", help="measure the built-in model on pictures of two people who speak"
+    )
+    pairing.add_argument("run", type=Path)
+    pairing.add_argument(
+        "--pairs", type=positive, default=measure_pairs.PAIRS, help="(%(default)s)"
+    )
     lasting = commands.add_parser(
         "drift", help="measure how the built-in model drifts in a long video"
     )
@@ -78,7 +86,7 @@ def parse() -> argparse.Namespace:
     )
     counting.add_argument("--batch", type=positive, default=1, help="(%(default)s)")
     judging.add_argument("--undistilled", action="store_true", help="the model of 50 steps")
-    for command in (judging, lasting):
+    for command in (judging, pairing, lasting):
         command.add_argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
     return parser.parse_args()
 
@@ -127,6 +135,9 @@ def main() -> int:
                 folder, clips = folder_of(model, options.run), options.clips
                 table = report(model, folder, cases, clips)
                 lines = chain(table, sheets(folder, clips, cases))
+            case "measure-pairs":
+                model = builtin_on(options.device, distilled=True)
+                lines = measure_pairs.report(model, options.run, options.pairs)
             case "drift":
                 case = (CASES | FEW_CASES)[options.case]
                 model = builtin_on(options.device, options.case in FEW_CASES)

@@ -13,16 +13,19 @@ from hallo3_core import builtin
 from hallo3_core.autoencoder.lean import make_lean
 from hallo3_core.evaluation import reader
 
-from . import autoencoder, decoder, denoiser, distill, face_reader, speech_encoder
+from . import autoencoder, decoder, denoiser, distill, face_reader, pairs, speech_encoder
 from .curves import plot
 from .drawn import DrawnShots
 from .examples import Examples, prepare
 from .export import save_half, save_networks
 from .loop import COMPUTE
 from .networks import Networks
+from .pairs import PairShots
 from .pool import pictures
 
 SHOTS = 8000
+PAIRS = 150
+"""Shots of two people."""
 DECODED = 360
 """Shots that the decoder is trained on at the end."""
 MEASURED = 48
@@ -53,6 +56,7 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
     examples = prepare(run / "examples", shots, vae, encoder)
     strangers = DrawnShots("validation", denoiser.WATCHED, builtin.CONFIG)
     unseen = prepare(run / "unseen", strangers, vae, encoder)
+    together = prepare(run / "pairs", PairShots("train", PAIRS, builtin.CONFIG), vae, encoder)
     torch.manual_seed(0)
     networks = Networks.from_nothing(builtin.CONFIG)
     for stage in (denoiser.IDENTITY, denoiser.SPEECH):
@@ -63,6 +67,8 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
     denoiser.freeze(networks, DISTILLED)
     draw = partial(distill.roll_out, networks, examples, DISTILLED, builtin.STEPS)
     networks = distill.train(networks, draw, DISTILLED, run)
+    logger.info("Training the denoiser on pairs of people")
+    networks = pairs.train(networks, examples, together, run)
     save_half(networks.denoiser, weights / builtin.DISTILLED_FILE)
     logger.info("Training the decoder on what the denoiser makes")
     material = decoder.material_of(run, Examples(run / "examples", DECODED), networks)

@@ -184,8 +184,9 @@ def drop(example: Example, shares: dict[str, float], generator: np.random.Genera
         if generator.random() < share and value is not None:
             changed[name] = torch.zeros_like(value)
     if "speech" not in changed and generator.random() < FIRST:
-        silent = torch.zeros_like(example.speech[:MOTION_FRAMES])
-        changed["speech"] = torch.cat([silent, example.speech[MOTION_FRAMES:]])
+        begins = example.speech.clone()
+        begins[..., :MOTION_FRAMES, :, :, :] = 0
+        changed["speech"] = begins
     return replace(example, **changed)
 
 

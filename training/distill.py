@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hallo3_core.model.lora import STEPS_KEY
+from hallo3_core.network.config import Size
 from hallo3_core.sampling.guidance import Predict
 from hallo3_core.sampling.samplers import Step, ddim
 from hallo3_core.sampling.schedule import Schedule, spaced
@@ -28,6 +29,7 @@ from .finetune import encoded, make_ready, open_networks, require_card, save_tra
 from .loop import DEVICE, Loop, Settings
 from .networks import Batch, Networks
 from .trajectories import AT_ONCE, Teacher, Trajectories, conditioned, draw_batch, leading_v
+from .window import Window, conditioned_in, window_on
 
 METHODS = ("clips", "trajectory")
 STEPS = 4
@@ -45,19 +47,51 @@ def roll_out(networks: Networks, examples: Examples, stage: Stage, steps: int, s
 
     The timestep is one of the student's `steps`, the same for the whole batch.
     """
-    generator = np.random.default_rng([37, step])
-    drawn = draw_examples(examples, stage, generator)
-    video = torch.stack([example.video for example in drawn]).to(DEVICE)
-    noise = torch.Generator().manual_seed(int(generator.integers(2**62)))
-    x = torch.randn(video.shape, generator=noise).to(DEVICE)
-    schedule, phase = Schedule.plain(spaced(steps)), int(generator.integers(steps))
-    timesteps = schedule.timesteps[phase].expand(len(drawn))
-    batch = batch_of(drawn, x, timesteps, x).to(DEVICE)
+    batch, phase = before(examples, stage, steps, step)
+    x = batch.latents
     if phase:
         with torch.no_grad():
-            x = after(conditioned(networks, batch), x, schedule, phase)
+            x = after(conditioned(networks, batch), x, Schedule.plain(spaced(steps)), phase)
+    return to_clip(batch, x, steps, phase)
+
+
+def roll_out_in(
+    networks: Networks, examples: Examples, stage: Stage, steps: int, size: Size, step: int
+) -> tuple[Batch, Window]:
+    """The same in windows of `size` on the mouths: rows and columns in tokens.
+
+    Everything but the windows is left out, so that a step takes less time.
+    """
+    batch, phase = before(examples, stage, steps, step)
+    generator = np.random.default_rng([19, step])
+    window = window_on(batch.lips, networks.config, generator, size)
+    x = window.crop(batch.latents)
+    if phase:
+        with torch.no_grad():
+            predict = conditioned_in(networks, batch, window)
+            x = after(predict, x, Schedule.plain(spaced(steps)), phase)
+    return to_clip(batch, window.spread(x), steps, phase), window
+
+
+def before(examples: Examples, stage: Stage, steps: int, step: int) -> tuple[Batch, int]:
+    """Noise with the conditions of clips, the clips themselves as its target, and a random phase.
+
+    The phase is the number of steps that the student has taken before it learns.
+    """
+    generator = np.random.default_rng([37, step])
+    drawn = draw_examples(examples, stage, generator)
+    video = torch.stack([example.video for example in drawn])
+    noise = torch.Generator().manual_seed(int(generator.integers(2**62)))
+    x = torch.randn(video.shape, generator=noise)
+    phase = int(generator.integers(steps))
+    timesteps = Schedule.plain(spaced(steps)).timesteps[phase].expand(len(drawn))
+    return batch_of(drawn, x, timesteps, video).to(DEVICE), phase
+
+
+def to_clip(batch: Batch, x: Tensor, steps: int, phase: int) -> Batch:
+    """The batch with latents `x` and the v that leads from them to its target, the clip."""
     clean = torch.ones((), dtype=torch.float64)
-    v = leading_v(x, video, schedule.alphas[phase], clean)
+    v = leading_v(x, batch.target, Schedule.plain(spaced(steps)).alphas[phase], clean)
     return replace(batch, latents=x, target=v)
 
 

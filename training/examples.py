@@ -43,7 +43,8 @@ class Shot:
     - `frames` (3, 49, height, width)
     - `portraits` (VARIANTS, 3, height, width): frames of the same person
     - `regions` (VARIANTS, height, width): 1 on the faces of the portraits
-    - `waveform` (samples,): the whole speech, at 16 kHz
+    - `waveform` (samples,): the whole speech, at 16 kHz. If several people speak, it is
+      (voices, samples): the picture has a column for each of them, all of one width
     - `start`: the frame of the speech at which the shot begins
     - `face` (512,): the face embedding
     - `lips` (height, width): 1 where the mouth is in any frame; 0 everywhere if that is unknown
@@ -65,7 +66,7 @@ class Example:
     """A shot as the denoiser sees it, float32.
 
     - `video` (16, 13, h, w), `reference` and `motion` (16, 1, h, w): scaled latents
-    - `speech` (49, 5, 12, channels)
+    - `speech` (49, 5, 12, channels), or (voices, 49, 5, 12, channels)
     - `face` (512,): the face embedding
     - `region` and `lips` (h, w): how much of each latent pixel is face, and mouth
     - `text` (tokens, width): the encoded caption, if there is one
@@ -93,19 +94,36 @@ def encode(
 
     black = torch.tensor(-1.0)
     references = torch.where(shot.regions[:, None] > 0, shot.portraits, black)
-    features, first = encode_speech(encoder, shot.waveform).features, max(shot.start - MARGIN, 0)
-    speech = features[first : shot.start + SEGMENT_FRAMES + MARGIN]
-    heard = torch.arange(-MARGIN, SEGMENT_FRAMES + MARGIN) + shot.start - first
     rows = {
         "video": moments(shot.frames[None])[:, 0],
         "reference": moments(references[:, :, None]),
         "motion": moments(torch.stack([motion(shot, i, generator) for i in range(VARIANTS)])),
-        "speech": speech[heard.clamp(0, len(speech) - 1)].half(),
+        "speech": heard(encoder, shot.waveform, shot.start),
         "face": shot.face,
         "region": F.avg_pool2d(shot.regions, SPACE_COMPRESSION),
         "lips": F.avg_pool2d(shot.lips[None], SPACE_COMPRESSION)[0],
     }
     return rows if shot.text is None else rows | {"text": shot.text.half()}
+
+
+def heard(encoder: Wav2Vec2Model, waveform: Tensor, start: int) -> Tensor:
+    """The features of a shot and of a margin around it, float16.
+
+    (frames, 12, channels), or (voices, frames, 12, channels) of (voices, samples).
+    """
+    if waveform.ndim > 1:
+        return torch.stack([heard(encoder, voice, start) for voice in waveform])
+    features, first = encode_speech(encoder, waveform).features, max(start - MARGIN, 0)
+    speech = features[first : start + SEGMENT_FRAMES + MARGIN]
+    frames = torch.arange(-MARGIN, SEGMENT_FRAMES + MARGIN) + start - first
+    return speech[frames.clamp(0, len(speech) - 1)].half()
+
+
+def windows_of(speech: Tensor) -> Tensor:
+    """The windows of what `heard` gave, float32: (49, 5, 12, channels), or those of all voices."""
+    if speech.ndim > 3:
+        return torch.stack([windows_of(voice) for voice in speech])
+    return windows(speech.float(), MARGIN, MARGIN + SEGMENT_FRAMES)
 
 
 def motion(shot: Shot, variant: int, generator: torch.Generator) -> Tensor:
@@ -146,7 +164,7 @@ class Examples:
             sample(rows["video"]),
             sample(rows["reference"][:, variant]),
             sample(rows["motion"][:, variant]),
-            windows(rows["speech"].float(), MARGIN, MARGIN + SEGMENT_FRAMES),
+            windows_of(rows["speech"]),
             rows["face"],
             rows["region"][variant],
             rows["lips"],

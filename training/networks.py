@@ -96,8 +96,30 @@ class Networks(nn.Module):
             F.pad(batch.motion, (0, 0, 0, 0, 0, LATENT_FRAMES - 1)),
             denoiser.reference_keys_values(features),
             denoiser.face_keys_values(batch.face),
-            self.audio_projector(batch.speech),
+            *self.voices(batch.speech),
         )
+
+    def voices(self, speech: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Audio tokens of a batch, and the weights with which image tokens hear them.
+
+        `speech` is (batch, 49, 5, 12, channels), and then the weights are None. Or it is
+        (batch, voices, 49, 5, 12, channels), and each column of the picture hears its own voice.
+        The tokens are then (voices * batch, 13, tokens, width), and the weights
+        (voices, batch * 13, image tokens).
+        """
+        if speech.ndim == 5:
+            return self.audio_projector(speech), None
+        batch, count = speech.shape[:2]
+        weights = columns(count, self.config)[:, None].expand(-1, batch * LATENT_FRAMES, -1)
+        return self.audio_projector(speech.transpose(0, 1).flatten(0, 1)), weights
+
+
+def columns(count: int, config: Hallo3Config) -> Tensor:
+    """(count, image tokens of a frame): 1 in one of the columns of a picture, which are of one
+    width, and 0 elsewhere."""
+    middles = (torch.arange(config.grid[1]) + 0.5) * count / config.grid[1]
+    inside = middles.long() == torch.arange(count)[:, None]
+    return inside.float()[:, None].expand(-1, config.grid[0], -1).flatten(1)
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -110,8 +132,8 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class Batch:
     """Noisy latents and their conditions.
 
-    `target` is the v to predict. `lips` is how much of each latent pixel is mouth. `text` is None
-    if no example has a caption.
+    `target` is the v to predict. `lips` is how much of each latent pixel is mouth. `speech` is as
+    in `Networks.voices`. `text` is None if no example has a caption.
     """
 
     latents: Tensor

@@ -5,7 +5,7 @@ tokens is four times larger. Attention is divided as on the whole picture: a qua
 tokens is kept, and all tokens of the reference, which weigh a quarter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import log
 
@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hallo3_core.network.config import LATENT_FRAMES, PATCH, Hallo3Config
-from hallo3_core.network.layers import Rotary, attention, rotary_table
-from hallo3_core.network.transformer import Tokens, run_layer
+from hallo3_core.network.config import LATENT_FRAMES, PATCH, Hallo3Config, Size
+from hallo3_core.network.layers import Blend, Context, Rotary, attention, rotary_table
+from hallo3_core.network.transformer import Conditions, Tokens, run_layer
+from hallo3_core.sampling.guidance import Predict
 
+from .loop import mixed_precision
 from .networks import Batch, Networks
 
 SIZE = 4, 6
@@ -53,14 +55,34 @@ class Window:
         rows = zip(latents, starts, strict=True)
         return torch.stack([x[..., y : y + height, z : z + width] for x, (y, z) in rows])
 
+    def spread(self, cropped: Tensor) -> Tensor:
+        """The inverse of `crop`, with zeros around the windows."""
+        shape = PATCH * self.config.grid[0], PATCH * self.config.grid[1]
+        whole = cropped.new_zeros(*cropped.shape[:-2], *shape)
+        height, width = cropped.shape[-2:]
+        for x, part, (y, z) in zip(whole, cropped, (PATCH * self.corners).tolist(), strict=True):
+            x[..., y : y + height, z : z + width] = part
+        return whole
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """(batch, tokens of a frame): indices of the tokens of a frame that are in the window."""
+        rows, columns = (torch.arange(side, device=self.corners.device) for side in self.size)
+        top, left = self.corners[:, :, None, None].unbind(1)
+        return ((top + rows[:, None]) * self.config.grid[1] + left + columns).flatten(1)
+
     @cached_property
     def places(self) -> Tensor:
         """(batch, tokens): indices of the image tokens that are in the window."""
-        rows, columns = (torch.arange(side, device=self.corners.device) for side in self.size)
-        top, left = self.corners[:, :, None, None].unbind(1)
-        cells = (top + rows[:, None]) * self.config.grid[1] + left + columns
-        frames = torch.arange(LATENT_FRAMES, device=cells.device) * self.config.frame_tokens
-        return (frames[:, None] + cells.flatten(1)[:, None]).flatten(1)
+        frames = torch.arange(LATENT_FRAMES, device=self.cells.device) * self.config.frame_tokens
+        return (frames[:, None] + self.cells[:, None]).flatten(1)
+
+    def narrowed(self, context: Context) -> Context:
+        """The context with only those weights of a `Blend` that are of tokens in the window."""
+        if not isinstance(context, Blend):
+            return context
+        cells = self.cells.repeat_interleave(LATENT_FRAMES, dim=0)[:, None, :, None]
+        return context._replace(weights=tuple(w.gather(2, cells) for w in context.weights))
 
     @property
     def tokens(self) -> Tokens:
@@ -95,16 +117,18 @@ class Window:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
-def window_on(lips: Tensor, config: Hallo3Config, generator: np.random.Generator) -> Window:
+def window_on(
+    lips: Tensor, config: Hallo3Config, generator: np.random.Generator, size: Size = SIZE
+) -> Window:
     """Random windows that contain the mouths. `lips` (batch, height, width) is 0 outside them."""
     mouths = F.max_pool2d(lips[:, None], PATCH)[:, 0].cpu() > 0
     corners = [
-        [start(mouth.any(1 - axis), SIZE[axis], generator) for axis in (0, 1)] for mouth in mouths
+        [start(mouth.any(1 - axis), size[axis], generator) for axis in (0, 1)] for mouth in mouths
     ]
-    kept = config.text_tokens * SIZE[0] * SIZE[1] // config.frame_tokens
+    kept = config.text_tokens * size[0] * size[1] // config.frame_tokens
     text = np.sort(generator.choice(config.text_tokens, kept, replace=False))
     places = torch.tensor(corners), torch.from_numpy(text)
-    return Window(config, *(place.to(lips.device) for place in places))
+    return Window(config, *(place.to(lips.device) for place in places), size)
 
 
 def start(shown: Tensor, size: int, generator: np.random.Generator) -> int:
@@ -116,11 +140,31 @@ def start(shown: Tensor, size: int, generator: np.random.Generator) -> int:
     return int(generator.integers(lowest, highest + 1))
 
 
-def predict(networks: Networks, batch: Batch, window: Window) -> Tensor:
-    """v of the noisy latents in a window, (batch, channels, frames, height, width)."""
+def conditions_in(networks: Networks, batch: Batch, window: Window) -> Conditions:
+    """The conditions of the denoiser for the tokens of a window."""
     features, _ = networks.reference_network(
         batch.reference, attention, networks.text_of(batch), window.reference_tokens
     )
     conditions = networks.conditions(batch, features)
+    return replace(conditions, audio=[window.narrowed(each) for each in conditions.audio])
+
+
+def predict(networks: Networks, batch: Batch, window: Window) -> Tensor:
+    """v of the noisy latents in a window, (batch, channels, frames, height, width)."""
+    conditions = conditions_in(networks, batch, window)
     run = partial(run_layer, attend=window.attend)
     return networks.denoiser(batch.latents, batch.timesteps, conditions, run, window.tokens)
+
+
+def conditioned_in(networks: Networks, batch: Batch, window: Window) -> Predict:
+    """Predict v of the latents of a window alone, with the conditions of a batch."""
+    with mixed_precision():
+        conditions = conditions_in(networks, batch, window)
+    run = partial(run_layer, attend=window.attend)
+
+    def predict(x: Tensor, timestep: Tensor) -> Tensor:
+        timesteps, latents = timestep.to(x.device).expand(len(x)), window.spread(x)
+        with mixed_precision():
+            return networks.denoiser(latents, timesteps, conditions, run, window.tokens).float()
+
+    return predict

@@ -22,6 +22,7 @@ from hallo3_core.sound.sound import Sound
 from .clips import clip, person_of
 from .drawing import draw
 from .motion import still
+from .pair import beside, centred, still_pair
 from .visemes import still_mouth
 
 EXAMPLE = 30
@@ -59,13 +60,9 @@ def portrait(path: Path, side: int = 512) -> None:
 def group(path: Path, side: int = 512) -> None:
     """Two people in front of one wall, each in the middle of a 3:2 part. The second is smaller."""
     near, other = person_of("test", EXAMPLE), person_of("test", BESIDE)
-    wall = {"background": near.background, "wall": near.wall, "wall_two": near.wall_two}
-    halves = []
-    for person, x in ((near, -0.75), (replace(other, size=0.62, **wall), 0.75)):
-        placed = replace(person, place=(x, person.place[1]))
-        picture = draw(placed, still(1)[0], still_mouth(), (side, 3 * side)).picture
-        halves.append(np.split(picture, 2, axis=1)[x > 0])
-    Image.fromarray(np.concatenate(halves, 1)).save(path, optimize=True)
+    people = (centred(near), centred(replace(other, size=0.62)))
+    picture = still_pair(beside(*people, ratio=3), (side, 3 * side))
+    Image.fromarray(picture).save(path, optimize=True)
 
 
 def main() -> None:
