@@ -1,12 +1,12 @@
-"""How far the mouth opens where nobody speaks: python -m benchmarks.pauses [CLIPS]
+"""How far the mouth opens where nobody speaks: python -m benchmarks.pauses
 
 Unseen people of the drawn world say unseen sentences and then pause for three seconds. A hum, a
 hiss or music is added to the sound. The table gives the mean opening of the mouth in the pause, in
 percent of that in the speech, as it is and with `only_speech`. Medians over the clips.
 """
 
+import argparse
 import math
-import sys
 from itertools import islice
 
 import numpy as np
@@ -65,7 +65,9 @@ def in_pause(model: Hallo3, index: int, waveform: Tensor) -> float:
 
 
 def main() -> None:
-    clips = int(sys.argv[1]) if sys.argv[1:] else 3
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=3, help="(%(default)s)")
+    clips = parser.parse_args().clips
     model = builtin.load()
     print(f"| sound | as it is | {method()} |\n|---|---|---|")
     for kind in ("clean", "hum", "hiss", "music"):

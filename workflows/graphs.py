@@ -13,10 +13,13 @@ from parts import (
     blend,
     create,
     decode,
+    encode_speech,
     extend,
     note,
     sample,
     save,
+    speaker,
+    turn_sound,
 )
 
 WORKFLOWS = {
@@ -270,6 +273,44 @@ WORKFLOWS = {
                 "- models/insightface/models/antelopev2: scrfd_10g_bnkps.onnx, glintr100.onnx",
             ),
             "save": save("animate.3", 4),
+        },
+    ),
+    "7 Dialogue": Workflow(
+        {
+            **{name: LOADED[name] for name in ("dit", "vae", "wav2vec2", "seed")},
+            "note": note(
+                0,
+                560,
+                "Two people talk in four turns. Find Face finds where each is. Each turn has a "
+                "Speaker: what is said, and the mask of who says it. Dialogue lays the turns one "
+                "after the other. Here all turns are parts of one sound; connect your own "
+                "sounds.\n\n" + FILES,
+            ),
+            "portrait": ("LoadImage", 1, {"image": "hallo3_pair.png"}, {}),
+            "left": ("Hallo3FindFace", 1, {"face_index": 0}, {"image": "portrait"}),
+            "right": ("Hallo3FindFace", 1, {"face_index": 1}, {"image": "portrait"}),
+            "identity": (
+                "Hallo3EncodeIdentity",
+                1,
+                {},
+                {key: LOADED["identity"][3][key] for key in ("image", "vae", "reference_network")}
+                | {"seed": "seed"},
+            ),
+            "sound": ("LoadAudio", 2, {"audio": "hallo3_speech.wav"}, {}),
+            **{f"part {i}": turn_sound(i, 2) for i in range(4)},
+            **{f"speech {i}": encode_speech(f"part {i}", 3) for i in range(4)},
+            **{
+                f"speaker {i}": speaker(f"speech {i}", ("left", "right")[i % 2], 4)
+                for i in range(4)
+            },
+            "speech": (
+                "Hallo3Dialogue",
+                5,
+                {"order": "in turns"},
+                {f"speakers.speaker_{i}": f"speaker {i}" for i in range(4)},
+            ),
+            "animate": animate(5),
+            "save": save("animate.3", 6),
         },
     ),
 }

@@ -27,6 +27,7 @@ ROOM = {
     "Hallo3FindFace": 70,
     "Hallo3EncodeIdentity": 110,
     "Hallo3EncodeSpeech": 60,
+    "Hallo3Dialogue": 170,
     "Hallo3IsolateVocals": 60,
     "Hallo3SampleSegment": 320,
     "Hallo3AnimatePortrait": 320,
@@ -156,6 +157,20 @@ def blend(frames: str, column: int) -> tuple:
 def extend(index: int, frames: str, column: int) -> tuple:
     links = {"frames": frames, "identity": "identity", "vae": "vae", "seed": "seed"}
     return ("Hallo3ExtendWithMotionFrames", column, {"segment_index": index}, links)
+
+
+def encode_speech(sound: str, column: int) -> tuple:
+    return ("Hallo3EncodeSpeech", column, {}, {"audio": sound, "speech_encoder": "wav2vec2"})
+
+
+def turn_sound(index: int, column: int, seconds: float = 1.28) -> tuple:
+    """One turn of a dialogue: a part of the sound."""
+    cut = {"start_index": index * seconds, "duration": seconds}
+    return ("TrimAudioDuration", column, cut, {"audio": "sound"})
+
+
+def speaker(speech: str, face: str, column: int) -> tuple:
+    return ("Hallo3Speaker", column, {}, {"speech": speech, "mask": f"{face}.2", "face": face})
 
 
 def create(frames: str, sound: str, column: int) -> tuple:

@@ -37,6 +37,7 @@ SPEECH_ENCODER_FILE = "speech_encoder.safetensors"
 SEED = 3
 PORTRAIT = Path(__file__).parent / "example" / "portrait.png"
 GROUP = Path(__file__).parent / "example" / "group.png"
+PAIR = Path(__file__).parent / "example" / "pair.png"
 SPEECH = Path(__file__).parent / "example" / "speech.wav"
 
 CHORDS = ((220.0, 261.6, 329.6), (174.6, 220.0, 261.6), (196.0, 246.9, 293.7))
@@ -103,6 +104,14 @@ def group() -> Tensor:
     `python -m training.world group` makes it.
     """
     return read_image(GROUP)
+
+
+def pair() -> Tensor:
+    """The portrait and another drawn person close together, (3, 512, 768) in [0, 1].
+
+    `python -m training.world pair` makes it.
+    """
+    return read_image(PAIR)
 
 
 def song() -> tuple[Tensor, int]:

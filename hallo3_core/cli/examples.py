@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     examples = {
         "portrait.png": partial(save_picture, builtin.portrait()),
         "group.png": partial(save_picture, builtin.group()),
+        "pair.png": partial(save_picture, builtin.pair()),
         "speech.wav": partial(write_file, content=builtin.SPEECH.read_bytes()),
         "song.wav": partial(save_sound, *builtin.song()),
     }

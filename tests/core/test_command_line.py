@@ -261,7 +261,7 @@ def test_weights_that_are_not_whole(run, tmp_path):
 def test_examples_are_copied_on_request(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["hallo3_core", "examples", str(tmp_path)])
     assert command_line.main() == 0
-    names = ("portrait.png", "group.png", "speech.wav", "song.wav")
+    names = ("portrait.png", "group.png", "pair.png", "speech.wav", "song.wav")
     portrait, group, speech, song = files = [tmp_path / f"hallo3_{name}" for name in names]
     assert capsys.readouterr().out.split() == [str(file) for file in files]
     assert Image.open(portrait).size == (512, 512)

@@ -63,6 +63,7 @@ PARSED = (
     "python -m training builtin RUN",
     "python -m training measure RUN",
     "python -m training measure RUN --undistilled",
+    "python -m training measure-pairs RUN",
     "python -m training drift RUN",
     "python -m training finetune RUN --model FOLDER --clips FOLDER",
     "python -m training finetune RUN --model FOLDER --clips FOLDER --lora 16",
@@ -85,7 +86,9 @@ HELP = (
     "python -m benchmarks.host_memory COMFYUI",
     "python -m benchmarks.host_modes",
     "python -m benchmarks.host_step",
+    "python -m benchmarks.directing",
     "python -m benchmarks.killed",
+    "python -m benchmarks.pauses",
     "python -m benchmarks.modes --steps 20",
     "python -m locales.make",
 )
@@ -228,7 +231,9 @@ def hub() -> Iterator[str]:
     server.shutdown()
 
 
-EXAMPLES = ["hallo3_portrait.png", "hallo3_group.png", "hallo3_speech.wav", "hallo3_song.wav"]
+EXAMPLES = [
+    f"hallo3_{name}" for name in ("portrait.png", "group.png", "pair.png", "speech.wav", "song.wav")
+]
 
 
 def test_from_the_clone_to_converted_files(shell, hub, tmp_path):

@@ -4,6 +4,7 @@ python -m training.world sheet OUT.png
 python -m training.world clip INDEX OUT.mp4
 python -m training.world portrait OUT.png
 python -m training.world group OUT.png
+python -m training.world pair OUT.png
 """
 
 import sys
@@ -65,6 +66,12 @@ def group(path: Path, side: int = 512) -> None:
     Image.fromarray(picture).save(path, optimize=True)
 
 
+def pair(path: Path, side: int = 512) -> None:
+    """Two people in front of one wall, each in the middle of a half of a 3:2 picture."""
+    people = (centred(person_of("test", number)) for number in (EXAMPLE, BESIDE))
+    Image.fromarray(still_pair(beside(*people), (side, 3 * side // 2))).save(path, optimize=True)
+
+
 def main() -> None:
     match sys.argv[1:]:
         case ["sheet", path]:
@@ -75,6 +82,8 @@ def main() -> None:
             portrait(Path(path))
         case ["group", path]:
             group(Path(path))
+        case ["pair", path]:
+            pair(Path(path))
         case _:
             sys.exit(__doc__)
 
