@@ -25,6 +25,7 @@ SHOWN = {
     "Hallo3FindFace": 64,
     "Hallo3EncodeIdentity": 96,
     "Hallo3EncodeSpeech": 58,
+    "Hallo3Dialogue": 58,
     "Hallo3SampleSegment": 308,
     "Hallo3AnimatePortrait": 308,
     "KSampler": 220,
@@ -70,8 +71,8 @@ def graph(request) -> Graph:
     return Graph(request.param)
 
 
-def test_there_are_six():
-    assert [name[0] for name in NAMES] == [*"123456"]
+def test_there_are_seven():
+    assert [name[0] for name in NAMES] == [*"1234567"]
 
 
 def test_one_seed_is_linked_to_all_and_stays(graph):
