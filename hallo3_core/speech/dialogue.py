@@ -140,16 +140,24 @@ def voices(
     """
     speakers = speakers_of(speech)
     regions = token_regions(speakers, identity, config)
-    heard = [segment_of(speaker, index) for speaker in speakers]
-    over_time = torch.stack([loudness(speaker, index) for speaker in speakers])
-    weights = strength * over_time[:, :, None] * regions[:, None]
+    speaking = torch.stack([presence(speaker, index, speech.frames) for speaker in speakers])
+    shares = shared(regions[:, None] * speaking[:, :, None])
+    strengths = torch.stack([loudness(speaker, index) for speaker in speakers])
+    weights = strength * strengths[:, :, None] * shares
     if len(speakers) == 1 and bool((weights == 1).all()):
-        return Voices(heard[0])
+        return Voices(segment_of(speakers[0], index))
+    heard = shares.flatten(1).any(dim=1)
+    parts = [segment_of(speakers[i], index) for i in heard.nonzero().flatten().tolist()]
     rest = 1 - weights.sum(dim=0, keepdim=True)
     if bool((rest.abs() < ROUNDING).all()):
-        return Voices(torch.cat(heard), weights)
-    silent = silence_of(speakers[0].speech).expand_as(heard[0])
-    return Voices(torch.cat([*heard, silent]), torch.cat([weights, rest]))
+        return Voices(torch.cat(parts), weights[heard])
+    silent = silence_of(speakers[0].speech).expand(1, SEGMENT_FRAMES, AUDIO_WINDOW, -1, -1)
+    return Voices(torch.cat([*parts, silent]), torch.cat([weights[heard], rest]))
+
+
+def shared(weights: Tensor) -> Tensor:
+    """Scale the weights (speakers, ...) of a token that add up to more than 1, so that they do."""
+    return weights / weights.sum(dim=0).clamp(min=1)
 
 
 def silence_of(speech: Speech) -> Tensor:
@@ -176,14 +184,27 @@ def segment_of(speaker: Speaker, index: int) -> Tensor:
     return heard[None]
 
 
+def presence(speaker: Speaker, index: int, frames: int) -> Tensor:
+    """How much of each latent frame of segment `index` is in the speaker's turn, (13,).
+
+    The video has so many `frames`. What is before or after it counts as its first or last frame.
+    """
+    shown = frames_of(index).clamp(0, frames - 1)
+    return latent_mean(((shown >= speaker.start) & (shown < speaker.end)).float())
+
+
 def loudness(speaker: Speaker, index: int) -> Tensor:
     """How strongly a speaker is heard in each latent frame of segment `index`, (13,)."""
     curve = speaker.speech.strength
     if curve is None:
         return torch.ones(LATENT_FRAMES)
-    first = index * NEW_FRAMES - MOTION_FRAMES - speaker.start
-    frames = torch.arange(first, first + SEGMENT_FRAMES).clamp(0, len(curve) - 1)
-    return latent_mean(curve[frames])
+    return latent_mean(curve[(frames_of(index) - speaker.start).clamp(0, len(curve) - 1)])
+
+
+def frames_of(index: int) -> Tensor:
+    """The video frames of segment `index`, (49,). The first segment begins with -2 and -1."""
+    first = index * NEW_FRAMES - MOTION_FRAMES
+    return torch.arange(first, first + SEGMENT_FRAMES)
 
 
 def latent_mean(values: Tensor) -> Tensor:
@@ -197,22 +218,15 @@ def latent_mean(values: Tensor) -> Tensor:
 def token_regions(
     speakers: tuple[Speaker, ...], identity: Identity, config: Hallo3Config
 ) -> Tensor:
-    """The share of each image token that is in the region of each speaker, (speakers, tokens).
+    """The share of each image token that is in the region of each speaker, (speakers, tokens)."""
 
-    The shares of a token that several regions cover are scaled so that they add up to 1.
-    """
-    everywhere = torch.ones(config.frame_tokens)
-    shares = torch.stack(
-        [
-            everywhere
-            if speaker.region is None
-            else F.adaptive_avg_pool2d(
-                identity.framing.lay(speaker.region)[None], config.grid
-            ).flatten()
-            for speaker in speakers
-        ]
-    )
-    return shares / shares.sum(dim=0).clamp(min=1)
+    def region_of(speaker: Speaker) -> Tensor:
+        if speaker.region is None:
+            return torch.ones(config.frame_tokens)
+        laid = identity.framing.lay(speaker.region)
+        return F.adaptive_avg_pool2d(laid[None], config.grid).flatten()
+
+    return torch.stack([region_of(speaker) for speaker in speakers])
 
 
 def faces(
@@ -228,6 +242,6 @@ def faces(
     if not embeddings and strength == 1:
         return identity.face, None
     known = [speaker.face is not None for speaker in speakers]
-    regions = token_regions(speakers, identity, config)[known]
+    regions = shared(token_regions(speakers, identity, config))[known]
     weights = torch.cat([regions, 1 - regions.sum(dim=0, keepdim=True)])
     return torch.cat([*embeddings, identity.face]), weights[:, None].expand(-1, LATENT_FRAMES, -1)
