@@ -37,7 +37,7 @@ SHIFT = 0.05
 """Farthest that a person is from the middle of a half, in picture heights."""
 
 PAIRS = replace(
-    DISTILLED, name="pairs", settings=Settings(600, 8e-4, warmup=30), batch=4, strangers=0.9
+    DISTILLED, name="pairs", settings=Settings(1300, 8e-4, warmup=30), batch=4, strangers=0.9
 )
 SINGLES = 4
 """Single people in a batch."""
