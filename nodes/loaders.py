@@ -9,14 +9,18 @@ from comfy_api.latest import io
 from ..hallo3_core import builtin
 from ..hallo3_core.model.loading import load_vae
 from ..hallo3_core.speech.wav2vec2 import load_speech_encoder
-from .host.loading import DTYPES, load_dit
+from .host.loading import DTYPES, TWO_PEOPLE, UNDISTILLED, load_dit
 from .host.speech import SpeechEncoder
 from .host.vae import Hallo3VAE
 from .sockets import CATEGORY, ReferenceNetwork
 from .sockets import SpeechEncoder as SpeechEncoderSocket
 
 BUILT_IN = "built-in tiny model"
-UNDISTILLED = "built-in tiny model, 50 steps"
+OTHERS = {
+    "built-in tiny model, 50 steps": UNDISTILLED,
+    "built-in tiny model, two people": TWO_PEOPLE,
+}
+"""The other files of the built-in model, by name."""
 
 
 def file_input(name: str, files: list[str], tooltip: str) -> io.Combo.Input:
@@ -42,9 +46,10 @@ class LoadDiT(io.ComfyNode):
             inputs=[
                 file_input(
                     "model_name",
-                    [UNDISTILLED, *folder_paths.get_filename_list("diffusion_models")],
+                    [*OTHERS, *folder_paths.get_filename_list("diffusion_models")],
                     "A Hallo3 file in models/diffusion_models. The built-in model needs no file, "
-                    "but knows only drawn faces. Use 4 steps, guidance 1 and the sampler few.",
+                    "but knows only drawn faces. Use 4 steps, guidance 1 and the sampler few. For "
+                    "a Dialogue, choose two people.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -64,11 +69,7 @@ class LoadDiT(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
-        file: Path | None
-        if model_name == UNDISTILLED:
-            file = builtin.WEIGHTS / builtin.TRANSFORMER_FILE
-        else:
-            file = model_file("diffusion_models", model_name)
+        file = OTHERS.get(model_name) or model_file("diffusion_models", model_name)
         model, companions = load_dit(file, DTYPES[weight_dtype])
         return io.NodeOutput(model, companions.reference_network)
 

@@ -118,8 +118,8 @@ def add_clips(command: argparse.ArgumentParser) -> None:
     argument("--face-models", type=Path, help="folder of antelopev2, for face embeddings")
 
 
-def builtin_on(device: str | None, distilled: bool) -> Hallo3:
-    return builtin.load(distilled).placed(choose_device(device))
+def builtin_on(device: str | None, distilled: bool, people: int = 1) -> Hallo3:
+    return builtin.load(distilled, people).placed(choose_device(device))
 
 
 def main() -> int:
@@ -136,7 +136,7 @@ def main() -> int:
                 table = report(model, folder, cases, clips)
                 lines = chain(table, sheets(folder, clips, cases))
             case "measure-pairs":
-                model = builtin_on(options.device, distilled=True)
+                model = builtin_on(options.device, distilled=True, people=2)
                 lines = measure_pairs.report(model, options.run, options.pairs)
             case "drift":
                 case = (CASES | FEW_CASES)[options.case]

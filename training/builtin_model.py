@@ -67,15 +67,17 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
     denoiser.freeze(networks, DISTILLED)
     draw = partial(distill.roll_out, networks, examples, DISTILLED, builtin.STEPS)
     networks = distill.train(networks, draw, DISTILLED, run)
-    logger.info("Training the denoiser on pairs of people")
-    networks = pairs.train(networks, examples, together, run)
     save_half(networks.denoiser, weights / builtin.DISTILLED_FILE)
     logger.info("Training the decoder on what the denoiser makes")
     material = decoder.material_of(run, Examples(run / "examples", DECODED), networks)
     save_half(decoder.train(run, trained_vae(weights), material), weights / builtin.VAE_FILE)
+    logger.info("Training the denoiser on pairs of people")
+    networks = pairs.train(networks, examples, together, run)
+    save_half(networks.denoiser, weights / builtin.TWO_PEOPLE_FILE)
     for log in run.glob("*/losses.jsonl"):
         plot(log.parent)
-    others = (builtin.VAE_FILE, builtin.SPEECH_ENCODER_FILE, builtin.DISTILLED_FILE)
+    denoisers = builtin.DISTILLED_FILE, builtin.TWO_PEOPLE_FILE
+    others = (builtin.VAE_FILE, builtin.SPEECH_ENCODER_FILE, *denoisers)
     return [*files, *(weights / name for name in others), reader.FILE]
 
 

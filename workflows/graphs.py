@@ -1,6 +1,7 @@
 """The shipped workflows, for `draw.py`."""
 
 from parts import (
+    BUILT_IN,
     FILES,
     GUIDANCE,
     LOADED,
@@ -277,7 +278,8 @@ WORKFLOWS = {
     ),
     "7 Dialogue": Workflow(
         {
-            **{name: LOADED[name] for name in ("dit", "vae", "wav2vec2", "seed")},
+            "dit": ("Hallo3LoadDiT", 0, {"model_name": f"{BUILT_IN}, two people"}, {}),
+            **{name: LOADED[name] for name in ("vae", "wav2vec2", "seed")},
             "note": note(
                 0,
                 560,

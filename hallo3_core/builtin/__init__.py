@@ -30,6 +30,7 @@ DRAWN_ONLY = (
 WEIGHTS = Path(__file__).parent / "weights"
 TRANSFORMER_FILE = "diffusion_models/hallo3_dit_bf16.safetensors"
 DISTILLED_FILE = "distilled_denoiser.safetensors"
+TWO_PEOPLE_FILE = "two_people_denoiser.safetensors"
 STEPS = 4
 """The number of steps that the distilled denoiser was trained for."""
 VAE_FILE = "vae.safetensors"
@@ -143,18 +144,20 @@ def text_encoder() -> TextEncoder:
     return TextEncoder(ByT5Tokenizer(), encoder.eval())
 
 
-def load(distilled: bool = True) -> Hallo3:
+def load(distilled: bool = True, people: int = 1) -> Hallo3:
     """Load the built-in model in float32 on the CPU.
 
-    With `distilled`, its denoiser is for `STEPS` steps of the sampler `few`, without guidance.
-    Otherwise it is the teacher of that denoiser, for as many steps as the released model.
+    With `distilled`, its denoiser is for `STEPS` steps of the sampler `few`, without guidance. If
+    there are two `people`, it was trained further on pictures of two who speak. Without
+    `distilled`, it is the teacher, for as many steps as the released model.
     """
     transformers = load_transformers(WEIGHTS / TRANSFORMER_FILE)
     vae, speech_encoder = autoencoder(**VAE), SmallSpeechEncoder()
     vae.load_state_dict(load_file(WEIGHTS / VAE_FILE))
     speech_encoder.load_state_dict(load_file(WEIGHTS / SPEECH_ENCODER_FILE))
     if distilled:
-        transformers[0].load_state_dict(load_file(WEIGHTS / DISTILLED_FILE))
+        file = DISTILLED_FILE if people == 1 else TWO_PEOPLE_FILE
+        transformers[0].load_state_dict(load_file(WEIGHTS / file))
     for network in (*transformers, vae, speech_encoder):
         network.eval().requires_grad_(False)
     return Hallo3(*transformers, vae, speech_encoder, text_encoder)

@@ -189,7 +189,8 @@ def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.d
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if options.model is None:
-        model, plan = builtin.load(not options.undistilled).to(dtype), None
+        people = min(max(len(options.speaker), 1), 2)
+        model, plan = builtin.load(not options.undistilled, people).to(dtype), None
     else:
         plan = plan_for(options.model, short_name(dtype), free_memory(device), device.type != "cpu")
         if not options.quiet:

@@ -29,6 +29,10 @@ from .unsupported import check_run
 
 DTYPES = {"default": None, **{name: BY_NAME[name].matrices for name in STORED}}
 
+UNDISTILLED = builtin.WEIGHTS / builtin.TRANSFORMER_FILE
+TWO_PEOPLE = builtin.WEIGHTS / builtin.TWO_PEOPLE_FILE
+"""Other files of the built-in model. None is the distilled one for one person."""
+
 
 def load_dit(file: Path | None, weight_dtype: torch.dtype | None):
     """The MODEL and its companions, from a checkpoint, or from the built-in model if None."""
@@ -48,8 +52,8 @@ def load_dit(file: Path | None, weight_dtype: torch.dtype | None):
 
 def read_networks(file: Path | None) -> tuple[Hallo3Config, list[dict[str, Tensor]]]:
     """The sizes of the model, and the weights of each of `NETWORKS` under our names."""
-    if file is None:
-        model = builtin.load()
+    if file in (None, TWO_PEOPLE):
+        model = builtin.load(people=1 if file is None else 2)
         networks = (model.denoiser, model.reference_network, model.audio_projector)
         return model.config, [network.state_dict() for network in networks]
     weights, config, layouts = open_transformers(file)
@@ -93,7 +97,7 @@ def load_companion(
     config = host_config.unet_config["config"]
     module = network(config, operations, dtype=dtype, device=unet_offload_device())
     module.compute_dtype = manual_cast or dtype
-    module.built_in = host_config.file in (None, builtin.WEIGHTS / builtin.TRANSFORMER_FILE)
+    module.built_in = host_config.file in (None, TWO_PEOPLE, UNDISTILLED)
     patcher = patcher_class(disable_dynamic)(
         module.eval().requires_grad_(False), get_torch_device(), unet_offload_device()
     )

@@ -1,6 +1,7 @@
 """The denoiser as ComfyUI's own MODEL, and the two networks that run once for it."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -29,7 +30,8 @@ IDENTITY, SPEECH, MOTION = "hallo3_identity", "hallo3_speech", "hallo3_motion"
 """The keys of a Hallo3 conditioning, besides the text."""
 
 
-class Seen(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Seen:
     """What the denoiser sees of a person, as in the core's `faces`."""
 
     identity: Identity
@@ -38,7 +40,8 @@ class Seen(NamedTuple):
     strength: float
 
 
-class Heard(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Heard:
     """What the denoiser hears: the audio tokens of each voice, and the weights of `Voices`."""
 
     tokens: Tensor
