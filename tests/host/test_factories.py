@@ -16,6 +16,8 @@ from direct import (
     strong_lora,
 )
 
+from hallo3_core.settings import Settings
+
 CPU, OTHER_CPU = torch.device("cpu"), torch.device("cpu", 0)
 """For ComfyUI these are two devices, for torch one: they stand for two cards."""
 
@@ -59,9 +61,9 @@ def test_a_model_on_another_card_uses_its_companions_there(direct, monkeypatch):
 
     monkeypatch.setattr(management, "load_models_gpu", watch)
     condition = sys.modules[direct.nodes["Hallo3SegmentConditioning"].__module__].condition
-    positive, *_ = condition(made, direct.identity, direct.speech, 0, None, None)
+    positive, *_ = condition(made, direct.identity, direct.speech, 0, None, None, Settings())
     assert used == [("AudioProjector", OTHER_CPU)]
-    tokens = [each[0][1]["hallo3_speech"] for each in (positive, direct.positive)]
+    tokens = [each[0][1]["hallo3_speech"].tokens for each in (positive, direct.positive)]
     assert torch.equal(*tokens)
     projector = direct.model.model.model_config.companions.audio_projector
     assert projector.load_device == CPU

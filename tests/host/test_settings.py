@@ -10,7 +10,17 @@ from hallo3_core.cli import animate
 from hallo3_core.settings import Settings, setting
 
 SAMPLING = ("Hallo3AnimatePortrait", "Hallo3SampleSegment")
-NAMES = ["steps", "guidance", "sampler", "seed", "guidance_start", "guidance_end"]
+NAMES = [
+    "steps",
+    "guidance",
+    "sampler",
+    "seed",
+    "guidance_start",
+    "guidance_end",
+    "text_guidance",
+    "speech_strength",
+    "identity_strength",
+]
 
 
 @pytest.fixture
@@ -35,7 +45,7 @@ def options() -> dict[str, str]:
 
 
 def test_every_setting_is_an_input_and_an_option(inputs, nodes_settings):
-    assert list(inputs())[-6:] == NAMES
+    assert list(inputs())[-len(NAMES) :] == NAMES
     found = [part for field in fields(Settings) for part in nodes_settings.numbers_of(field)]
     assert [name for name, *_ in found] == NAMES
     for name, default, text in found:
@@ -54,7 +64,7 @@ def test_a_new_setting_becomes_an_input_and_an_option(inputs, nodes_settings, mo
     monkeypatch.setattr(nodes_settings, "Settings", More)
     monkeypatch.setattr(animate, "Settings", More)
     new = inputs()["strength"]
-    assert list(inputs())[-7:] == [*NAMES, "strength"]
+    assert list(inputs())[-len(NAMES) - 1 :] == [*NAMES, "strength"]
     assert (new.default, new.min, new.max, new.step) == (0.5, 0.0, 2.0, 0.25)
     assert (new.tooltip, new.optional, new.advanced) == ("How strong it is.", True, True)
     assert nodes_settings.settings_of({"strength": 1.5}).strength == 1.5
