@@ -101,8 +101,8 @@ class Settings:
     )
     identity_strength: float = setting(
         1.0,
-        "How strongly the reference picture and the face embedding hold the likeness. 0: only "
-        "the first frame shows the person.",
+        "How strongly the reference picture and the face embedding hold the likeness. 0: the "
+        "model sees the person only in the frames before.",
         most=2,
         step=0.05,
         advanced=True,

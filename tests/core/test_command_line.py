@@ -262,10 +262,11 @@ def test_examples_are_copied_on_request(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["hallo3_core", "examples", str(tmp_path)])
     assert command_line.main() == 0
     names = ("portrait.png", "group.png", "pair.png", "speech.wav", "song.wav")
-    portrait, group, speech, song = files = [tmp_path / f"hallo3_{name}" for name in names]
+    portrait, group, pair, speech, song = files = [tmp_path / f"hallo3_{name}" for name in names]
     assert capsys.readouterr().out.split() == [str(file) for file in files]
     assert Image.open(portrait).size == (512, 512)
     assert Image.open(group).size == (1536, 512)
+    assert Image.open(pair).size == (768, 512)
     assert speech.read_bytes() == builtin.SPEECH.read_bytes()
     spoken, sung = read_sound(speech), read_sound(song)
     assert spoken.rate == 16_000

@@ -233,9 +233,9 @@ def test_examples_leave_what_is_there(tmp_path, monkeypatch, capsys):
     assert command_line.main() == 0
     assert "hallo3_speech.wav exists already and is kept" in capsys.readouterr().out
     assert (tmp_path / "hallo3_speech.wav").read_bytes() == b"mine"
-    assert len(names(tmp_path)) == 4
+    assert len(names(tmp_path)) == 5
     monkeypatch.setattr(sys, "argv", [*arguments, "--overwrite"])
     assert command_line.main() == 0
     assert "kept" not in capsys.readouterr().out
     assert (tmp_path / "hallo3_speech.wav").stat().st_size > 10_000
-    assert len(names(tmp_path)) == 4
+    assert len(names(tmp_path)) == 5

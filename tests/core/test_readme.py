@@ -243,21 +243,21 @@ def test_from_the_clone_to_converted_files(shell, hub, tmp_path):
     left_out = f"rm -r {models / 'audio_encoders'}"
     lines = (install, download, left_out, convert, check)
     said = shell(*lines, HF_ENDPOINT=hub, HF_HUB_DISABLE_XET="1")
-    assert said[:4] == [str(tmp_path / "ComfyUI" / "input" / name) for name in EXAMPLES]
-    assert said[4:8] == [
+    assert said[:5] == [str(tmp_path / "ComfyUI" / "input" / name) for name in EXAMPLES]
+    assert said[5:9] == [
         str(models / "diffusion_models/hallo3/1/mp_rank_00_model_states.pt"),
         str(models / "vae/hallo3/3d-vae.pt"),
         str(models / "audio_encoders/wav2vec2-base-960h/model.safetensors"),
         str(models / "audio_encoders/wav2vec2-base-960h/config.json"),
     ]
-    made = [line.split(" (")[0] for line in said[8:12]]
+    made = [line.split(" (")[0] for line in said[9:13]]
     assert made == [
         str(models / "diffusion_models/hallo3_dit_fp8_e4m3fn.safetensors"),
         str(models / "diffusion_models/hallo3_reference_fp8_e4m3fn.safetensors"),
         str(models / "diffusion_models/hallo3_audio_bf16.safetensors"),
         str(models / "vae/hallo3_vae_bf16.safetensors"),
     ]
-    checked = said[12:]
+    checked = said[13:]
     assert [line.split(": ")[0] for line in checked[::2]] == sorted(made)
     assert all("it can be loaded" in line for line in checked[1::2])
 

@@ -55,8 +55,8 @@ def literate(host, monkeypatch):
     pack = sys.modules[host.nodes.NODE_CLASS_MAPPINGS["Hallo3LoadDiT"].__module__].builtin
     plain = pack.load
 
-    def load():
-        model = plain()
+    def load(**which):
+        model = plain(**which)
         torch.nn.init.normal_(model.denoiser.embed.text.weight, std=0.05)
         return model
 
