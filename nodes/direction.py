@@ -12,7 +12,7 @@ from ..hallo3_core.speech.dialogue import in_turns
 from ..hallo3_core.speech.encode import MOST_STRENGTH, Speech
 from .host.say import say
 from .sampling import audio_part
-from .sockets import CATEGORY, FaceSocket, SpeakerSocket, SpeechSocket, speech_input
+from .sockets import CATEGORY, FaceSocket, SpeakerSocket, SpeechSocket, length_outputs, speech_input
 
 TOGETHER, IN_TURNS = "together", "in turns"
 
@@ -137,14 +137,7 @@ class Dialogue(io.ComfyNode):
                     display_name="speech", tooltip="The whole dialogue, for Animate Portrait."
                 ),
                 io.Audio.Output(display_name="audio", tooltip="All speeches mixed."),
-                io.Int.Output(
-                    display_name="frames",
-                    tooltip="How many frames the video has, at 25 frames a second.",
-                ),
-                io.Int.Output(
-                    display_name="segments",
-                    tooltip="How many segments the video has. A segment has 47 frames.",
-                ),
+                *length_outputs(),
             ],
         )
 

@@ -42,3 +42,16 @@ def prompt_input() -> io.Conditioning.Input:
 
 def segment_index_input(tooltip: str) -> io.Int.Input:
     return io.Int.Input("segment_index", default=0, min=0, max=99_999, tooltip=tooltip)
+
+
+def length_outputs() -> list[io.Output]:
+    """How long the video of a speech is."""
+    return [
+        io.Int.Output(
+            display_name="frames", tooltip="How many frames the video has, at 25 frames a second."
+        ),
+        io.Int.Output(
+            display_name="segments",
+            tooltip="How many segments the video has. A segment has 47 frames.",
+        ),
+    ]

@@ -13,7 +13,7 @@ from ..hallo3_core.speech.activity import method, speech_spans
 from ..hallo3_core.speech.activity import only_speech as without_the_rest
 from .host.say import say
 from .sampling import BEGINS
-from .sockets import CATEGORY, SpeechEncoder, SpeechSocket
+from .sockets import CATEGORY, SpeechEncoder, SpeechSocket, length_outputs
 
 
 class EncodeSpeech(io.ComfyNode):
@@ -54,14 +54,7 @@ class EncodeSpeech(io.ComfyNode):
                 io.Float.Output(
                     display_name="duration", tooltip="The length of the speech in seconds."
                 ),
-                io.Int.Output(
-                    display_name="frames",
-                    tooltip="How many frames the video has, at 25 frames a second.",
-                ),
-                io.Int.Output(
-                    display_name="segments",
-                    tooltip="How many segments the video has. A segment has 47 frames.",
-                ),
+                *length_outputs(),
             ],
         )
 
