@@ -1,132 +1,36 @@
-"""The whole job: make a video from an Identity and a Speech, one segment after the other."""
+"""The whole job: make a video from an Identity and a Speech, with the networks of a Hallo3."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from functools import cached_property, partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .autoencoder.images import decode_images
 from .autoencoder.motion import fill_segment, motion_after
+from .clip.segments import Segment, make_segments
 from .errors import InputError, NotEnoughMemory
-from .media.video import encode_pictures
 from .memory.device import enough_memory
 from .model.hallo3 import Hallo3
-from .network.config import AUDIO_LAYERS, AUDIO_WINDOW, MOTION_FRAMES, SEGMENT_FRAMES
+from .network.config import AUDIO_LAYERS, AUDIO_WINDOW, SEGMENT_FRAMES
 from .network.layers import Context
 from .network.transformer import Conditions
-from .noise import Noise
+from .noise import Noise, SeededNoise
+from .portrait.anchor import anchored
 from .portrait.encode import Identity
 from .prompts import held
-from .sampling.fade import shown_frames
 from .sampling.guidance import ALWAYS, Predict, guided, guided_apart, guided_at_once
 from .sampling.samplers import SAMPLERS, sample, schedule_of
 from .sampling.schedule import spaced
 from .settings import Settings
 from .speech.dialogue import Dialogue, faces, voices
 from .speech.encode import Speech
-from .store.segment_store import NOTHING_KEPT, ClipStore, FinishedSegment
 
 FIRST_CHUNK = (3, 9)
 """Number of latent frames in the first decoded chunk, and number of frames that they become."""
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One segment of the video.
-
-    `latents` are (1, 16, 13, height / 8, width / 8), float32. `frames` are only the new frames,
-    (frames, height, width, 3) in [0, 1], without the canvas around the picture. They are None if
-    the segment comes from the store and the frames were not asked for. `finished` is the segment
-    in the store, or None.
-    """
-
-    index: int
-    latents: Tensor
-    frames: Tensor | None
-    finished: FinishedSegment | None = None
-
-    @cached_property
-    def piece(self) -> bytes:
-        """The new frames as H.264 in an MP4."""
-        if self.finished:
-            return self.finished.piece.numpy().tobytes()
-        assert self.frames is not None  # only what the store has is not decoded
-        return encode_pictures(self.frames)
-
-
-class Animator(Protocol):
-    """Makes the segments of one clip. Implementations differ in where the networks run."""
-
-    def prompt(self, index: int) -> object:
-        """The prompt of segment `index`, or its fingerprint. None if there is no prompt."""
-
-    def sample(self, index: int, motion: Tensor) -> Tensor:
-        """Sample the latents (1, 16, 13, height / 8, width / 8) of segment `index`.
-
-        `motion` are its motion latents.
-        """
-
-    def decode(self, index: int, latents: Tensor, count: int) -> Tensor:
-        """Decode the first `count` frames of a segment.
-
-        They are the whole canvas, (count, height, width, 3) in [0, 1].
-        """
-
-    def extend(self, index: int, frames: Tensor) -> Tensor:
-        """Make the motion latents of segment `index`.
-
-        `frames` (2, height, width, 3) are the last frames of the segment before, on the canvas.
-        """
-
-
-def make_segments(
-    animator: Animator,
-    identity: Identity,
-    speech: Speech | Dialogue,
-    kept: ClipStore = NOTHING_KEPT,
-    *,
-    fade: bool = True,
-    frames: bool = True,
-) -> Iterator[Segment]:
-    """Yield the segments of a clip as they are ready. `kept` segments are not computed again.
-
-    If `fade`, each segment fades in from the end of the segment before. The published program does
-    not fade. If not `frames`, a kept segment has no frames, only its encoded piece of the video.
-    Raises `NotEnoughMemory` if the device does not have enough memory.
-    """
-    motion, last, name = identity.motion, None, ""
-    for index in range(speech.segments):
-        name = kept.name(index, name, animator.prompt(index))
-        found = kept.segment(name)
-        latents = found.latents if found else kept.latents(name)
-        if latents is None:
-            latents = animator.sample(index, motion)
-            kept.put_latents(name, latents)
-        if found and not frames:
-            motion, last = found.motion, found.last
-            yield Segment(index, latents, None, found)
-            continue
-        canvas = animator.decode(index, latents, MOTION_FRAMES + speech.new_frames(index))
-        new = shown_frames(canvas, identity.place, last if fade else None)
-        if found:
-            motion, last = found.motion, found.last
-        else:
-            last = new[-1]
-            if index + 1 < speech.segments:
-                try:
-                    motion = animator.extend(index + 1, canvas[-MOTION_FRAMES:])
-                except NotEnoughMemory:
-                    yield Segment(index, latents, new)  # this segment is finished
-                    raise
-        segment = Segment(index, latents, new, found)
-        if not found and kept.usable:
-            piece = torch.frombuffer(bytearray(segment.piece), dtype=torch.uint8)
-            kept.put_segment(name, FinishedSegment(latents, motion[:, :, :1], last, piece))
-        yield segment
 
 
 class NotDecoded(NotEnoughMemory):
@@ -210,11 +114,12 @@ class ModelAnimator:
         return tensor.to(self.model.device, self.model.dtype)
 
     @torch.no_grad()
-    def sample(self, index: int, motion: Tensor) -> Tensor:
+    def sample(self, index: int, motion: Tensor, seed: int | None = None) -> Tensor:
+        noise = self.noise if seed is None else SeededNoise(seed)
         with enough_memory(f"sample segment {index}", "use fp8 weights"):
-            return self._sample(index, motion)
+            return self._sample(index, motion, noise)
 
-    def _sample(self, index: int, motion: Tensor) -> Tensor:
+    def _sample(self, index: int, motion: Tensor, noise: Noise) -> Tensor:
         model = self.model
         constants = self.constants  # computed before the denoiser is on the device
         motion = self.to_device(fill_segment(motion))
@@ -222,8 +127,8 @@ class ModelAnimator:
         heard = voices(self.speech, index, self.identity, model.config, strength)
         with model.working(model.audio_projector):
             tokens = model.audio_projector(self.to_device(heard.windows))
-        initial = self.noise.stream("initial", index).normal(*motion.shape).to(model.device)
-        draw = partial(self.noise.stream("steps", index).normal, *motion.shape)
+        initial = noise.stream("initial", index).normal(*motion.shape).to(model.device)
+        draw = partial(noise.stream("steps", index).normal, *motion.shape)
         with model.working(model.denoiser):
             prompt = self.prompt(index)
             predict = self._guided(constants, motion, prompt, tokens, heard.weights)
@@ -281,6 +186,7 @@ class ModelAnimator:
     @torch.no_grad()
     def extend(self, index: int, frames: Tensor) -> Tensor:
         model, draws = self.model, self.noise.stream("motion", index)
+        frames = anchored(frames, self.identity, self.settings.colour_anchor)
         with enough_memory(f"continue with segment {index}"), model.working(model.vae):
             return motion_after(model.vae, self.identity.portrait, frames, draws)
 

@@ -108,6 +108,14 @@ class Settings:
         advanced=True,
     )
 
+    colour_anchor: float = setting(
+        0.0,
+        "Holds the colours of a long video: how strongly the frames that a segment continues from "
+        "are brought to the portrait's colours. 0: not at all, as published.",
+        step=0.05,
+        advanced=True,
+    )
+
     @property
     def guidances(self) -> tuple[float, float]:
         """Guidance of the speech, and of the prompt."""
@@ -116,9 +124,9 @@ class Settings:
 
     def __post_init__(self):
         spaced(self.steps)
-        for name in ("guidance", "text_guidance", "speech_strength", "identity_strength"):
-            if not isfinite(getattr(self, name)):
-                named, number = name.replace("_", " "), getattr(self, name)
+        for name, number in vars(self).items():
+            if isinstance(number, float) and not isfinite(number):
+                named = name.replace("_", " ")
                 raise InputError(f"The {named} is {number}: give a number, such as 1.5.")
         start, end = self.interval
         if not 0 <= start <= end <= 1:

@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import folder_paths
@@ -12,11 +13,12 @@ from comfy_api.latest import InputImpl, io
 from comfy_execution.graph import DynamicPrompt
 from server import PromptServer
 
-from ..hallo3_core.animate import Segment, make_segments
+from ..hallo3_core.clip.edit import EXAMPLE, edit_of
+from ..hallo3_core.clip.segments import Segment, make_segments
+from ..hallo3_core.media.encoding import CODECS, MOST_CRF, STANDARD, Encoding
 from ..hallo3_core.media.video import VideoWriter
 from ..hallo3_core.network.config import FPS
 from ..hallo3_core.sound.audio import sound_of_audio
-from ..hallo3_core.sound.sound import Sound
 from ..hallo3_core.store.fingerprint import Unknown, fingerprint
 from ..hallo3_core.store.segment_store import NOTHING_KEPT, ClipStore
 from .animator import NodeAnimator
@@ -34,6 +36,67 @@ logger = logging.getLogger(__name__)
 
 _made: list[Path] = []
 """The videos that this node has given out, in ComfyUI's folder of temporary files."""
+
+
+AGAIN, STAYS = "again", "stays"
+
+
+def edit_inputs() -> list[io.Input]:
+    """Inputs for a part of the clip, and for other takes of single segments."""
+    seconds = {"min": 0.0, "max": 360_000.0, "step": 0.04, "optional": True, "advanced": True}
+    return [
+        io.String.Input(
+            "segment_seeds",
+            default="",
+            optional=True,
+            advanced=True,
+            tooltip="Makes single segments again: the number of a segment and its new seed, such "
+            f"as {EXAMPLE}. Other segments come from the disk.",
+        ),
+        io.Combo.Input(
+            "following",
+            options=[AGAIN, STAYS],
+            default=AGAIN,
+            optional=True,
+            advanced=True,
+            tooltip="What follows a segment with a new seed. again: it continues from the new "
+            "segment. stays: it is as before, and the new segment fades over to it.",
+        ),
+        io.Float.Input(
+            "start", default=0.0, tooltip="Second of the speech where the video begins.", **seconds
+        ),
+        io.Float.Input(
+            "end",
+            default=0.0,
+            tooltip="Second of the speech where the video ends. 0: the end of the speech.",
+            **seconds,
+        ),
+    ]
+
+
+def encoding_inputs() -> list[io.Input]:
+    """Inputs for the quality of the video."""
+    codecs = ". ".join(f"{name}: {codec.help}" for name, codec in CODECS.items())
+    return [
+        io.Combo.Input(
+            "codec",
+            options=list(CODECS),
+            default=STANDARD.codec,
+            optional=True,
+            advanced=True,
+            tooltip=f"{codecs}.",
+        ),
+        io.Int.Input(
+            "crf",
+            default=STANDARD.crf,
+            min=0,
+            max=MOST_CRF,
+            optional=True,
+            advanced=True,
+            tooltip="The quality of the video. 0 is best, 40 gives the smallest file. lossless "
+            "does not use it.",
+        ),
+    ]
 
 
 class AnimatePortrait(io.ComfyNode):
@@ -58,6 +121,8 @@ class AnimatePortrait(io.ComfyNode):
                     tooltip="The sound of the video. Without it, the sound is the speech.",
                 ),
                 *settings_inputs(),
+                *edit_inputs(),
+                *encoding_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -102,24 +167,34 @@ class AnimatePortrait(io.ComfyNode):
         speech,
         positive=None,
         soundtrack=None,
+        segment_seeds="",
+        following=AGAIN,
+        start=0.0,
+        end=0.0,
+        codec=STANDARD.codec,
+        crf=STANDARD.crf,
         **inputs,
     ) -> io.NodeOutput:
         hallo3_model(model)
-        settings = settings_of(inputs)
+        settings, encoding = settings_of(inputs), Encoding(codec, crf)
+        edit = edit_of(speech, segment_seeds, following == STAYS, start, end)
         sound = speech.sound
         if soundtrack is not None:
             sound = sound_of_audio(soundtrack, "The soundtrack")
         logger.info("Hallo3 memory: %s", "; ".join(plan(model, vae).lines()))
-        clip = ClipTime(speech.segments, settings.steps)
+        clip = ClipTime(edit.segments(speech), settings.steps)
         animator = NodeAnimator(model, vae, identity, speech, positive, settings, clip)
         connected = frames_connected(cls.hidden.dynprompt, cls.hidden.unique_id)
         kept = kept_of(animator)
-        segments = make_segments(animator, identity, speech, kept, frames=connected)
-        unfinished = unfinished_video(kept)
-        frames, file = write_video(segments, identity.size, sound, clip, connected, unfinished)
+        wanted: dict[str, Any] = {"edit": edit, "encoding": encoding, "frames": connected}
+        segments = make_segments(animator, identity, speech, kept, **wanted)
+        unfinished, file = unfinished_video(kept), temporary_video()
+        (height, width), heard = identity.size, edit.heard(sound, speech)
+        video = VideoWriter(file, height, width, heard, encoding=encoding)
+        frames = write_video(segments, video, clip, connected, unfinished)
         unfinished.unlink(missing_ok=True)
         clip.done("done")
-        audio = audio_part(sound, 0, speech.frames)
+        audio = audio_part(sound, edit.first, edit.end(speech) - edit.first)
         return io.NodeOutput(frames, audio, float(FPS), InputImpl.VideoFromFile(str(file)))
 
 
@@ -156,36 +231,42 @@ def unfinished_video(kept: ClipStore) -> Path:
     return Path(folder_paths.get_output_directory()) / f"hallo3_unfinished_{clip[:8]}.mp4"
 
 
+def temporary_video() -> Path:
+    """A new name in ComfyUI's folder of temporary files."""
+    file = Path(folder_paths.get_temp_directory()) / f"hallo3_{uuid4().hex[:8]}.mp4"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
 def write_video(
     segments: Iterator[Segment],
-    size: tuple[int, int],
-    sound: Sound,
+    video: VideoWriter,
     clip: ClipTime,
     connected: bool,
     unfinished: Path,
-) -> tuple[torch.Tensor | None, Path]:
-    """All frames, if they are connected, and the video in a temporary file.
+) -> torch.Tensor | None:
+    """Write the video. Returns all frames, if they are connected.
 
     After an interrupt, the finished part of the video is saved as `unfinished`.
     """
-    file = Path(folder_paths.get_temp_directory()) / f"hallo3_{uuid4().hex[:8]}.mp4"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    video, frames = VideoWriter(file, *size, sound), []
+    frames = []
     try:
         with video:
             for segment in segments:
                 video.append(segment.piece)
                 if segment.frames is not None and connected:
                     frames.append(segment.frames.cpu())
-                if segment.finished:
+                if segment.taken:
                     clip.take(segment.index)
+                elif segment.frames is None or not len(segment.frames):
+                    clip.segment()  # it only leads to the part that is shown
                 else:
-                    clip.segment()
+                    clip.finish(segment.frames[-1])
     except BaseException:
         if video.saved:
             unfinished.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(video.saved, unfinished)
             say(f"stopped; the first {video.seconds:.2f} s are in {unfinished}")
         raise
-    _made.append(file)
-    return as_kept(torch.cat(frames)) if connected else None, file
+    _made.append(video.path)
+    return as_kept(torch.cat(frames)) if connected else None

@@ -1,6 +1,6 @@
 """How Animate Portrait makes its segments: with the MODEL and the VAE on its inputs."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 
 from torch import Tensor
@@ -41,7 +41,8 @@ class NodeAnimator:
         holding = prompts_of(self.positive, index)
         return fingerprint(holding, parts_of) if holding else None
 
-    def sample(self, index: int, motion: Tensor) -> Tensor:
+    def sample(self, index: int, motion: Tensor, seed: int | None = None) -> Tensor:
+        settings = self.settings if seed is None else replace(self.settings, seed=seed)
         if self.clip.decoding is None:
             decode = partial(decode_latent, self.vae)
             self.clip.decoding = seconds_to_decode(decode, self.identity)
@@ -55,9 +56,9 @@ class NodeAnimator:
                 index,
                 self.positive,
                 motion,
-                self.settings,
+                settings,
             ),
-            settings=self.settings,
+            settings=settings,
             index=index,
             clip=self.clip,
         )
@@ -68,4 +69,5 @@ class NodeAnimator:
         return decode_latent(self.vae, latents, count)
 
     def extend(self, index: int, frames: Tensor) -> Tensor:
-        return extend(frames, self.vae, self.identity, self.settings.seed, index)
+        settings = self.settings
+        return extend(frames, self.vae, self.identity, settings.seed, index, settings.colour_anchor)

@@ -3,7 +3,7 @@
 import logging
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..hallo3_core.media.picture import one_picture, size_of
 from ..hallo3_core.portrait.face_mask import box_region
@@ -32,7 +32,7 @@ class FindFace(io.ComfyNode):
                     default=0,
                     min=0,
                     max=999,
-                    tooltip="Which face speaks. The preview shows the numbers. 0 is the largest "
+                    tooltip="Which face speaks. The picture shows the numbers. 0 is the largest "
                     "face.",
                 ),
             ],
@@ -68,4 +68,10 @@ class FindFace(io.ComfyNode):
             by = " (by scikit-image, which finds only frontal ones)"
             say(f"{count}{by if face.embedding is None else ''}")
         preview = draw(picture, faces, face_index).movedim(0, -1)[None]
-        return io.NodeOutput(face, kept(preview), kept(region[None]), len(faces))
+        return io.NodeOutput(
+            face,
+            kept(preview),
+            kept(region[None]),
+            len(faces),
+            ui=ui.PreviewImage(preview, cls=cls),
+        )

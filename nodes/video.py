@@ -13,6 +13,7 @@ from ..hallo3_core.errors import InputError
 from ..hallo3_core.media.picture import rgb_images
 from ..hallo3_core.network.config import MOTION_FRAMES, NEW_FRAMES
 from ..hallo3_core.noise import SeededNoise
+from ..hallo3_core.portrait.anchor import anchored
 from ..hallo3_core.portrait.encode import Identity
 from ..hallo3_core.sampling.fade import shown_frames
 from .host.out_of_memory import VAE_ON_CPU, enough_memory
@@ -90,10 +91,12 @@ def wrong_size(found: str, frames: Tensor, identity: Identity) -> InputError:
     )
 
 
-def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Tensor:
+def extend(
+    frames: Tensor, vae, identity: Identity, seed: int, index: int, colour_anchor: float = 0
+) -> Tensor:
     """The motion for segment `index`, which continues from the last two of `frames`.
 
-    Frames without the canvas are first put back on it.
+    Frames without the canvas are first put back on it. `colour_anchor` is that of `Settings`.
     """
     height, width = identity.portrait.shape[-2:]
     frames = rgb_images(frames, "The IMAGE on frames", last=MOTION_FRAMES)
@@ -107,6 +110,7 @@ def extend(frames: Tensor, vae, identity: Identity, seed: int, index: int) -> Te
         frames = F.pad(frames, (0, 0, *edges))
     if frames.shape[1:3] != (height, width):
         raise wrong_size("The frames have", frames, identity)
+    frames = anchored(frames, identity, colour_anchor)
     draws = SeededNoise(seed).stream("motion", index)
     with torch.no_grad(), enough_memory("encode the motion frames", VAE_ON_CPU):
         encoder = open_encoder(vae, height, width)
@@ -169,7 +173,7 @@ class ExtendWithMotionFrames(io.ComfyNode):
                 segment_index_input(
                     "The segment that continues from these frames. The first segment is 0."
                 ),
-                *settings_inputs("seed"),
+                *settings_inputs("seed", "colour_anchor"),
             ],
             outputs=[
                 MotionSocket.Output(
@@ -180,5 +184,7 @@ class ExtendWithMotionFrames(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, frames, identity, vae, segment_index, seed) -> io.NodeOutput:
-        return io.NodeOutput(extend(frames, vae, identity, seed, segment_index))
+    def execute(
+        cls, frames, identity, vae, segment_index, seed, colour_anchor=0.0
+    ) -> io.NodeOutput:
+        return io.NodeOutput(extend(frames, vae, identity, seed, segment_index, colour_anchor))

@@ -21,9 +21,10 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hallo3_core.animate import Segment, animate, predict_v
+from hallo3_core.animate import animate, predict_v
 from hallo3_core.autoencoder import vae
 from hallo3_core.checkpoints.reading import read_weights
+from hallo3_core.clip.segments import Segment
 from hallo3_core.memory.device import choose_device
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.model.loading import load_transformers, load_vae

@@ -21,6 +21,7 @@ from hallo3_core import builtin
 from hallo3_core.errors import InputError
 from hallo3_core.memory.device import choose_device
 from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.settings import Settings
 
 from . import drift, measure_pairs
 from .builtin_model import train_builtin
@@ -60,6 +61,14 @@ def parse() -> argparse.Namespace:
     )
     lasting.add_argument("run", type=Path)
     lasting.add_argument("--seconds", type=float, default=drift.SECONDS, help="(%(default)s)")
+    lasting.add_argument("--clips", type=positive, default=1, help="(%(default)s)")
+    lasting.add_argument(
+        "--anchor",
+        type=float,
+        nargs="+",
+        default=[Settings.colour_anchor],
+        help="one video for each of these colour anchors (%(default)s)",
+    )
     lasting.add_argument(
         "--case", choices=CASES | FEW_CASES, default="4 steps", help="(%(default)s)"
     )
@@ -142,7 +151,8 @@ def main() -> int:
                 case = (CASES | FEW_CASES)[options.case]
                 model = builtin_on(options.device, options.case in FEW_CASES)
                 folder = folder_of(model, options.run)
-                lines = drift.report(model, folder, case, options.seconds)
+                long = options.seconds, options.clips, options.anchor
+                lines = drift.report(model, folder, case, *long)
             case "finetune":
                 lines = finetune(options)
             case "distill":

@@ -1,6 +1,8 @@
-"""How far a long video drifts from its portrait, as numbers and as a plot."""
+"""How far long videos drift from their portraits, as numbers and as a plot."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,49 +14,80 @@ from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.config import FPS
 
 from .measure import Case, animated, portrait, talks
+from .world.speech import Utterance
 
 SECONDS = 120
-
-MEASURED_FRAMES = 10 * FPS
-"""Frames in ten seconds: the length of the beginning and the end that are compared."""
-
-
-def colour_distance(tracks: Tracks) -> np.ndarray:
-    """(frames,): Delta E between the face's colour and its mean in the first second."""
-    return np.linalg.norm(tracks.colour - tracks.colour[:FPS].mean(0), axis=1)
+PARTS = 10
+"""The last tenth of a video is compared with its first tenth."""
 
 
 def growth(values: np.ndarray) -> float:
-    """The mean of the last ten seconds divided by that of the first ten."""
-    return float(values[-MEASURED_FRAMES:].mean() / values[:MEASURED_FRAMES].mean())
+    """The mean of the last tenth divided by that of the first tenth."""
+    part = len(values) // PARTS
+    return float(values[-part:].mean() / values[:part].mean())
 
 
-def plot(tracks: Tracks, file: Path) -> None:
-    seconds = np.arange(len(tracks)) / FPS
-    second = np.ones(FPS) / FPS
-    figure, axes = plt.subplots(2, 1, figsize=(8, 4), sharex=True, layout="constrained")
-    curves = (
-        ("identity", tracks.distance),
-        ("colour, Delta E", colour_distance(tracks)),
-    )
-    for axis, (name, values) in zip(axes, curves, strict=True):
-        axis.plot(seconds, values, alpha=0.25)
-        axis.plot(seconds[: len(seconds) - FPS + 1], np.convolve(values, second, "valid"))
+def distances(
+    model: Hallo3, case: Case, index: int, speech: Utterance, file: Path
+) -> dict[str, np.ndarray]:
+    """Distances of the frames of one video from its portrait, (frames,) each.
+
+    `identity` is that of `Tracks`, and `colour` is Delta E between the mean colours of the face.
+    They are kept in `file`, and are read from it if it exists.
+    """
+    if not file.exists():
+        reader = drawn_reader(model.device)
+        likeness = portrait(index, model.config.canvas[0]).picture
+        frames = animated(model, case, index, speech)
+        tracks = track(reader, frames, likeness, device=model.device)
+        still = track(reader, [likeness], likeness, device=model.device)
+        colour = colour_distance(tracks, still)
+        np.savez_compressed(file, identity=tracks.distance, colour=colour)
+    return dict(np.load(file))
+
+
+def colour_distance(tracks: Tracks, still: Tracks) -> np.ndarray:
+    """(frames,): Delta E between the colour of the face and that in the portrait `still`."""
+    return np.linalg.norm(tracks.colour - still.colour[0], axis=1)
+
+
+def plot(curves: dict[str, dict[str, np.ndarray]], file: Path) -> None:
+    """Plot the `distances` of videos, which have names. Values are means of a second."""
+    names = ("identity", "colour")
+    figure, axes = plt.subplots(len(names), 1, figsize=(8, 4), sharex=True, layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
+        for video, values in curves.items():
+            smooth = np.convolve(values[name], np.ones(FPS) / FPS, "valid")
+            axis.plot(np.arange(len(smooth)) / FPS, smooth, label=video, linewidth=0.8)
         axis.set(ylabel=name, ylim=(0, None))
+    axes[0].legend()
     axes[-1].set(xlabel="seconds")
     figure.savefig(file, dpi=100)
     plt.close(figure)
 
 
-def report(model: Hallo3, folder: Path, case: Case, seconds: float = SECONDS) -> Iterator[str]:
-    """Measure a video of the first clip of the test split. The plot goes to `folder`."""
+def report(
+    model: Hallo3,
+    folder: Path,
+    case: Case,
+    seconds: float = SECONDS,
+    clips: int = 1,
+    anchors: Sequence[float] = (0.0,),
+) -> Iterator[str]:
+    """Measure long videos of the first clips of the test split, with each `colour_anchor`.
+
+    The measured distances and the plot go to `folder`. Videos that are measured already are not
+    made again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    index, speech = next(talks(round(seconds * FPS)))
-    likeness = portrait(index, model.config.canvas[0]).picture
-    reader, frames = drawn_reader(model.device), animated(model, case, index, speech)
-    tracks = track(reader, frames, likeness, device=model.device)
-    np.savez_compressed(folder / "drift.npz", **vars(tracks))
-    plot(tracks, folder / "drift.png")
-    yield f"distance from the portrait, last ten seconds / first ten: {growth(tracks.distance):.2f}"
-    yield f"colour distance, last ten seconds / first ten: {growth(colour_distance(tracks)):.2f}"
+    curves = {}
+    for index, speech in islice(talks(round(seconds * FPS)), clips):
+        for anchor in anchors:
+            name = f"person {index}, anchor {anchor:g}"
+            file = folder / f"drift {seconds:g} s, {name}.npz"
+            anchored = replace(case, colour_anchor=anchor)
+            found = curves[name] = distances(model, anchored, index, speech, file)
+            ratios = ", ".join(f"{what} {growth(values):.2f}" for what, values in found.items())
+            yield f"{name}, last tenth / first tenth: {ratios}"
+    plot(curves, folder / "drift.png")
     yield f"{folder / 'drift.png'}"

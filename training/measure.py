@@ -58,6 +58,7 @@ class Case:
     steps: int = Settings.steps
     sampler: str = Settings.sampler
     guidance: float = Settings.guidance
+    colour_anchor: float = Settings.colour_anchor
     speaks: bool = True
     referenced: bool = True
     person: int = 0
@@ -110,7 +111,8 @@ def animated(model: Hallo3, case: Case, index: int, speech: Utterance) -> Iterat
         identity = replace(identity, features=nothing)
     waveform = speech.waveform if case.speaks else silence(FRAMES / FPS).waveform
     heard = encode_speech(model.speech_encoder, torch.from_numpy(waveform))
-    options = {"steps": case.steps, "guidance": case.guidance, "sampler": case.sampler}
+    settings = ("steps", "guidance", "sampler", "colour_anchor")
+    options = {name: getattr(case, name) for name in settings}
     for segment in animate(model, identity, heard, noise, **options):
         yield from to_bytes(segment.frames)
 

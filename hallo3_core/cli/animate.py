@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 
 from .. import builtin
-from ..animate import ModelAnimator, NotDecoded, make_segments, seconds_to_decode
+from ..animate import ModelAnimator, NotDecoded, seconds_to_decode
 from ..autoencoder.vae import save_latent
+from ..clip.edit import EXAMPLE as SEEDS
+from ..clip.edit import Edit, edit_of
+from ..clip.segments import make_segments
 from ..errors import INTERRUPTED, InputError, NotEnoughMemory
+from ..media.encoding import CODECS, STANDARD, Encoding
 from ..media.outputs import free_name
 from ..media.picture import check_picture_file, read_image
 from ..media.progress import Progress
@@ -77,8 +81,32 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_face(parser)
     add_voice(parser)
+    add_edit(parser)
     argument("--no-store", dest="store", action="store_false", help="do not save finished segments")
     argument("--quiet", action="store_true", help="no progress bars")
+
+
+def add_edit(parser: argparse.ArgumentParser) -> None:
+    """Add the options for a part of the clip, for other takes, and for the video's quality."""
+    argument = parser.add_argument
+    argument("--from", dest="start", type=float, default=0.0, help="seconds: where to begin")
+    argument("--to", dest="end", type=float, default=0.0, help="seconds: where to end")
+    argument(
+        "--segment-seeds",
+        default="",
+        metavar="SEEDS",
+        help=f"make single segments again with other seeds: number and seed, such as '{SEEDS}'",
+    )
+    argument(
+        "--stay",
+        action="store_true",
+        help="keep what follows the segments of --segment-seeds, and fade over to it",
+    )
+    codecs = "; ".join(f"{name}: {codec.help}" for name, codec in CODECS.items())
+    argument("--codec", choices=CODECS, default=STANDARD.codec, help=f"{codecs} (%(default)s)")
+    argument(
+        "--crf", type=int, default=STANDARD.crf, help="0: best, 40: the smallest file (%(default)s)"
+    )
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -116,6 +144,7 @@ def run(options: argparse.Namespace) -> int:
     if options.framing:
         check_picture_file(options.framing, inputs, options.overwrite)
     settings = settings_of(options)
+    encoding = Encoding(options.codec, options.crf)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
@@ -139,6 +168,7 @@ def run(options: argparse.Namespace) -> int:
         for speech, each in zip(encoded, found, strict=True)
     ]
     speech = together(voices, people, options)
+    edit = edit_of(speech, options.segment_seeds, options.stay, options.start, options.end)
     heard = [replace(voice, sound=each.heard) for voice, each in zip(voices, found, strict=True)]
     networks = model.vae, model.reference_network
     with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
@@ -146,7 +176,7 @@ def run(options: argparse.Namespace) -> int:
     animator = ModelAnimator(model, identity, speech, noise, text=text, **vars(settings))
     track = together(heard, people, options).sound
     assert track is not None  # all sounds are known
-    return write_video(animator, track, options)
+    return write_video(animator, edit.heard(track, speech), edit, encoding, options)
 
 
 def together(
@@ -201,7 +231,13 @@ def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.d
     return model.placed(device, plan)
 
 
-def write_video(animator: ModelAnimator, heard: Sound, options: argparse.Namespace) -> int:
+def write_video(
+    animator: ModelAnimator,
+    heard: Sound,
+    edit: Edit,
+    encoding: Encoding,
+    options: argparse.Namespace,
+) -> int:
     """Compute the segments of a clip, and write the video with the sound `heard`.
 
     Returns the exit status. Raises `InputError` if memory runs out.
@@ -213,16 +249,17 @@ def write_video(animator: ModelAnimator, heard: Sound, options: argparse.Namespa
         kept = ClipStore(store, fingerprint(animator.decides()), speech)
     decode = partial(animator.decode, 0)
     decoding = 0 if options.quiet else seconds_to_decode(decode, identity)
-    taken = 0
-    video = VideoWriter(options.output, *identity.size, heard, options.overwrite)
-    progress = Progress(speech.segments, animator.settings.steps, decoding, options.quiet)
+    taken, segments = 0, edit.segments(speech)
+    wanted: dict[str, Any] = {"edit": edit, "encoding": encoding, "frames": False}
+    video = VideoWriter(options.output, *identity.size, heard, options.overwrite, encoding)
+    progress = Progress(segments, animator.settings.steps, decoding, options.quiet)
     animator.on_step = progress.step
     try:
         with video, progress:
-            for segment in make_segments(animator, identity, speech, kept, frames=False):
+            for segment in make_segments(animator, identity, speech, kept, **wanted):
                 video.append(segment.piece)
-                progress.segment(segment.index, taken=segment.finished is not None)
-                taken += segment.finished is not None
+                progress.segment(segment.index, segment.taken)
+                taken += segment.taken
     except NotEnoughMemory as error:
         done = what_is_done(error, video, kept.usable, speech)
         raise InputError(" ".join((str(error), *done))) from error
@@ -233,7 +270,7 @@ def write_video(animator: ModelAnimator, heard: Sound, options: argparse.Namespa
         return INTERRUPTED
     print(saved(video))
     if taken:
-        print(f"{taken} of {speech.segments} segments were kept from an earlier run.")
+        print(f"{taken} of {segments} segments were kept from an earlier run.")
     return 0
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..network.config import FPS
 from ..sound.sound import Sound, for_aac
+from .encoding import STANDARD, Encoding, packets
 from .outputs import (
     cannot_write,
     check_file,
@@ -34,9 +35,6 @@ FRAGMENTS = {
 }
 """With these options, a frame is in the file and plays as soon as the next one is written."""
 HALF_FRAME = 0.5 / FPS
-
-H264 = {"crf": "17", "tune": "zerolatency"}
-"""With these options, no frame refers to a later one, so encoded pieces can be joined."""
 
 
 def save_sound(waveform: Tensor, rate: int, path: Path, overwrite: bool = False) -> None:
@@ -76,25 +74,8 @@ def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = Fals
     check_file(path, inputs, overwrite)
 
 
-def encode_pictures(frames: Tensor) -> bytes:
-    """Encode frames (frames, height, width, 3) in [0, 1] as an H.264 MP4 without sound.
-
-    On one machine, the same frames give the same bytes.
-    """
-    file = BytesIO()
-    pictures = (frames * 255).round().to(torch.uint8).cpu().numpy()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FPS, options=H264)
-        stream.height, stream.width = pictures.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file.getvalue()
-
-
 class VideoWriter:
-    """Writes an MP4 (H.264 yuv420p and AAC, 25 fps) piece by piece, with a sound track.
+    """Writes an MP4 (H.264 and AAC, 25 fps) piece by piece, with a sound track.
 
     The pieces go into a new fragmented file beside `path`: `x.unfinished.mp4`, or the same with a
     number. It plays even if the program is killed. At the end of the context it becomes an ordinary
@@ -106,10 +87,18 @@ class VideoWriter:
     is False, the video takes the next free name.
     """
 
-    def __init__(self, path: Path, height: int, width: int, sound: Sound, overwrite: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        sound: Sound,
+        overwrite: bool = False,
+        encoding: Encoding = STANDARD,
+    ):
         check_output(path, overwrite=overwrite)
-        self.path, self.overwrite = path.absolute(), overwrite
-        self.black = encode_pictures(torch.zeros(1, height, width, 3))
+        self.path, self.overwrite, self.encoding = path.absolute(), overwrite, encoding
+        self.black = encoding.encode(torch.zeros(1, height, width, 3))
         self.heard = for_aac(sound)
         self.frames = 0
         self.done = 0, 0  # the number of frames in the partial file, and its size in bytes
@@ -131,10 +120,10 @@ class VideoWriter:
 
     def write(self, frames: Tensor) -> None:
         """Append frames (frames, height, width, 3) in [0, 1], and the sound for them."""
-        self.append(encode_pictures(frames))
+        self.append(self.encoding.encode(frames))
 
     def append(self, piece: bytes) -> None:
-        """Append a result of `encode_pictures` without encoding it again, and the sound for it.
+        """Append a result of `Encoding.encode` without encoding it again, and the sound for it.
 
         Raises `InputError` if the file cannot be written.
         """
@@ -207,12 +196,6 @@ class PictureTrack:
         packet.pts = packet.dts = round(index / (FPS * packet.time_base))
         packet.stream = self.stream
         self.container.mux(packet)
-
-
-def packets(piece: bytes) -> Iterator[av.Packet]:
-    """Yield the encoded frames of a piece, in order."""
-    with av.open(BytesIO(piece), "r") as reader:
-        yield from (packet for packet in reader.demux(video=0) if packet.dts is not None)
 
 
 class SoundWriter:

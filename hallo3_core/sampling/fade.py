@@ -30,7 +30,25 @@ def fade_in(frames: Tensor, repeated: Tensor, last: Tensor) -> Tensor:
     `repeated` is added to the first `FADED_FRAMES` frames. Its weight falls from 1 to 0 along half
     a cosine, so the fade starts and ends smoothly.
     """
-    time = torch.arange(1, FADED_FRAMES + 1).to(frames) / (FADED_FRAMES + 1)
-    share = (torch.cos(torch.pi * time) + 1) / 2
-    beginning = frames[:FADED_FRAMES] + share[: len(frames), None, None, None] * (last - repeated)
+    share = falling_share().to(frames)[: len(frames), None, None, None]
+    beginning = frames[:FADED_FRAMES] + share * (last - repeated)
     return torch.cat([beginning.clamp(0, 1), frames[FADED_FRAMES:]])
+
+
+def fade_out(frames: Tensor, last: Tensor) -> Tensor:
+    """End `frames` (frames, height, width, 3) in [0, 1] at the picture `last` (height, width, 3).
+
+    The difference of `last` from the last frame is added to the last `FADED_FRAMES` frames, with a
+    weight that rises to 1. What follows `last` then goes on without a jump.
+    """
+    share = falling_share().flip(0).to(frames)[-len(frames) :, None, None, None]
+    share = share / share[-1]
+    kept, ending = frames.split([len(frames) - len(share), len(share)])
+    ending = ending + share * (last.to(frames) - frames[-1])
+    return torch.cat([kept, ending.clamp(0, 1)])
+
+
+def falling_share() -> Tensor:
+    """The weights of a fade over `FADED_FRAMES`, from almost 1 to almost 0."""
+    time = torch.arange(1, FADED_FRAMES + 1) / (FADED_FRAMES + 1)
+    return (torch.cos(torch.pi * time) + 1) / 2

@@ -1,7 +1,8 @@
 """Finished segments on disk, so that no segment is computed twice, even after a crash.
 
 The name of a segment is a hash of everything that decides it (`ClipStore.name`). A segment is saved
-in two steps: its latents after sampling, which takes longest, and all results after decoding.
+in three steps: its latents after sampling, which takes longest, all results after decoding, and its
+piece of the video in one encoding.
 """
 
 import logging
@@ -14,20 +15,22 @@ from pathlib import Path
 from uuid import uuid4
 
 import av
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..media.encoding import Encoding
 from ..network.config import AUDIO_WINDOW, FPS, MOTION_FRAMES, NEW_FRAMES
 from ..speech.dialogue import Dialogue
 from ..speech.encode import Speech
 from .fingerprint import fingerprint
 
-FORMAT = 2
+FORMAT = 3
 """Increase this number when the same settings give a different video."""
 GB = 10**9
 SIZE = 20 * GB
-SEGMENT, LATENTS, PARTIAL = ".segment", ".latents", ".partial"
+SEGMENT, PIECE, LATENTS, PARTIAL = ".segment", ".piece", ".latents", ".partial"
 DAY = 24 * 60 * 60
 HEARD_AROUND = FPS
 """Frames. The sound this long before and after a segment also decides it."""
@@ -37,18 +40,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FinishedSegment:
-    """The results of a segment: its part of the video, and the start of the next segment.
+    """The results of a segment, and the start of the next segment.
 
     `latents` is (1, 16, 13, height / 8, width / 8), float32. `motion` is (1, 16, 1, height / 8,
     width / 8), float32: the motion latents that the next segment starts from, empty for the last
-    segment. `last` is the last frame, (height, width, 3) in [0, 1]. `piece` has the new frames as
-    they are in the video: the bytes of an MP4 file, uint8.
+    segment. `last` is the last frame, (height, width, 3) in [0, 1].
     """
 
     latents: Tensor
     motion: Tensor
     last: Tensor
-    piece: Tensor
 
 
 class SegmentStore:
@@ -87,9 +88,18 @@ class SegmentStore:
     def put_latents(self, name: str, latents: Tensor) -> None:
         self._write(self.folder / f"{name}{LATENTS}", {"latents": latents})
 
+    def piece(self, name: str) -> bytes | None:
+        """An encoded piece of a video; None if it is not in the store."""
+        tensors = self._read(self.folder / f"{name}{PIECE}")
+        return tensors["piece"].numpy().tobytes() if tensors else None
+
+    def put_piece(self, name: str, piece: bytes) -> None:
+        content = torch.frombuffer(bytearray(piece), dtype=torch.uint8)
+        self._write(self.folder / f"{name}{PIECE}", {"piece": content})
+
     def files(self) -> list[Path]:
         """All files of the store, the least recently used first."""
-        endings = (SEGMENT, LATENTS, PARTIAL)
+        endings = (SEGMENT, PIECE, LATENTS, PARTIAL)
         with suppress(OSError):
             found = [path for path in self.folder.iterdir() if path.suffix in endings]
             return sorted(found, key=lambda path: path.stat().st_mtime)
@@ -169,18 +179,17 @@ class ClipStore:
     def usable(self) -> bool:
         return self.store.usable
 
-    def name(self, index: int, before: str, prompt: object = None) -> str:
+    def name(self, index: int, before: str, own: object = None) -> str:
         """The name of segment `index`. `before` is the name of the segment before it.
 
-        `prompt` is the segment's encoded prompt, or its fingerprint. The name is empty if the store
-        is not usable.
+        `own` is what decides this segment alone: its encoded prompt, its seed, ... The name is
+        empty if the store is not usable.
         """
         if not self.usable or self.speech is None:
             return ""
         length = self.speech.new_frames(index), index + 1 == self.speech.segments
         heard = heard_by(self.speech, index)
-        made_by = FORMAT, av.__version__  # other encoders' pieces do not fit together
-        return fingerprint((made_by, self.clip, before, index, length, heard, prompt))
+        return fingerprint((FORMAT, self.clip, before, index, length, heard, own))
 
     def segment(self, name: str) -> FinishedSegment | None:
         return self.store.segment(name)
@@ -194,9 +203,20 @@ class ClipStore:
     def put_latents(self, name: str, latents: Tensor) -> None:
         self.store.put_latents(name, latents)
 
+    def piece(self, name: str, encoding: Encoding) -> bytes | None:
+        return self.store.piece(piece_name(name, encoding))
+
+    def put_piece(self, name: str, encoding: Encoding, piece: bytes) -> None:
+        self.store.put_piece(piece_name(name, encoding), piece)
+
 
 NOTHING_KEPT = ClipStore(SegmentStore(Path(), size=0), "")
 """Saves nothing. For a clip that should not be saved, or has no fingerprint."""
+
+
+def piece_name(segment: str, encoding: Encoding) -> str:
+    """The name of a segment's piece. Pieces of another version of FFmpeg do not fit together."""
+    return fingerprint((segment, encoding, av.__version__))
 
 
 def heard_by(speech: Speech | Dialogue, index: int) -> tuple:

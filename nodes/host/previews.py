@@ -1,9 +1,15 @@
-"""Previews while sampling, with the colours of the portrait and the edges of the video."""
+"""Previews while sampling, with the colours of the portrait and the edges of the video.
+
+Finished segments are shown by their last frame.
+"""
 
 import comfy.latent_formats
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
+from ...hallo3_core.media.picture import to_bytes
 from ...hallo3_core.network.config import SPACE_COMPRESSION
 from ...hallo3_core.portrait.encode import Identity
 
@@ -38,6 +44,12 @@ class Hallo3Latents(comfy.latent_formats.CogVideoX1_5):
         )
         self.latent_rgb_factors = factors.tolist()
         self.latent_rgb_factors_bias = (colours_mean - latents_mean @ factors).tolist()
+
+
+def shown(frame: Tensor) -> tuple[str, Image.Image, int]:
+    """A frame (height, width, 3) in [0, 1] as the preview of a progress bar."""
+    picture = Image.fromarray(to_bytes(frame.movedim(-1, 0)))
+    return "JPEG", picture, max(picture.size)
 
 
 def latent_pixels(place: slice) -> slice:

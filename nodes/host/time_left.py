@@ -3,8 +3,10 @@
 import logging
 
 import comfy.utils
+from torch import Tensor
 
 from ...hallo3_core.media.progress import TimeLeft, in_words
+from .previews import shown
 from .say import say, show
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,11 @@ class ClipTime(TimeLeft):
     def decode(self) -> None:
         """Say that sampling is done, and that the segment is being decoded."""
         self._say("decoding")
+
+    def finish(self, frame: Tensor) -> None:
+        """Count a decoded segment, and show its last frame (height, width, 3)."""
+        self.segment()
+        self.bar.update_absolute(self.steps_done, preview=shown(frame))
 
     def take(self, segment: int) -> None:
         """Count a segment that was finished in an earlier run."""

@@ -11,7 +11,7 @@ from npu import CARD
 
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.errors import InputError
-from hallo3_core.media.video import encode_pictures
+from hallo3_core.media.encoding import Encoding
 from hallo3_core.memory import streaming
 from hallo3_core.memory.placement import Placement
 from hallo3_core.memory.plan import GB, plan_memory
@@ -72,10 +72,10 @@ def test_a_network_that_is_not_brought(animator):
 
 def test_pictures_that_do_not_leave_the_card(monkeypatch):
     frames = torch.zeros(2, 32, 48, 3, device=CARD)
-    assert encode_pictures(frames)
+    assert Encoding().encode(frames)
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: tensor)
     with pytest.raises(TypeError, match="numpy"):
-        encode_pictures(frames)
+        Encoding().encode(frames)
 
 
 LAYERS_ONE_BY_ONE = {"in_turn": True, "rows": 1, "streamed": 2}

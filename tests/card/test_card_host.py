@@ -18,9 +18,9 @@ from test_segments import core_segments, sample
 from test_stock_nodes import custom_sampling
 
 from hallo3_core import animate, builtin
-from hallo3_core.animate import Segment
 from hallo3_core.autoencoder.vae import LATENT_SCALE
 from hallo3_core.checkpoints.reading import read_weights
+from hallo3_core.clip.segments import Segment
 from hallo3_core.model.convert import convert, plan
 
 pytestmark = pytest.mark.usefixtures("float32")

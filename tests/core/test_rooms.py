@@ -27,6 +27,7 @@ ROOMS = (
     "sampling",
     "settings",
     "store",
+    "clip",
     "animate",
     "builtin",
     "evaluation",

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hallo3_core.animate import ModelAnimator, NotDecoded, make_segments
+from hallo3_core.animate import ModelAnimator, NotDecoded
+from hallo3_core.clip.segments import make_segments
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.portrait.framing import Framing
@@ -90,7 +91,7 @@ def test_an_interrupted_clip_goes_on_where_it_was(recorded_model, identity, spee
     calls.clear()
     again = list(run(recorded_model, identity, speech, store))
     assert calls["sampled"] == 2 * CALLS
-    assert [segment.index for segment in again if segment.finished] == [0, 1]
+    assert [segment.index for segment in again if segment.taken] == [0, 1]
     for made, wanted in zip([first, second, *again], [*undisturbed[:2], *undisturbed], strict=True):
         assert torch.equal(made.frames, wanted.frames)
         assert torch.equal(made.latents, wanted.latents)
@@ -114,7 +115,7 @@ def test_all_that_decides_a_segment_is_in_its_name(recorded_model, identity, sto
 
     def taken(model=model, identity=identity, speech=speech, **options) -> bool:
         (segment,) = run(model, identity, speech, store, frames=False, **options)
-        return segment.finished is not None
+        return segment.taken
 
     def changed(tensor):
         tensor = tensor.clone()
@@ -158,11 +159,11 @@ def test_features_decide_where_the_sound_is_unknown(recorded_model, identity, st
     features = speech.features.clone()
     features[21] += 0.01
     (segment,) = run(recorded_model, identity, Speech(features, frames=20), store)
-    assert segment.finished is None
+    assert segment.taken is False
     features = speech.features.clone()
     features[60] += 0.01
     (segment,) = run(recorded_model, identity, Speech(features, frames=20), store)
-    assert segment.finished is not None
+    assert segment.taken
 
 
 def test_another_ending_takes_the_segments_before_it(recorded_model, identity, store, calls):
@@ -174,7 +175,7 @@ def test_another_ending_takes_the_segments_before_it(recorded_model, identity, s
     calls.clear()
     speech = spoken(recorded_model, ending, heard=True)
     segments = list(run(recorded_model, identity, speech, store, frames=False))
-    assert [segment.finished is not None for segment in segments] == [True, True, False, False]
+    assert [segment.taken for segment in segments] == [True, True, False, False]
     assert calls["sampled"] == 2 * CALLS
 
 

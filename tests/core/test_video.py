@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from hallo3_core.errors import InputError
-from hallo3_core.media.video import VideoWriter, encode_pictures
+from hallo3_core.media.encoding import Encoding
+from hallo3_core.media.video import VideoWriter
 from hallo3_core.sound.sound import Sound
 from hallo3_core.sound.sound_file import read_sound
 
@@ -103,7 +104,7 @@ def test_pieces_make_the_video_that_their_frames_make(tmp_path, rate, channels):
     with VideoWriter(tmp_path / "fresh.mp4", 64, 96, sound) as fresh:
         for frames in parts:
             fresh.write(frames)
-    pieces = [encode_pictures(frames) for frames in parts]
+    pieces = [Encoding().encode(frames) for frames in parts]
     with VideoWriter(tmp_path / "kept.mp4", 64, 96, sound) as kept:
         for piece in pieces:
             kept.append(piece)

@@ -191,10 +191,10 @@ def interrupt_in(host, monkeypatch, index: int) -> None:
     sample = animator.sample
     pressed = []
 
-    def press_and_sample(self, at: int, motion: torch.Tensor):
+    def press_and_sample(self, at: int, motion: torch.Tensor, seed: int | None):
         if at == index and not pressed:
             pressed.append(at)
             host.nodes.interrupt_processing()
-        return sample(self, at, motion)
+        return sample(self, at, motion, seed)
 
     monkeypatch.setattr(animator, "sample", press_and_sample)

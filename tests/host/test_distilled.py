@@ -7,8 +7,8 @@ from direct import UNDISTILLED, change, strong_lora
 from test_segments import SEED, core_segments, sample
 
 from hallo3_core import builtin
-from hallo3_core.animate import Segment
 from hallo3_core.autoencoder.vae import LATENT_SCALE
+from hallo3_core.clip.segments import Segment
 from hallo3_core.model.lora import add_lora
 
 SECONDS = 0.4

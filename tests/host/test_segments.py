@@ -5,7 +5,8 @@ import torch
 from comfyui import Host, Parts, noise_audio
 
 from hallo3_core import builtin
-from hallo3_core.animate import Segment, animate
+from hallo3_core.animate import animate
+from hallo3_core.clip.segments import Segment
 from hallo3_core.media.picture import read_image
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.noise import SeededNoise

@@ -13,6 +13,7 @@ from hallo3_core.network.config import FPS
 from training import drift, measure
 from training.measure import (
     CASES,
+    FEW,
     FRAMES,
     NOISES,
     Clip,
@@ -88,23 +89,28 @@ def test_silent_clips_are_left_out():
     assert 60 <= indices[-1] < 70
 
 
-def test_drift_is_the_last_ten_seconds_over_the_first():
+def test_drift_is_the_last_tenth_over_the_first():
     distance = np.linspace(0.1, 0.3, 60 * FPS)
-    assert drift.growth(distance) == pytest.approx(0.2833 / 0.1167, rel=1e-2)
+    assert drift.growth(distance) == pytest.approx(0.29 / 0.11, rel=1e-2)
 
 
-def test_colours_are_compared_with_the_first_second():
+def test_colours_are_compared_with_the_portrait():
     """Lab, 3 and 4 off: Delta E 5."""
-    frames = 2 * FPS
-    colour = np.tile([60.0, 10, 10], (frames, 1))
-    colour[FPS:] += (0, 3, 4)
-    found = drift.colour_distance(replace(clip(0).tracks, colour=colour))
-    assert found[0] == 0
-    assert found[-1] == pytest.approx(5)
+    still, moving = (
+        replace(clip(0).tracks, colour=np.tile(colour, (frames, 1)))
+        for colour, frames in (([60.0, 10, 10], 1), ([60.0, 13, 14], 2 * FPS))
+    )
+    assert drift.colour_distance(moving, still) == pytest.approx(np.full(2 * FPS, 5))
 
 
-def test_drift_is_drawn(tmp_path):
-    drift.plot(clip(0).tracks, tmp_path / "drift.png")
+def test_measured_videos_are_not_made_again(tmp_path):
+    """The plot and the ratios come from the kept distances."""
+    far = {"identity": np.linspace(0.1, 0.3, 50), "colour": np.ones(50)}
+    index, _ = next(talks(frames=50))
+    name = f"person {index}, anchor 0.5"
+    np.savez_compressed(tmp_path / f"drift 2 s, {name}.npz", **far)
+    lines = list(drift.report(None, tmp_path, FEW, seconds=2, anchors=[0.5]))
+    assert lines[0] == f"{name}, last tenth / first tenth: identity 2.69, colour 1.00"
     assert (tmp_path / "drift.png").stat().st_size > 10_000
 
 
