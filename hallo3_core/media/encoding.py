@@ -23,10 +23,11 @@ class Codec(NamedTuple):
     help: str
 
 
+# ComfyUI reads white of H.264 as 255 / 256, also of lossless H.264. It reads PNG exactly.
 CODECS = {
     "h264": Codec("libx264", "yuv420p", "plays everywhere; half the resolution for colours"),
     "h264-444": Codec("libx264", "yuv444p", "all colours; for editors, and browsers like Chrome"),
-    "lossless": Codec("libx264rgb", "rgb24", "every pixel as it was decoded; for editors"),
+    "lossless": Codec("png", "rgb24", "every pixel as it was decoded; a PNG for each frame"),
 }
 
 
@@ -51,8 +52,9 @@ class Encoding:
     @property
     def options(self) -> dict[str, str]:
         """FFmpeg's options. No frame refers to a later one, so encoded pieces can be joined."""
-        crf = 0 if self.codec == "lossless" else self.crf
-        return {"crf": f"{crf}", "tune": "zerolatency"}
+        if self.codec == "lossless":
+            return {}
+        return {"crf": f"{self.crf}", "tune": "zerolatency"}
 
     def encode(self, frames: Tensor) -> bytes:
         """Encode frames (frames, height, width, 3) in [0, 1] as an MP4 without sound.

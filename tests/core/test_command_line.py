@@ -279,11 +279,11 @@ def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
     """The unfinished video gets another name, and the next run continues from there."""
     sample, sampled = ModelAnimator.sample, []
 
-    def stop_in_the_second(self, index, motion):
+    def stop_in_the_second(self, index, motion, seed):
         sampled.append(index)
         if sampled == [0, 1]:
             raise KeyboardInterrupt
-        return sample(self, index, motion)
+        return sample(self, index, motion, seed)
 
     monkeypatch.setattr(ModelAnimator, "sample", stop_in_the_second)
     status, printed, _ = run(speech=builtin.SPEECH)

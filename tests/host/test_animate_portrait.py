@@ -151,15 +151,60 @@ def test_the_time_left_is_shown_on_the_node(host, quick_decoding, monkeypatch):
 
 
 def test_the_bar_of_the_node_grows_evenly(host, quick_decoding):
+    """Each finished segment is shown."""
     parts = build(seconds=4)
     out = animated(parts, steps=2)
     parts.graph.keep(out[3])
     progress = []
     hook = sys.modules["comfy.utils"].set_progress_bar_global_hook
-    hook(lambda value, total, preview, node_id=None: progress.append((value, total)))
+    pictures = []
+
+    def watch(value, total, preview, node_id=None):
+        progress.append((value, total))
+        pictures.append(preview and preview[1].size)
+
+    hook(watch)
     host.run(parts.graph)
     hook(None)
-    assert progress == [(step, 6) for step in range(1, 7)]
+    assert progress == [(step, 6) for step in (1, 2, 2, 3, 4, 4, 5, 6, 6)]
+    assert pictures == [None, None, (192, 128)] * 3
+
+
+def test_another_seed_for_one_segment(host, quick_decoding, calls):
+    """The other segments come from the disk. What follows stays if that is asked for."""
+    parts = build(seconds=5)
+    out = animated(parts)
+    parts.graph.keep(out[0])
+    (whole,) = host.run(parts.graph)
+    calls.clear()
+    for following, sampled in (("stays", 1), ("again", 2)):
+        parts = build(seconds=5)
+        out = animated(parts, segment_seeds="1:77", following=following)
+        parts.graph.keep(out[0])
+        (frames,) = host.run(parts.graph)
+        same = (frames == whole).flatten(1).all(dim=1)
+        assert same[:47].all()
+        assert not same[47:90].any()
+        assert same[94:].all() == (following == "stays")
+        assert calls["sampled"] == 2 * sampled
+        calls.clear()
+
+
+def test_a_part_of_the_clip(host, quick_decoding, calls):
+    parts = build(seconds=5)
+    parts.graph.keep(animated(parts)[0])
+    (whole,) = host.run(parts.graph)
+    calls.clear()
+    parts = build(seconds=5)
+    out = animated(parts, start=2.0, end=3.0, codec="lossless")
+    for output in (0, 1, 3):
+        parts.graph.keep(out[output])
+    frames, audio, video = host.run(parts.graph)
+    assert calls["sampled"] == 0
+    assert torch.equal(frames, whole[50:75])
+    assert audio["waveform"].shape[-1] == 25 * 640
+    shown = video.get_components().images
+    assert torch.equal((shown * 255).round(), (frames * 255).round())
 
 
 @pytest.mark.parametrize("cache", ["RAM_PRESSURE", "CLASSIC", "LRU", "NONE"])
