@@ -182,7 +182,7 @@ def smooth(values: np.ndarray) -> np.ndarray:
     third degree stays as it is. At both ends the values are continued by a reflection through the
     last value, which keeps the speed.
     """
-    ends = min(round(8 * SMOOTHING), len(values) - 1)
+    ends = round(8 * SMOOTHING)
     longer = np.pad(values, ends, mode="reflect", reflect_type="odd")
     once = gaussian_filter1d(longer, SMOOTHING, mode="nearest")
     twice = once + gaussian_filter1d(longer - once, SMOOTHING, mode="nearest")
