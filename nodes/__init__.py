@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .animate import AnimatePortrait
 from .direction import Dialogue, Speaker, SpeechStrength
+from .export import ExportVideo
 from .faces import FindFace
 from .finish import CropFace, PasteFace
 from .identity import EncodeIdentity
@@ -37,6 +38,7 @@ class Hallo3Extension(ComfyExtension):
             DecodeVAE,
             ExtendWithMotionFrames,
             AnimatePortrait,
+            ExportVideo,
             CropFace,
             PasteFace,
         ]

@@ -28,6 +28,7 @@ from .host.memory import plan
 from .host.say import say
 from .host.store import segment_store
 from .host.time_left import ClipTime
+from .host.video import temporary_file
 from .sampling import audio_part, hallo3_model
 from .settings import settings_inputs, settings_of
 from .sockets import CATEGORY, identity_input, model_input, prompt_input, speech_input, vae_input
@@ -188,7 +189,7 @@ class AnimatePortrait(io.ComfyNode):
         kept = kept_of(animator)
         wanted: dict[str, Any] = {"edit": edit, "encoding": encoding, "frames": connected}
         segments = make_segments(animator, identity, speech, kept, **wanted)
-        unfinished, file = unfinished_video(kept), temporary_video()
+        unfinished, file = unfinished_video(kept), temporary_file()
         (height, width), heard = identity.size, edit.heard(sound, speech)
         video = VideoWriter(file, height, width, heard, encoding=encoding)
         frames = write_video(segments, video, clip, connected, unfinished)
@@ -229,13 +230,6 @@ def unfinished_video(kept: ClipStore) -> Path:
     """Where the finished part of a clip is saved if it is interrupted. Each clip has a name."""
     clip = kept.name(0, "") or uuid4().hex
     return Path(folder_paths.get_output_directory()) / f"hallo3_unfinished_{clip[:8]}.mp4"
-
-
-def temporary_video() -> Path:
-    """A new name in ComfyUI's folder of temporary files."""
-    file = Path(folder_paths.get_temp_directory()) / f"hallo3_{uuid4().hex[:8]}.mp4"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return file
 
 
 def write_video(

@@ -4,6 +4,7 @@ import argparse
 import logging
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ from ..clip.edit import EXAMPLE as SEEDS
 from ..clip.edit import Edit, edit_of
 from ..clip.segments import make_segments
 from ..errors import INTERRUPTED, InputError, NotEnoughMemory
-from ..media.encoding import CODECS, STANDARD, Encoding
+from ..media.encoding import CODECS, LOSSLESS, STANDARD, Encoding
+from ..media.export import FORMATS, check_export, export
 from ..media.outputs import free_name
 from ..media.picture import check_picture_file, read_image
 from ..media.progress import Progress
-from ..media.video import VideoWriter, check_output
+from ..media.video import VideoWriter, read_frames
 from ..memory.device import choose_device, choose_dtype, enough_memory
 from ..memory.plan import free_memory
 from ..model.hallo3 import Hallo3, plan_for
 from ..model.lora import add_lora, steps_of
+from ..network.config import FPS
 from ..network.weight_formats import COMPUTE_DTYPES, short_name
 from ..noise import SeededNoise
 from ..portrait.encode import encode_portrait
@@ -59,7 +62,12 @@ logger = logging.getLogger(__name__)
 def add(parser: argparse.ArgumentParser) -> None:
     argument = parser.add_argument
     argument("--portrait", type=Path, help="a picture (default: the built-in drawing)")
-    argument("--output", type=Path, help=f"the video (default: {OUTPUT}, or the next free name)")
+    formats = ", ".join(f"{ending}: {what}" for ending, what in FORMATS.items())
+    argument(
+        "--output",
+        type=Path,
+        help=f"the video (default: {OUTPUT}, or the next free name). {formats}",
+    )
     argument("--overwrite", action="store_true", help="replace existing files")
     argument("--model", type=Path, help="folder of the model (default: the built-in model)")
     argument(
@@ -140,11 +148,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def run(options: argparse.Namespace) -> int:
     options.output = options.output or free_name(OUTPUT)
     inputs = given_files(options)
-    check_output(options.output, inputs, options.overwrite)
+    check_export(options.output, inputs, options.overwrite)
     if options.framing:
         check_picture_file(options.framing, inputs, options.overwrite)
     settings = settings_of(options)
-    encoding = Encoding(options.codec, options.crf)
+    encoding = LOSSLESS if exported(options) else Encoding(options.codec, options.crf)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
@@ -251,7 +259,8 @@ def write_video(
     decoding = 0 if options.quiet else seconds_to_decode(decode, identity)
     taken, segments = 0, edit.segments(speech)
     wanted: dict[str, Any] = {"edit": edit, "encoding": encoding, "frames": False}
-    video = VideoWriter(options.output, *identity.size, heard, options.overwrite, encoding)
+    file = options.output.with_suffix(".lossless.mp4") if exported(options) else options.output
+    video = VideoWriter(file, *identity.size, heard, options.overwrite, encoding)
     progress = Progress(segments, animator.settings.steps, decoding, options.quiet)
     animator.on_step = progress.step
     try:
@@ -268,10 +277,20 @@ def write_video(
             raise
         print(f"Stopped. {saved(video)}." + (" Start again to continue." if kept.usable else ""))
         return INTERRUPTED
+    if exported(options) and video.saved:
+        frames = read_frames(video.saved)
+        first = export(frames, Fraction(FPS), heard, options.output, options.overwrite)
+        video.saved.unlink()
+        video.saved = first
     print(saved(video))
     if taken:
         print(f"{taken} of {segments} segments were kept from an earlier run.")
     return 0
+
+
+def exported(options: argparse.Namespace) -> bool:
+    """Whether the output is a format for editors. It is made from a video without loss."""
+    return options.output.suffix.lower() in FORMATS
 
 
 def what_is_done(

@@ -76,7 +76,7 @@ class Encoding:
         return file.getvalue()
 
 
-STANDARD = Encoding()
+STANDARD, LOSSLESS = Encoding(), Encoding("lossless")
 
 
 def packets(piece: bytes) -> Iterator[av.Packet]:

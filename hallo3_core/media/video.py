@@ -38,13 +38,14 @@ HALF_FRAME = 0.5 / FPS
 
 
 def save_sound(waveform: Tensor, rate: int, path: Path, overwrite: bool = False) -> None:
-    """Write a waveform (1, samples) in [-1, 1] as a 16-bit WAV. See `write_file` for errors."""
+    """Write a waveform (channels, samples) in [-1, 1] as a 16-bit WAV; see `write_file`."""
     content = BytesIO()
     with wave.open(content, "wb") as file:
-        file.setnchannels(1)
+        file.setnchannels(len(waveform))
         file.setsampwidth(2)
         file.setframerate(rate)
-        file.writeframes((waveform[0] * 32_767).round().short().numpy().tobytes())
+        samples = (waveform.T.clamp(-1, 1) * 32_767).round().short()
+        file.writeframes(samples.contiguous().numpy().tobytes())
     write_file(path, content.getvalue(), overwrite)
 
 
@@ -68,7 +69,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
 
 
 def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
-    """Raise `InputError` if no video can or may be written to `path`; see `check_file`."""
+    """Raise `InputError` if no MP4 can or may be written to `path`; see `check_file`."""
     if path.suffix.lower() != ".mp4":
         raise InputError(f"The output {path} does not end in .mp4: give a name that does.")
     check_file(path, inputs, overwrite)

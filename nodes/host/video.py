@@ -1,7 +1,9 @@
 """VIDEO and IMAGE as frames that are read one after the other, and videos that wait to be saved."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import comfy.utils
@@ -9,11 +11,12 @@ import folder_paths
 from comfy_api.latest import Input, InputImpl, Types
 from torch import Tensor
 
+from ...hallo3_core.media.encoding import STANDARD
 from ...hallo3_core.media.frames import VideoFile
 from ...hallo3_core.media.picture import rgb_images
-
-CRF = 17
-"""The quality of the saved video, as that of Animate Portrait."""
+from ...hallo3_core.sound.audio import sound_of_audio
+from ...hallo3_core.sound.sound import Sound
+from ...hallo3_core.sound.sound_file import read_sound
 
 
 def frames_of(frames: Tensor | Input.Video) -> Tensor | VideoFile:
@@ -30,6 +33,28 @@ def pictures_of(frames: Tensor | VideoFile) -> Iterator[Tensor]:
     else:
         for image in frames.split(1):
             yield rgb_images(image, "The IMAGE on frames")[0]
+
+
+def sound_of(video: Input.Video) -> Sound | None:
+    """The sound of a VIDEO, or of the part that it shows. None if it has none."""
+    frames = frames_of(video)
+    if not isinstance(frames, VideoFile):
+        audio = video.get_components().audio
+        return sound_of_audio(audio, "The sound of the video") if audio else None
+    with frames.open() as container:
+        if not container.streams.audio:
+            return None
+    if isinstance(frames.source, BytesIO):
+        with TemporaryDirectory() as folder:
+            file = Path(folder, "video")
+            file.write_bytes(frames.source.getvalue())
+            sound = read_sound(file)
+    else:
+        sound = read_sound(Path(frames.source))
+    if not (frames.start or frames.duration):
+        return sound
+    end = frames.start + (frames.duration or video.get_duration())
+    return Sound(sound.cut(frames.start, end), sound.rate)
 
 
 def watched(pictures: Iterator[Tensor], bar: comfy.utils.ProgressBar) -> Iterator[Tensor]:
@@ -63,5 +88,5 @@ class LosslessVideo(InputImpl.VideoFromFile):
         color_space=None,
     ) -> None:
         if crf is None and Types.VideoCodec(codec) != Types.VideoCodec.AV1:
-            crf = CRF
+            crf = STANDARD.crf
         super().save_to(path, format, codec, metadata, bit_depth, crf, color_space)

@@ -7,9 +7,11 @@ from collections import Counter
 from types import SimpleNamespace
 
 import av
+import numpy as np
 import pytest
 import torch
 from comfyui import Out, Parts, build
+from PIL import Image
 from test_segments import SEED, core_frames
 
 STEPS = 1
@@ -205,6 +207,16 @@ def test_a_part_of_the_clip(host, quick_decoding, calls):
     assert audio["waveform"].shape[-1] == 25 * 640
     shown = video.get_components().images
     assert torch.equal((shown * 255).round(), (frames * 255).round())
+    for what in ("ProRes 422 HQ", "a PNG for each frame, and a WAV"):
+        parts.graph("Hallo3ExportVideo", video=out[3], filename_prefix="x/a", format=what)
+    host.run(parts.graph)
+    written = {file.name: file for file in (host.base / "output" / "x").iterdir()}
+    picture = torch.from_numpy(np.asarray(Image.open(written["a_00002__00024.png"])))
+    assert torch.equal(picture / 255, shown[24])
+    with av.open(written["a_00001_.mov"]) as container:
+        assert container.streams.video[0].frames == 25
+        assert len(container.streams.audio) == 1
+    assert written["a_00002_.wav"].stat().st_size == 44 + 2 * 25 * 640
 
 
 @pytest.mark.parametrize("cache", ["RAM_PRESSURE", "CLASSIC", "LRU", "NONE"])
