@@ -315,4 +315,45 @@ WORKFLOWS = {
             "save": save("animate.3", 6),
         },
     ),
+    "8 Restore the face": Workflow(
+        {
+            **LOADED,
+            "note": note(0, 500, FILES),
+            "animate": animate(3),
+            "crop": ("Hallo3CropFace", 4, {}, {"frames": "animate.3"}),
+            "found": ("PreviewImage", 4, {}, {"images": "crop.2"}),
+            "upscaler": (
+                "UpscaleModelLoader",
+                5,
+                {"model_name": "RealESRGAN_x4plus.safetensors"},
+                {},
+            ),
+            "restore": (
+                "ImageUpscaleWithModel",
+                5,
+                {},
+                {"upscale_model": "upscaler", "image": "crop"},
+            ),
+            "files": note(
+                5,
+                400,
+                "Crop Face follows the face and gives a square of it for each frame. Paste Face "
+                "puts the squares back. Outside them, every pixel stays as it was.\n\n"
+                "The group is bypassed, because it needs a file. Download it (the node has a "
+                "link), select the nodes of the group and press Ctrl+B.\n\n"
+                "- models/upscale_models: RealESRGAN_x4plus.safetensors, or any other upscaler or "
+                "face restorer\n\n"
+                "To restore another video, put Load Video in the place of Animate Portrait, at "
+                "both inputs called frames.",
+            ),
+            "paste": (
+                "Hallo3PasteFace",
+                6,
+                {},
+                {"frames": "animate.3", "crops": "restore", "track": "crop.1"},
+            ),
+            "save": save("paste", 6),
+        },
+        groups=(Group("Restore (needs a file)", ("upscaler", "restore")),),
+    ),
 }
