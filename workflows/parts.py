@@ -31,6 +31,8 @@ ROOM = {
     "Hallo3IsolateVocals": 60,
     "Hallo3SampleSegment": 320,
     "Hallo3AnimatePortrait": 320,
+    "Hallo3CropFace": 70,
+    "Hallo3PasteFace": 60,
     "KSampler": 260,
     "SamplerCustomAdvanced": 260,
     "GetImageSize": 70,

@@ -275,7 +275,10 @@ def test_wrong_inputs(host, graph, video):
         (paste(graph, frames, cropped, fewer), "^There are 4 crops for 11 frames: what is betwe"),
         (paste(graph, frames, cropped, wide), "^The crops have 96 x 64 pixels, but must be squ"),
         (paste(graph, loaded, crop(graph, fewer)), "^There are 4 crops|^There are more than 4 fr"),
-        (crop(graph, fewer, mask=mask)[1], "^There are 11 masks for 4 frames: connect one for e"),
+        (
+            crop(graph, fewer, mask=mask)[1],
+            "^There are masks for 11 frames, and 4 frames: conn",
+        ),
         (crop(graph, small, mask=mask)[1], "^The mask has 256 x 192 pixels, but .* 256 x 100"),
     ]
     for output, message in refused:
