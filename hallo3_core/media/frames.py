@@ -22,15 +22,22 @@ from ..errors import InputError
 from .outputs import cannot_write
 
 WHITE = 65_535
-RGB = "rgb48le"
-"""Pictures are exchanged with 16 bits for each colour."""
+RGB, SMALL_RGB = "rgb48le", "rgb24"
+"""Pictures are exchanged with 16 bits for each colour, or with 8 if the frame has no more."""
 CHROMA_REACH = 2
 """A sample of a smaller chroma plane colours the pixels of so many samples around it."""
 TILE = 16
 TURNS = {1: ("transpose", "cclock"), 2: ("rotate", "PI"), 3: ("transpose", "clock")}
 """The filter for so many quarter turns to the left."""
-ENCODERS = {"libx264": {"qp": "0", "preset": "ultrafast"}, "ffv1": {"level": "3", "slices": "4"}}
-"""Lossless encoders. x264 is faster, FFV1 knows every pixel format. The first that fits is used."""
+ENCODERS: dict[str, dict[str, str]] = {
+    "libx264": {"qp": "0", "preset": "ultrafast"},
+    "png": {},
+    "ffv1": {"level": "3", "slices": "4"},
+}
+"""Lossless encoders. The first that knows the pixel format is used.
+
+x264 is fast, PNG is for RGB (ComfyUI reads RGB of other encoders too dark), FFV1 knows every format.
+"""
 INTERLEAVING = {"max_interleave_delta": "1"}
 """Packets are written as they come. Otherwise, those of a long silence are held in memory."""
 
@@ -111,7 +118,14 @@ def upright(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 
 def picture_of(frame: av.VideoFrame) -> Tensor:
     """A frame as a picture (height, width, 3), float32 in [0, 1]."""
-    return torch.from_numpy(frame.to_ndarray(format=RGB).astype(np.float32) / WHITE)
+    rgb = rgb_for(frame)
+    white = WHITE if rgb == RGB else 255
+    return torch.from_numpy(frame.to_ndarray(format=rgb).astype(np.float32) / white)
+
+
+def rgb_for(frame: av.VideoFrame) -> str:
+    """The pixel format in which a frame is read. FFmpeg makes 8 bits too dark in 16."""
+    return SMALL_RGB if frame.format.components[0].bits <= 8 else RGB
 
 
 def with_changes(
@@ -125,7 +139,7 @@ def with_changes(
     """
     planar = [part.plane for part in frame.format.components] == [*range(len(frame.planes))]
     if not planar or frame.format.is_rgb:
-        frame = frame.reformat(format=RGB)
+        frame = frame.reformat(format=rgb_for(frame))
     name, size = frame.format.name.replace("yuvj", "yuv"), (frame.height, frame.width)
     full = ColorRange.JPEG if name != frame.format.name else frame.color_range
     area = tuple(map(_whole_tiles, window, size))
@@ -162,9 +176,9 @@ def _frame_of(picture: Tensor) -> av.VideoFrame:
 
 
 def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
-    """Views of the samples of each plane, (height, width, 1), or of all colours of `RGB`."""
+    """Views of the samples of each plane, (height, width, 1), or of all colours of RGB."""
     kind = np.dtype(np.uint8 if frame.format.components[0].bits <= 8 else np.uint16)
-    colours = 3 if frame.format.name == RGB else 1
+    colours = 3 if frame.format.name in (RGB, SMALL_RGB) else 1
     return [
         np.ndarray(
             (plane.height, plane.width, colours),

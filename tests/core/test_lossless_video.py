@@ -88,6 +88,7 @@ FORMATS = [
     ("libx264", "yuv422p", {}),
     ("libx264", "yuv420p10le", {}),
     ("libx264rgb", "bgr24", {}),
+    ("png", "rgb24", {}),
     ("ffv1", "yuv444p12le", {}),
 ]
 

@@ -211,7 +211,7 @@ def test_a_part_of_the_clip(host, quick_decoding, calls):
         parts.graph("Hallo3ExportVideo", video=out[3], filename_prefix="x/a", format=what)
     host.run(parts.graph)
     written = {file.name: file for file in (host.base / "output" / "x").iterdir()}
-    picture = torch.from_numpy(np.asarray(Image.open(written["a_00002__00024.png"])))
+    picture = torch.from_numpy(np.array(Image.open(written["a_00002__00024.png"])))
     assert torch.equal(picture / 255, shown[24])
     with av.open(written["a_00001_.mov"]) as container:
         assert container.streams.video[0].frames == 25
