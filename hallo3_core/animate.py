@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .autoencoder.images import decode_images
+from .autoencoder.images import decode_images, encode_images
 from .autoencoder.motion import fill_segment, motion_after
 from .errors import InputError, NotEnoughMemory
 from .media.video import encode_pictures
@@ -23,6 +23,7 @@ from .portrait.encode import Identity
 from .prompts import held
 from .sampling.fade import shown_frames
 from .sampling.guidance import ALWAYS, Predict, guided, guided_apart, guided_at_once
+from .sampling.inpainting import Source
 from .sampling.samplers import SAMPLERS, sample, schedule_of
 from .sampling.schedule import spaced
 from .settings import Settings
@@ -38,10 +39,10 @@ FIRST_CHUNK = (3, 9)
 class Segment:
     """One segment of the video.
 
-    `latents` are (1, 16, 13, height / 8, width / 8), float32. `frames` are only the new frames,
-    (frames, height, width, 3) in [0, 1], without the canvas around the picture. They are None if
-    the segment comes from the store and the frames were not asked for. `finished` is the segment
-    in the store, or None.
+    `latents` are (1, 16, 13, height / 8, width / 8), float32. `frames` are only the new frames of
+    the video, (frames, height, width, 3) in [0, 1] or uint8. They are None if the segment comes
+    from the store and the frames were not asked for. `finished` is the segment in the store, or
+    None.
     """
 
     index: int
@@ -82,6 +83,12 @@ class Animator(Protocol):
         `frames` (2, height, width, 3) are the last frames of the segment before, on the canvas.
         """
 
+    def shown(self, index: int, frames: Tensor) -> Tensor:
+        """The frames of the video, from the new `frames` (frames, height, width, 3) of a segment.
+
+        The video has them as they are, unless they are a part of larger frames.
+        """
+
 
 def make_segments(
     animator: Animator,
@@ -112,6 +119,7 @@ def make_segments(
             continue
         canvas = animator.decode(index, latents, MOTION_FRAMES + speech.new_frames(index))
         new = shown_frames(canvas, identity.place, last if fade else None)
+        shown = animator.shown(index, new)
         if found:
             motion, last = found.motion, found.last
         else:
@@ -120,9 +128,9 @@ def make_segments(
                 try:
                     motion = animator.extend(index + 1, canvas[-MOTION_FRAMES:])
                 except NotEnoughMemory:
-                    yield Segment(index, latents, new)  # this segment is finished
+                    yield Segment(index, latents, shown)  # this segment is finished
                     raise
-        segment = Segment(index, latents, new, found)
+        segment = Segment(index, latents, shown, found)
         if not found and kept.usable:
             piece = torch.frombuffer(bytearray(segment.piece), dtype=torch.uint8)
             kept.put_segment(name, FinishedSegment(latents, motion[:, :, :1], last, piece))
@@ -176,7 +184,6 @@ class ModelAnimator:
         self.model, self.identity, self.speech, self.noise = model, identity, speech, noise
         self.prompts = [(0.0, text)] if isinstance(text, Tensor) else list(text or ())
         self.settings, self.on_step = Settings(**settings), on_step
-        self.schedule = schedule_of(self.settings.sampler, spaced(self.settings.steps))
 
     def decides(self) -> tuple:
         """Everything that the segments of the clip depend on, except the speech and the prompts."""
@@ -210,26 +217,26 @@ class ModelAnimator:
         return tensor.to(self.model.device, self.model.dtype)
 
     @torch.no_grad()
-    def sample(self, index: int, motion: Tensor) -> Tensor:
+    def sample(self, index: int, motion: Tensor, source: Source | None = None) -> Tensor:
         with enough_memory(f"sample segment {index}", "use fp8 weights"):
-            return self._sample(index, motion)
+            return self._sample(index, motion, source)
 
-    def _sample(self, index: int, motion: Tensor) -> Tensor:
-        model = self.model
+    def _sample(self, index: int, motion: Tensor, source: Source | None) -> Tensor:
+        model, settings = self.model, self.settings
         constants = self.constants  # computed before the denoiser is on the device
         motion = self.to_device(fill_segment(motion))
-        strength = self.settings.speech_strength
-        heard = voices(self.speech, index, self.identity, model.config, strength)
+        heard = voices(self.speech, index, self.identity, model.config, settings.speech_strength)
         with model.working(model.audio_projector):
             tokens = model.audio_projector(self.to_device(heard.windows))
         initial = self.noise.stream("initial", index).normal(*motion.shape).to(model.device)
         draw = partial(self.noise.stream("steps", index).normal, *motion.shape)
+        timesteps = spaced(settings.steps, source.strength if source else 1.0)
+        schedule, sampler = schedule_of(settings.sampler, timesteps), SAMPLERS[settings.sampler]
+        source = source and source.to(model.device)
         with model.working(model.denoiser):
             prompt = self.prompt(index)
             predict = self._guided(constants, motion, prompt, tokens, heard.weights)
-            for estimate in sample(
-                predict, initial, self.schedule, SAMPLERS[self.settings.sampler], draw
-            ):
+            for estimate in sample(predict, initial, schedule, sampler, draw, source):
                 require_numbers(estimate, index, model.dtype)
                 self.on_step()
         return estimate
@@ -279,10 +286,19 @@ class ModelAnimator:
             raise NotDecoded(error, index, latents) from error
 
     @torch.no_grad()
+    def encode(self, index: int, frames: Tensor) -> Tensor:
+        model, draws = self.model, self.noise.stream("source", index)
+        with enough_memory(f"encode segment {index}"), model.working(model.vae):
+            return encode_images(model.vae, frames, draws)
+
+    @torch.no_grad()
     def extend(self, index: int, frames: Tensor) -> Tensor:
         model, draws = self.model, self.noise.stream("motion", index)
         with enough_memory(f"continue with segment {index}"), model.working(model.vae):
             return motion_after(model.vae, self.identity.portrait, frames, draws)
+
+    def shown(self, index: int, frames: Tensor) -> Tensor:
+        return frames
 
 
 def animate(

@@ -1,4 +1,4 @@
-"""Decodes latents to pictures, in more tiles if memory runs out."""
+"""Encodes pictures to latents. Decodes latents to pictures, in more tiles if memory runs out."""
 
 import logging
 
@@ -6,9 +6,15 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
-from .vae import MOST_TILES, TILE_UNITS, decode
+from ..noise import Stream
+from .vae import MOST_TILES, TILE_UNITS, decode, encode
 
 logger = logging.getLogger(__name__)
+
+
+def encode_images(vae: AutoencoderKLCogVideoX, frames: Tensor, noise: Stream) -> Tensor:
+    """Encode `frames` (frames, height, width, 3) in [0, 1]. See `encode`."""
+    return encode(vae, frames.permute(3, 0, 1, 2)[None] * 2 - 1, noise)
 
 
 def decode_images(

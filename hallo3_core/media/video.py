@@ -77,12 +77,13 @@ def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = Fals
 
 
 def encode_pictures(frames: Tensor) -> bytes:
-    """Encode frames (frames, height, width, 3) in [0, 1] as an H.264 MP4 without sound.
+    """Encode frames (frames, height, width, 3) in [0, 1], or uint8, as an H.264 MP4 without sound.
 
     On one machine, the same frames give the same bytes.
     """
     file = BytesIO()
-    pictures = (frames * 255).round().to(torch.uint8).cpu().numpy()
+    whole = frames if frames.dtype == torch.uint8 else (frames * 255).round().to(torch.uint8)
+    pictures = whole.cpu().numpy()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options=H264)
         stream.height, stream.width = pictures.shape[1:3]
