@@ -27,6 +27,8 @@ from ..network.weight_formats import COMPUTE_DTYPES, short_name
 from ..noise import SeededNoise
 from ..portrait.encode import encode_portrait
 from ..prompts import EXAMPLE
+from ..redub import Redub, fitted
+from ..sampling.schedule import spaced
 from ..settings import Settings, distilled
 from ..sound.sound import Sound
 from ..speech.activity import method
@@ -35,11 +37,14 @@ from ..speech.encode import Speech, encode_speech
 from ..store.fingerprint import fingerprint
 from ..store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
 from .inputs import (
+    Voice,
     add_face,
+    add_video,
     add_voice,
     all_faces,
     encoded_prompts,
     find_face,
+    find_scene,
     find_speakers,
     find_voice,
     read_curve,
@@ -77,6 +82,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_face(parser)
     add_voice(parser)
+    add_video(parser)
     argument("--no-store", dest="store", action="store_false", help="do not save finished segments")
     argument("--quiet", action="store_true", help="no progress bars")
 
@@ -121,7 +127,10 @@ def run(options: argparse.Namespace) -> int:
     portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
     region: Tensor | None
     people, files = find_speakers(options, portrait), [file for _, file in options.speaker]
-    if people:
+    scene = find_scene(options) if options.video else None
+    if scene:
+        region, embedding = None, scene.embedding  # the square is cut out for the model's canvas
+    elif people:
         region, embedding = all_faces(people, options), None
     else:
         region, embedding = find_face(options, portrait)
@@ -129,24 +138,38 @@ def run(options: argparse.Namespace) -> int:
 
     with enough_memory("load the model", "use fp8 weights"):
         model = load_model(options, device, dtype)
-    noise = SeededNoise(settings.seed)
+    noise, footage = SeededNoise(settings.seed), None
     text = encoded_prompts(model, options.prompt) if options.prompt else None
-    with enough_memory("encode the speech"), model.working(model.speech_encoder):
-        encoded = [encode_speech(model.speech_encoder, each.waveform).on_disk() for each in found]
-    made_by = fingerprint(model.speech_encoder) + (method() if options.only_speech else "")
-    voices = [
-        replace(speech, sound=each.sound, encoder=made_by)
-        for speech, each in zip(encoded, found, strict=True)
-    ]
+    voices = encoded_voices(model, found, options)
     speech = together(voices, people, options)
     heard = [replace(voice, sound=each.heard) for voice, each in zip(voices, found, strict=True)]
+    if scene:
+        footage = scene.footage(options, model.config.canvas[0])
+        portrait, region = footage.portrait, footage.face_region(scene.face, options.face_growth)
+        speech, options.fit = fitted(speech, len(scene.track)), "published"
     networks = model.vae, model.reference_network
     with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
         identity = encode_portrait(*networks, portrait, region, noise, embedding, options.fit)
     animator = ModelAnimator(model, identity, speech, noise, text=text, **vars(settings))
     track = together(heard, people, options).sound
     assert track is not None  # all sounds are known
+    if scene and footage:
+        mask = footage.region(scene.face, options.region, scene.mask)
+        return write_video(
+            animator, track, options, Redub(animator, footage, mask, options.strength)
+        )
     return write_video(animator, track, options)
+
+
+def encoded_voices(model: Hallo3, found: list[Voice], options: argparse.Namespace) -> list[Speech]:
+    """The speech of each voice. Its sound is the voice."""
+    with enough_memory("encode the speech"), model.working(model.speech_encoder):
+        encoded = [encode_speech(model.speech_encoder, each.waveform).on_disk() for each in found]
+    made_by = fingerprint(model.speech_encoder) + (method() if options.only_speech else "")
+    return [
+        replace(speech, sound=each.sound, encoder=made_by)
+        for speech, each in zip(encoded, found, strict=True)
+    ]
 
 
 def together(
@@ -171,6 +194,7 @@ def given_files(options: argparse.Namespace) -> list[Path]:
     """The input files that the user gave. None of them may be replaced."""
     given = (
         options.portrait,
+        options.video,
         options.lora,
         options.speech,
         options.face_mask,
@@ -201,25 +225,31 @@ def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.d
     return model.placed(device, plan)
 
 
-def write_video(animator: ModelAnimator, heard: Sound, options: argparse.Namespace) -> int:
+def write_video(
+    animator: ModelAnimator, heard: Sound, options: argparse.Namespace, redub: Redub | None = None
+) -> int:
     """Compute the segments of a clip, and write the video with the sound `heard`.
 
-    Returns the exit status. Raises `InputError` if memory runs out.
+    With a `redub`, they are those of its video. Returns the exit status. Raises `InputError` if
+    memory runs out.
     """
-    identity, speech = animator.identity, animator.speech
+    identity, speech, made_by = animator.identity, animator.speech, redub or animator
+    size, steps = identity.size, animator.settings.steps
+    if redub:
+        size, steps = redub.footage.size, len(spaced(steps, redub.strength))
     kept = NOTHING_KEPT
     if options.store:
         store = SegmentStore.of_the_user(STORE)
-        kept = ClipStore(store, fingerprint(animator.decides()), speech)
+        kept = ClipStore(store, fingerprint(made_by.decides()), speech)
     decode = partial(animator.decode, 0)
     decoding = 0 if options.quiet else seconds_to_decode(decode, identity)
     taken = 0
-    video = VideoWriter(options.output, *identity.size, heard, options.overwrite)
-    progress = Progress(speech.segments, animator.settings.steps, decoding, options.quiet)
+    video = VideoWriter(options.output, *size, heard, options.overwrite)
+    progress = Progress(speech.segments, steps, decoding, options.quiet)
     animator.on_step = progress.step
     try:
         with video, progress:
-            for segment in make_segments(animator, identity, speech, kept, frames=False):
+            for segment in make_segments(made_by, identity, speech, kept, frames=False):
                 video.append(segment.piece)
                 progress.segment(segment.index, taken=segment.finished is not None)
                 taken += segment.finished is not None

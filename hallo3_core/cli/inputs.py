@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +13,10 @@ from torch import Tensor
 from .. import builtin
 from ..errors import InputError
 from ..media.picture import read_mask, save_picture, size_of
+from ..media.video import read_frames
 from ..model.finding import find_files
 from ..model.hallo3 import Hallo3
-from ..portrait.face_mask import FACE_BOX_GROWTH, check_growth, face_region, region_of
+from ..portrait.face_mask import FACE_BOX_GROWTH, check_growth, face_region, region_box, region_of
 from ..portrait.faces import (
     SAME,
     Face,
@@ -27,7 +29,10 @@ from ..portrait.faces import (
 )
 from ..portrait.framing import FIT, FITS, Box
 from ..portrait.mesh import find_landmarker, oval_box
+from ..portrait.track import FaceTrack, track_face, track_of_region
 from ..prompts import read_prompts
+from ..redub import REGION, REGIONS, STRENGTH, Footage
+from ..sampling.schedule import check_strength
 from ..sound.levels import normalized, with_silence
 from ..sound.sound import Sound
 from ..sound.sound_file import read_sound
@@ -83,6 +88,69 @@ def find_face(options: argparse.Namespace, portrait: Tensor) -> tuple[Tensor | N
         logger.warning(no_face("Paint a --face-mask.", folders))
     box = speaker_box(portrait, face, options) if face and mask is None else None
     return region_of(mask, box, size, options.face_growth), embedding
+
+
+class Scene(NamedTuple):
+    """Who gets other words in a video, and where.
+
+    `track` follows the face. `face` is its box in the first frame, and `embedding` its embedding.
+    `mask` (height, width) is what is made anew, or None for one of `REGIONS`.
+    """
+
+    track: FaceTrack
+    face: Box
+    embedding: Tensor | None
+    mask: Tensor | None
+
+    def footage(self, options: argparse.Namespace, side: int) -> Footage:
+        return Footage(read_frames(options.video), self.track, side)
+
+
+def add_video(parser: argparse.ArgumentParser) -> None:
+    """Add options for a video that gets other words."""
+    argument = parser.add_argument
+    argument("--video", type=Path, help="a video that gets other words, instead of a portrait")
+    argument(
+        "--region",
+        default=REGION,
+        help="what of the video is made anew: mouth, face, or a picture with this region white in "
+        "the first frame (%(default)s)",
+    )
+    argument(
+        "--strength",
+        type=float,
+        default=STRENGTH,
+        help="how much of the region is made anew, above 0 and up to 1 (%(default)s)",
+    )
+
+
+def find_scene(options: argparse.Namespace) -> Scene:
+    """The face of a video, and what is made anew. Raises `InputError` if no face is found."""
+    if options.speaker or options.portrait:
+        raise InputError("--video gives words to one face: leave out --portrait and --speaker.")
+    check_strength(options.strength)
+    first = next(pictures(options.video)).movedim(-1, 0)
+    size, folders = size_of(first), face_folders(options)
+    mask = None if options.region in REGIONS else read_mask(Path(options.region), size)
+    if options.face_mask:
+        where = read_mask(options.face_mask, size)
+        count = sum(1 for _ in read_frames(options.video))
+        return Scene(track_of_region(where, count), region_box(where), None, mask)
+    finder = open_finder(folders)
+    face = choose(finder(first), options.face)
+    if face is None:
+        raise InputError(
+            f"No face was found in the first frame of {options.video}: give a --face-mask."
+        )
+    if not options.model:
+        logger.warning(builtin.DRAWN_ONLY)
+    track = track_face(pictures(options.video), finder, options.face)
+    return Scene(track, face.box, face.embedding, mask)
+
+
+def pictures(video: Path) -> Iterator[Tensor]:
+    """The frames of a video, (height, width, 3) in [0, 1]."""
+    return (torch.from_numpy(frame) / 255 for frame in read_frames(video))
 
 
 def speaker_box(portrait: Tensor, face: Face, options: argparse.Namespace) -> Box:

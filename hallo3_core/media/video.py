@@ -55,18 +55,23 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
 
     Raises `InputError` if it cannot be read as a video.
     """
-    count, shown = 0, None
     try:
         with av.open(str(path.absolute())) as container:
-            for frame in container.decode(video=0):
-                while shown is not None and count / FPS < frame.time - HALF_FRAME:
-                    yield shown.to_ndarray(format="rgb24")
-                    count += 1
-                shown = frame
-            if shown is not None:
-                yield shown.to_ndarray(format="rgb24")
+            yield from at_25_fps(container.decode(video=0))
     except (av.FFmpegError, OSError, IndexError) as error:
         raise InputError(f"{path} cannot be read as a video ({error}): save it as MP4.") from error
+
+
+def at_25_fps(frames: Iterable[av.VideoFrame], begin: float = 0) -> Iterator[np.ndarray]:
+    """Yield what `frames` show at 25 fps from `begin` seconds on, (height, width, 3) uint8."""
+    count, shown = 0, None
+    for frame in frames:
+        while shown is not None and count / FPS < frame.time - begin - HALF_FRAME:
+            yield shown.to_ndarray(format="rgb24")
+            count += 1
+        shown = frame
+    if shown is not None:
+        yield shown.to_ndarray(format="rgb24")
 
 
 def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:

@@ -47,10 +47,15 @@ def spaced(steps: int, strength: float = 1.0) -> Tensor:
         raise InputError(
             f"The number of steps is {steps}: choose a number from 1 to {TRAINING_STEPS - 1}."
         )
-    if not 0 < strength <= 1:
-        raise InputError(f"The strength is {strength:g}: choose more than 0, and 1 at most.")
+    check_strength(strength)
     first, count = floor((TRAINING_STEPS - 1) * strength), max(round(steps * strength), 1)
     return torch.tensor([first * (count - i) // count for i in range(count)])
+
+
+def check_strength(strength: float) -> None:
+    """Raises `InputError` if a strength is out of range."""
+    if not 0 < strength <= 1:
+        raise InputError(f"The strength is {strength:g}: choose more than 0, and 1 at most.")
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,8 @@ def sample_segment(
     """Sample the LATENT of segment `index` as the published program does, with previews.
 
     If `latent` has a noise mask, only that is made anew, and sampling begins as late as `strength`
-    says (`Source`). `clip` is told of every step. Raises `InputError` if the numbers overflow or there is not
-    enough memory.
+    says (`Source`). `clip` is told of every step. Raises `InputError` if the numbers overflow or
+    there is not enough memory.
     """
     if model.model.model_config.file in (None, TWO_PEOPLE) and settings.sampler != FEW:
         logger.warning(FOR_FEW_STEPS)

@@ -1,0 +1,193 @@
+"""Other words for a video, on the tiny recorded model (squares of 32 pixels)."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hallo3_core.animate import ModelAnimator, make_segments
+from hallo3_core.autoencoder.images import decode_images, encode_images
+from hallo3_core.errors import InputError
+from hallo3_core.noise import SeededNoise
+from hallo3_core.portrait.encode import encode_portrait, on_canvas
+from hallo3_core.portrait.track import FaceTrack
+from hallo3_core.redub import Footage, Redub, fitted, region_of_face
+from hallo3_core.sampling.inpainting import Source
+from hallo3_core.sampling.samplers import SAMPLERS, sample
+from hallo3_core.sampling.schedule import Schedule, spaced
+from hallo3_core.speech.dialogue import Dialogue, Speaker
+from hallo3_core.speech.encode import Speech, encode_speech
+from hallo3_core.store.fingerprint import fingerprint
+from hallo3_core.store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
+
+SIDE, FRAMES = 32, 60
+SIZE = 40, 60
+
+
+def video() -> np.ndarray:
+    """A picture of noise that becomes brighter, (FRAMES, 40, 60, 3) uint8."""
+    picture = np.random.default_rng(1).integers(0, 128, (*SIZE, 3))
+    return np.stack([picture + i for i in range(FRAMES)]).astype(np.uint8)
+
+
+def moving() -> FaceTrack:
+    """A face whose square of 16 pixels moves to the right, a quarter of a pixel a frame."""
+    left = 10 + torch.arange(FRAMES) / 4
+    top = torch.full((FRAMES,), 12.0)
+    return FaceTrack(torch.stack([left, top, left + 16, top + 16], 1), SIZE)
+
+
+@pytest.fixture(scope="module")
+def speech(recorded_model) -> Speech:
+    waveform = torch.randn(640 * FRAMES, generator=torch.Generator().manual_seed(2))
+    return encode_speech(recorded_model.speech_encoder, waveform)
+
+
+def redub(model, speech: Speech, region: Tensor, strength: float = 1.0, frames=None) -> Redub:
+    footage = Footage(video() if frames is None else frames, moving(), SIDE)
+    noise = SeededNoise(0)
+    networks = model.vae, model.reference_network
+    identity = encode_portrait(*networks, footage.portrait, None, noise, fit="published")
+    animator = ModelAnimator(model, identity, speech, noise, steps=2, guidance=1)
+    return Redub(animator, footage, region, strength)
+
+
+def dubbed(job: Redub, kept: ClipStore = NOTHING_KEPT) -> Tensor:
+    segments = make_segments(job, job.animator.identity, job.animator.speech, kept)
+    return torch.cat([segment.frames for segment in segments])
+
+
+def lower_half() -> Tensor:
+    region = torch.zeros(SIDE, SIDE)
+    region[16:, 4:28] = 1
+    return region
+
+
+def test_outside_the_region_every_pixel_is_the_source(recorded_model, speech):
+    """The squares are 27.2 pixels wide. The region is their lower half, without the sides."""
+    frames, source = dubbed(redub(recorded_model, speech, lower_half())), torch.from_numpy(video())
+    assert frames.dtype == torch.uint8
+    assert frames.shape == source.shape
+    changed = (frames != source).any(-1)
+    for number in (0, 46, 47, FRAMES - 1):
+        rows, columns = (place.tolist() for place in changed[number].nonzero().T)
+        left, top, right, bottom = moving().grown(1.7).box(number)
+        width = right - left
+        assert len(rows) > 200
+        assert min(rows) + 1 > top + width / 2 - 1
+        assert min(columns) + 1 > left + width / 8 - 1
+        assert max(columns) < right - width / 8 + 1
+        assert max(rows) < bottom
+
+
+def test_no_region_gives_the_source(recorded_model, speech):
+    frames = dubbed(redub(recorded_model, speech, torch.zeros(SIDE, SIDE)))
+    assert torch.equal(frames, torch.from_numpy(video()))
+
+
+def test_the_speech_decides_the_region(recorded_model, speech):
+    other = Speech(speech.features.flip(0), FRAMES)
+    first, second = (dubbed(redub(recorded_model, s, lower_half())) for s in (speech, other))
+    assert (first.float() - second.float()).abs().max() > 2
+
+
+def test_a_tiny_strength_gives_the_source_through_the_autoencoder(recorded_model, speech):
+    job = redub(recorded_model, speech, torch.ones(SIDE, SIDE), strength=0.001)
+    model, squares = recorded_model, job.footage.squares
+    canvas = on_canvas(job.animator.identity, squares)
+    latents = encode_images(model.vae, canvas, SeededNoise(0).stream("source", 0))
+    expected = decode_images(model.vae, latents, len(squares))[2:]
+    segment = next(make_segments(job, job.animator.identity, speech))
+    (found,) = job.animator.identity.place[1:]
+    decoded = decode_images(model.vae, segment.latents, len(squares))[2:]
+    difference = (decoded - expected)[:, :, found].abs().mean()
+    whole = redub(recorded_model, speech, torch.ones(SIDE, SIDE))
+    other = next(make_segments(whole, whole.animator.identity, speech))
+    far = decode_images(model.vae, other.latents, len(squares))[2:] - expected
+    assert difference < 0.03
+    assert far[:, :, found].abs().mean() > 3 * difference
+
+
+def test_finished_segments_are_kept_and_depend_on_their_frames(recorded_model, speech, tmp_path):
+    """A change in the second segment leaves the first one as it is."""
+    calls = Counter()
+    count = lambda *_: calls.update(["call"])  # noqa: E731
+    hook = recorded_model.denoiser.register_forward_hook(count)
+    store = SegmentStore(tmp_path / "segments")
+
+    def made(frames=None) -> int:
+        calls.clear()
+        job = redub(recorded_model, speech, lower_half(), frames=frames)
+        dubbed(job, ClipStore(store, fingerprint(job.decides()), speech))
+        return calls["call"]
+
+    assert [made(), made()] == [4, 0]
+    changed = video()
+    changed[50] = 0
+    assert made(changed) == 2
+    changed[10] = 0
+    assert made(changed) == 4
+    hook.remove()
+
+
+def test_a_speech_is_fitted_to_the_video(speech, caplog):
+    longer = fitted(speech, 100)
+    assert caplog.messages.pop() == "The speech has 2.40 s and the video 4.00 s: then it is silent."
+    assert (longer.frames, len(longer.features)) == (100, 147)
+    assert torch.equal(longer.features[98:], speech.silence.expand(49, -1, -1))
+    assert torch.equal(longer.features[:98], speech.features)
+    assert fitted(speech, 40).frames == 40
+    said = "The speech has 2.40 s and the video 1.60 s: its end is left out."
+    assert caplog.messages.pop() == said
+    assert fitted(speech, FRAMES) == speech
+    assert not caplog.messages
+    with pytest.raises(InputError, match="connect one speech"):
+        fitted(Dialogue((Speaker(speech),)), 40)
+
+
+def test_the_regions_are_at_the_mouth_and_around_the_face():
+    face = (40, 20, 90, 100)
+    rows, columns = region_of_face(face, 128, "mouth").nonzero().T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (65, 110, 46, 83)
+    rows, columns = region_of_face(face, 128, "face").nonzero().T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 115, 34, 95)
+
+
+def test_strength_takes_the_end_of_the_schedule():
+    assert spaced(4, 0.75).tolist() == spaced(4).tolist()[1:]
+    assert spaced(50, 0.5).tolist() == spaced(50).tolist()[25:]
+    assert spaced(4, 0.001).tolist() == [0]
+    for strength in (0, 1.01, float("nan")):
+        with pytest.raises(InputError, match="strength"):
+            spaced(4, strength)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_denoiser_sees_the_source_around_the_mask(sampler):
+    """At every step, the source has the noise of the step. In the end it is there to the bit."""
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 1000, generator=generator)
+    mask = torch.zeros(1000)
+    mask[:500] = 1
+    schedule, seen = Schedule.published(5), []
+
+    def predict(x: Tensor, timestep: Tensor) -> Tensor:
+        seen.append(x)
+        return torch.zeros_like(x)
+
+    draw = lambda: torch.randn(1000, generator=generator)  # noqa: E731
+    source = Source(latents, mask)
+    *_, last = sample(predict, noise, schedule, SAMPLERS[sampler], draw, source)
+    assert torch.equal(last[500:], latents[500:])
+    assert not torch.equal(last[:500], latents[:500])
+    for x, alpha in zip(seen, schedule.alphas.float(), strict=False):
+        expected = alpha * latents + (1 - alpha**2).sqrt() * noise
+        assert (x - expected)[500:].abs().max() < 1e-6
+
+
+def test_without_a_source_strength_one_starts_from_the_same_noise():
+    noise, latents = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
+    source = Source(latents, torch.ones(8))
+    assert torch.equal(source.noised(noise, Schedule.published(4).alphas[0]), noise)
