@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .animate import AnimatePortrait
 from .direction import Dialogue, Speaker, SpeechStrength
 from .faces import FindFace
+from .finish import CropFace, PasteFace
 from .identity import EncodeIdentity
 from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
 from .sampling import Guider, Sampler, SampleSegment, Scheduler, SegmentConditioning
@@ -36,4 +37,6 @@ class Hallo3Extension(ComfyExtension):
             DecodeVAE,
             ExtendWithMotionFrames,
             AnimatePortrait,
+            CropFace,
+            PasteFace,
         ]

@@ -11,6 +11,7 @@ IdentitySocket = io.Custom("HALLO3_IDENTITY")
 SpeechSocket = io.Custom("HALLO3_SPEECH")
 SpeakerSocket = io.Custom("HALLO3_SPEAKER")
 MotionSocket = io.Custom("HALLO3_MOTION")
+TrackSocket = io.Custom("HALLO3_FACE_TRACK")
 
 
 def model_input() -> io.Model.Input:
