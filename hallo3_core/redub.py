@@ -6,7 +6,7 @@ the region, every pixel of the video stays as it is.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -27,9 +27,10 @@ from .network.config import (
     Size,
 )
 from .portrait.encode import Identity, on_canvas
-from .portrait.face_mask import FACE_BOX_GROWTH, box_region
+from .portrait.face_mask import FACE_BOX_GROWTH, box_region, region_box
+from .portrait.faces import Face, Finder, choose, overlap
 from .portrait.framing import Box
-from .portrait.track import FaceTrack, crop, paste
+from .portrait.track import FaceTrack, crop, paste, track_face, track_of_region
 from .sampling.inpainting import Source
 from .speech.dialogue import Dialogue
 from .speech.encode import Speech
@@ -46,7 +47,38 @@ FEATHER = 1 / 32
 GROWTH = 1.7
 """The side of the squares, in heights of the face. A portrait has the face as large as this."""
 
+Frames = Callable[[], Iterable[np.ndarray]]
+"""Opens a video and yields its frames (height, width, 3) uint8, at 25 fps."""
+
 logger = logging.getLogger(__name__)
+
+
+def follow_face(
+    frames: Frames, find: Finder, index: int = 0, near: Box | None = None
+) -> tuple[Face, FaceTrack]:
+    """Find a face in the first frame of a video, and follow it.
+
+    It is the face with this index, or the one that overlaps most with the box `near`. Raises
+    `InputError` if the first frame has no face.
+    """
+    found = find(next(pictures(frames)).movedim(-1, 0))
+    if not found:
+        raise InputError("No face was found in the first frame of the video: give a mask of it.")
+    if near is not None:
+        index = max(range(len(found)), key=lambda i: overlap(found[i].box, near))
+    face = choose(found, index)
+    assert face is not None  # there are faces
+    return face, track_face(pictures(frames), find, index)
+
+
+def still_face(frames: Frames, mask: Tensor) -> tuple[Face, FaceTrack]:
+    """A face that is in a mask (height, width) in all frames of a video."""
+    return Face(region_box(mask)), track_of_region(mask, sum(1 for _ in frames()))
+
+
+def pictures(frames: Frames) -> Iterator[Tensor]:
+    """The frames of a video, (height, width, 3) in [0, 1]."""
+    return (torch.from_numpy(frame) / 255 for frame in frames())
 
 
 def region_of_face(face: Box, side: int, region: str = REGION) -> Tensor:

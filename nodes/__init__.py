@@ -8,6 +8,7 @@ from .faces import FindFace
 from .finish import CropFace, PasteFace
 from .identity import EncodeIdentity
 from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
+from .redub import Redub
 from .sampling import Guider, Sampler, SampleSegment, Scheduler, SegmentConditioning
 from .speech import EncodePrompt, EncodeSpeech, PromptsOverTime
 from .video import DecodeVAE, ExtendWithMotionFrames
@@ -37,6 +38,7 @@ class Hallo3Extension(ComfyExtension):
             DecodeVAE,
             ExtendWithMotionFrames,
             AnimatePortrait,
+            Redub,
             CropFace,
             PasteFace,
         ]

@@ -27,7 +27,7 @@ from ..network.weight_formats import COMPUTE_DTYPES, short_name
 from ..noise import SeededNoise
 from ..portrait.encode import encode_portrait
 from ..prompts import EXAMPLE
-from ..redub import Redub, fitted
+from ..redub import Footage, Redub, fitted
 from ..sampling.schedule import spaced
 from ..settings import Settings, distilled
 from ..sound.sound import Sound
@@ -129,7 +129,10 @@ def run(options: argparse.Namespace) -> int:
     people, files = find_speakers(options, portrait), [file for _, file in options.speaker]
     scene = find_scene(options) if options.video else None
     if scene:
-        region, embedding = None, scene.embedding  # the square is cut out for the model's canvas
+        region, embedding = (
+            None,
+            scene.face.embedding,
+        )  # the region comes with the square
     elif people:
         region, embedding = all_faces(people, options), None
     else:
@@ -144,8 +147,8 @@ def run(options: argparse.Namespace) -> int:
     speech = together(voices, people, options)
     heard = [replace(voice, sound=each.heard) for voice, each in zip(voices, found, strict=True)]
     if scene:
-        footage = scene.footage(options, model.config.canvas[0])
-        portrait, region = footage.portrait, footage.face_region(scene.face, options.face_growth)
+        footage, face = Footage(scene.frames(), scene.track, model.config.canvas[0]), scene.face.box
+        portrait, region = footage.portrait, footage.face_region(face, options.face_growth)
         speech, options.fit = fitted(speech, len(scene.track)), "published"
     networks = model.vae, model.reference_network
     with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
@@ -154,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
     track = together(heard, people, options).sound
     assert track is not None  # all sounds are known
     if scene and footage:
-        mask = footage.region(scene.face, options.region, scene.mask)
+        mask = footage.region(scene.face.box, options.region, scene.mask)
         return write_video(
             animator, track, options, Redub(animator, footage, mask, options.strength)
         )

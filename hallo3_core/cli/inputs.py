@@ -2,8 +2,8 @@
 
 import argparse
 import logging
-from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from ..media.picture import read_mask, save_picture, size_of
 from ..media.video import read_frames
 from ..model.finding import find_files
 from ..model.hallo3 import Hallo3
-from ..portrait.face_mask import FACE_BOX_GROWTH, check_growth, face_region, region_box, region_of
+from ..portrait.face_mask import FACE_BOX_GROWTH, check_growth, face_region, region_of
 from ..portrait.faces import (
     SAME,
     Face,
@@ -29,9 +29,9 @@ from ..portrait.faces import (
 )
 from ..portrait.framing import FIT, FITS, Box
 from ..portrait.mesh import find_landmarker, oval_box
-from ..portrait.track import FaceTrack, track_face, track_of_region
+from ..portrait.track import FaceTrack
 from ..prompts import read_prompts
-from ..redub import REGION, REGIONS, STRENGTH, Footage
+from ..redub import REGION, REGIONS, STRENGTH, Frames, follow_face, pictures, still_face
 from ..sampling.schedule import check_strength
 from ..sound.levels import normalized, with_silence
 from ..sound.sound import Sound
@@ -91,19 +91,15 @@ def find_face(options: argparse.Namespace, portrait: Tensor) -> tuple[Tensor | N
 
 
 class Scene(NamedTuple):
-    """Who gets other words in a video, and where.
+    """The face in a video that gets other words: its `face` in the first frame, and its `track`.
 
-    `track` follows the face. `face` is its box in the first frame, and `embedding` its embedding.
     `mask` (height, width) is what is made anew, or None for one of `REGIONS`.
     """
 
+    frames: Frames
+    face: Face
     track: FaceTrack
-    face: Box
-    embedding: Tensor | None
     mask: Tensor | None
-
-    def footage(self, options: argparse.Namespace, side: int) -> Footage:
-        return Footage(read_frames(options.video), self.track, side)
 
 
 def add_video(parser: argparse.ArgumentParser) -> None:
@@ -129,28 +125,17 @@ def find_scene(options: argparse.Namespace) -> Scene:
     if options.speaker or options.portrait:
         raise InputError("--video gives words to one face: leave out --portrait and --speaker.")
     check_strength(options.strength)
-    first = next(pictures(options.video)).movedim(-1, 0)
-    size, folders = size_of(first), face_folders(options)
-    mask = None if options.region in REGIONS else read_mask(Path(options.region), size)
+    frames = partial(read_frames, options.video)
+    size = size_of(next(pictures(frames))[..., 0])
+    region = None if options.region in REGIONS else read_mask(Path(options.region), size)
     if options.face_mask:
-        where = read_mask(options.face_mask, size)
-        count = sum(1 for _ in read_frames(options.video))
-        return Scene(track_of_region(where, count), region_box(where), None, mask)
-    finder = open_finder(folders)
-    face = choose(finder(first), options.face)
-    if face is None:
-        raise InputError(
-            f"No face was found in the first frame of {options.video}: give a --face-mask."
-        )
+        face, track = still_face(frames, read_mask(options.face_mask, size))
+    else:
+        finder = open_finder(face_folders(options))
+        face, track = follow_face(frames, finder, options.face)
     if not options.model:
         logger.warning(builtin.DRAWN_ONLY)
-    track = track_face(pictures(options.video), finder, options.face)
-    return Scene(track, face.box, face.embedding, mask)
-
-
-def pictures(video: Path) -> Iterator[Tensor]:
-    """The frames of a video, (height, width, 3) in [0, 1]."""
-    return (torch.from_numpy(frame) / 255 for frame in read_frames(video))
+    return Scene(frames, face, track, region)
 
 
 def speaker_box(portrait: Tensor, face: Face, options: argparse.Namespace) -> Box:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..network.config import FPS
 from ..sound.sound import Sound, for_aac
+from .frames import VideoFile
 from .outputs import (
     cannot_write,
     check_file,
@@ -51,15 +52,11 @@ def save_sound(waveform: Tensor, rate: int, path: Path, overwrite: bool = False)
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yield the frames of a video file at 25 fps, (height, width, 3) uint8.
+    """Yield the frames of a video file at 25 fps, upright, (height, width, 3) uint8.
 
     Raises `InputError` if it cannot be read as a video.
     """
-    try:
-        with av.open(str(path.absolute())) as container:
-            yield from at_25_fps(container.decode(video=0))
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise InputError(f"{path} cannot be read as a video ({error}): save it as MP4.") from error
+    yield from at_25_fps(VideoFile(str(path.absolute())).frames())
 
 
 def at_25_fps(frames: Iterable[av.VideoFrame], begin: float = 0) -> Iterator[np.ndarray]:

@@ -28,6 +28,7 @@ ROOMS = (
     "settings",
     "store",
     "animate",
+    "redub",
     "builtin",
     "evaluation",
     "cli",
