@@ -116,7 +116,7 @@ class Footage:
 
     def __init__(self, frames: Iterable[np.ndarray], track: FaceTrack, side: int):
         self.frames, self.track, self.side = iter(frames), track.grown(GROWTH), side
-        self.index, self.start = -1, 0
+        self.index, self.start, self.squares = -1, 0, torch.empty(0)
         self.open(0)
 
     def open(self, index: int) -> None:
@@ -168,18 +168,20 @@ class Footage:
 
     def with_squares(self, squares: Tensor, mask: Tensor) -> Tensor:
         """The new frames with other `squares` in them where `mask` (side, side) is not 0. uint8."""
-        options = {"match_colours": 0, "region": mask}
-        pasted = [
-            paste(frame[None] / 255, square[None], self.track, self.start + i, **options)
-            for i, (frame, square) in enumerate(zip(self.new, squares, strict=True))
-        ]
-        return torch.cat([(frame * 255).round().byte() for frame in pasted])
+
+        def pasted(number: int, frame: Tensor, square: Tensor) -> Tensor:
+            place = frame[None] / 255, square[None], self.track, self.start + number
+            return (paste(*place, match_colours=0, region=mask) * 255).round().byte()
+
+        pairs = zip(self.new, squares, strict=True)
+        return torch.cat([pasted(number, *pair) for number, pair in enumerate(pairs)])
 
 
 class Maker(Animator, Protocol):
     """An `Animator` that also encodes pictures, and samples from latents."""
 
-    identity: Identity
+    @property
+    def identity(self) -> Identity: ...
 
     def sample(self, index: int, motion: Tensor, source: Source | None = None) -> Tensor: ...
 

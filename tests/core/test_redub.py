@@ -1,19 +1,24 @@
 """Other words for a video, on the tiny recorded model (squares of 32 pixels)."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hallo3_core.animate import ModelAnimator, make_segments
 from hallo3_core.autoencoder.images import decode_images, encode_images
+from hallo3_core.cli import parse
 from hallo3_core.errors import InputError
+from hallo3_core.media.video import encode_pictures, read_frames, save_sound
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait, on_canvas
+from hallo3_core.portrait.faces import Face
 from hallo3_core.portrait.track import FaceTrack
-from hallo3_core.redub import Footage, Redub, fitted, region_of_face
+from hallo3_core.redub import Footage, Redub, fitted, follow_face, region_of_face
 from hallo3_core.sampling.inpainting import Source
 from hallo3_core.sampling.samplers import SAMPLERS, sample
 from hallo3_core.sampling.schedule import Schedule, spaced
@@ -192,3 +197,61 @@ def test_without_a_source_strength_one_starts_from_the_same_noise():
     noise, latents = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
     source = Source(latents, torch.ones(8))
     assert torch.equal(source.noised(noise, Schedule.published(4).alphas[0]), noise)
+
+
+@pytest.fixture
+def animate(tmp_path, monkeypatch, capsys):
+    """`animate --video` on a short video of noise, in one step. Returns the video and the lines."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.mp4").write_bytes(encode_pictures(torch.from_numpy(video()[:10])))
+    for name, rows in {"face": slice(10, 30), "region": slice(20, 30)}.items():
+        mask = np.zeros(SIZE, np.uint8)
+        mask[rows, 20:36] = 255
+        Image.fromarray(mask).save(f"{name}.png")
+    noise = torch.randn(1, 9600, generator=torch.Generator().manual_seed(0))
+    save_sound(noise, 16_000, Path("s.wav"))
+
+    def run(**options) -> tuple[list[np.ndarray], str]:
+        usual = {"video": "in.mp4", "face-mask": "face.png", "speech": "s.wav", "steps": 1}
+        words = [str(w) for name, value in (usual | options).items() for w in (f"--{name}", value)]
+        chosen = parse(["animate", *words, "--quiet", "--no-store", "--output", "out.mp4"])
+        assert chosen.run(chosen) == 0
+        return list(read_frames(Path("out.mp4"))), capsys.readouterr().out
+
+    return run
+
+
+def test_the_command_line_keeps_length_and_size(animate, caplog):
+    frames, said = animate(region="region.png")
+    assert (len(frames), frames[0].shape) == (10, (*SIZE, 3))
+    assert said.endswith("out.mp4: 0.40 s, 10 frames\n")
+    assert "The speech has 0.60 s and the video 0.40 s: its end is left out." in caplog.messages
+    source = list(read_frames(Path("in.mp4")))
+    error = np.abs(np.subtract(frames, source, dtype=float)).mean((0, 3))
+    assert error[22:28, 22:34].mean() > 2 * error[:18].mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strength": 0}, "strength is 0"),
+        ({"portrait": "face.png"}, "leave out --portrait"),
+        ({"region": "lips"}, "lips"),
+        ({"video": "s.wav"}, "s.wav cannot be read as a video"),
+    ],
+)
+def test_wrong_options_are_one_sentence(animate, options, message):
+    with pytest.raises(InputError, match=message):
+        animate(**options)
+
+
+def test_a_face_that_is_not_found_needs_a_mask():
+    with pytest.raises(InputError, match="No face was found in the first frame"):
+        follow_face(lambda: iter(video()), lambda picture: [])
+
+
+def test_the_face_nearest_to_a_box_is_followed():
+    faces = [Face((0, 0, 20, 20)), Face((40, 10, 50, 20))]
+    face, track = follow_face(lambda: iter(video()), lambda picture: faces, near=(39, 9, 50, 21))
+    assert face == faces[1]
+    assert track.box(0) == pytest.approx((40, 10, 50, 20), abs=1e-4)
