@@ -40,7 +40,7 @@ REGIONS = {"mouth": (0.12, 0.56, 0.88, 1.14), "face": (-0.12, -0.1, 1.12, 1.2)}
 
 The chin moves with the mouth, so both regions end below it.
 """
-REGION, STRENGTH = "mouth", 1.0
+REGION, STRENGTH = "mouth", 0.75
 """The defaults, by measurement (docs/finishing.md)."""
 FEATHER = 1 / 32
 """Width of the soft edge of a region, as a share of the square's side."""

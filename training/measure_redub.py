@@ -50,7 +50,7 @@ class Case:
 
 CASES = {
     f"{region}, strength {strength:g}": Case(region, strength)
-    for region, strengths in {"mouth": (1.0, 0.75, 0.5, 0.25), "face": (1.0, 0.5)}.items()
+    for region, strengths in {"mouth": (1.0, 0.75, 0.5, 0.25), "face": (0.75,)}.items()
     for strength in strengths
 }
 
