@@ -289,7 +289,7 @@ class ModelAnimator:
     def encode(self, index: int, frames: Tensor) -> Tensor:
         model, draws = self.model, self.noise.stream("source", index)
         with enough_memory(f"encode segment {index}"), model.working(model.vae):
-            return encode_images(model.vae, frames, draws)
+            return encode_images(model.vae, frames, draws, model.tiles)
 
     @torch.no_grad()
     def extend(self, index: int, frames: Tensor) -> Tensor:

@@ -97,17 +97,19 @@ def _span(start: float, end: float, shares: tuple[float, ...], length: int) -> s
 
 
 def soft(mask: Tensor) -> Tensor:
-    """A mask (side, side) with a soft edge inside it. It stays 0 where it was 0."""
-    width = 2 * round(FEATHER * len(mask)) + 1
-    inner = -F.max_pool2d(-mask[None, None], width, 1, width // 2)
-    return F.avg_pool2d(inner, width, 1, width // 2)[0, 0]
+    """A mask (side, side) with a soft edge inside it and inside the square. 0 stays 0."""
+    reach = round(FEATHER * len(mask))
+    around = F.pad(mask[None, None], [reach] * 4)
+    inner = -F.max_pool2d(-around, 2 * reach + 1, 1)
+    return F.avg_pool2d(inner, 2 * reach + 1, 1, reach)[0, 0]
 
 
 class Footage:
     """The source, one segment after the other, and the squares of `side` pixels around its face.
 
     `frames` are (height, width, 3) uint8, as many as the `track` has. The squares are `GROWTH`
-    times as large as those of the track. One segment is in memory:
+    times as large as those of the track. Raises `InputError` if height or width is odd. One segment
+    is in memory:
 
     - `new` (1 to 47, height, width, 3) uint8: its new frames.
     - `squares` (new frames + 2, side, side, 3) in [0, 1]: the last two of the segment before, then
@@ -118,6 +120,11 @@ class Footage:
         self.frames, self.track, self.side = iter(frames), track.grown(GROWTH), side
         self.index, self.start, self.squares = -1, 0, torch.empty(0)
         self.open(0)
+        height, width = self.size
+        if height % 2 or width % 2:
+            raise InputError(
+                f"The video has {width} x {height} pixels, and H.264 needs even numbers: crop it."
+            )
 
     def open(self, index: int) -> None:
         """Make segment `index` the one in memory: the same as before, or the next one."""

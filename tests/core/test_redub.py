@@ -18,7 +18,7 @@ from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait, on_canvas
 from hallo3_core.portrait.faces import Face
 from hallo3_core.portrait.track import FaceTrack
-from hallo3_core.redub import Footage, Redub, fitted, follow_face, region_of_face
+from hallo3_core.redub import Footage, Redub, fitted, follow_face, region_of_face, soft
 from hallo3_core.sampling.inpainting import Source
 from hallo3_core.sampling.samplers import SAMPLERS, sample
 from hallo3_core.sampling.schedule import Schedule, spaced
@@ -161,6 +161,16 @@ def test_the_regions_are_at_the_mouth_and_around_the_face():
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 115, 34, 95)
 
 
+def test_the_soft_edge_is_inside_the_region_and_inside_the_square():
+    mask = torch.zeros(128, 128)
+    mask[64:, 32:96] = 1
+    edged = soft(mask)
+    assert not edged[mask == 0].any()
+    assert edged[90, 32:42].tolist() == pytest.approx([i / 9 for i in range(1, 10)] + [1])
+    assert edged[-1, 64] < 0.2
+    assert (edged[73:119, 41:87] == 1).all()
+
+
 def test_strength_takes_the_end_of_the_schedule():
     assert spaced(4, 0.75).tolist() == spaced(4).tolist()[1:]
     assert spaced(50, 0.5).tolist() == spaced(50).tolist()[25:]
@@ -243,6 +253,11 @@ def test_the_command_line_keeps_length_and_size(animate, caplog):
 def test_wrong_options_are_one_sentence(animate, options, message):
     with pytest.raises(InputError, match=message):
         animate(**options)
+
+
+def test_odd_sides_are_refused():
+    with pytest.raises(InputError, match="The video has 60 x 39 pixels"):
+        Footage(video()[:, 1:], FaceTrack(moving().boxes, (39, 60)), SIDE)
 
 
 def test_a_face_that_is_not_found_needs_a_mask():
