@@ -46,7 +46,7 @@ from .animator import NodeAnimator
 from .host.model import RunOnce
 from .host.onnx import face_finder
 from .host.out_of_memory import VAE_ON_CPU, enough_memory
-from .host.say import say
+from .host.say import say, show
 from .host.time_left import ClipTime
 from .host.vae import open_encoder
 from .host.video import frames_of
@@ -61,6 +61,27 @@ from .sockets import (
     speech_input,
     vae_input,
 )
+
+
+def region_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "region",
+            options=list(REGIONS),
+            default=REGION,
+            tooltip="What is made anew. mouth: mouth and chin. face: the whole face; it then also "
+            "moves anew and is less like the source.",
+        ),
+        io.Float.Input(
+            "strength",
+            default=STRENGTH,
+            min=0.01,
+            max=1.0,
+            step=0.01,
+            tooltip="How much of the region is made anew. Less keeps more of the source, and more "
+            "of its old mouth. It also takes fewer steps.",
+        ),
+    ]
 
 
 class Redub(io.ComfyNode):
@@ -86,22 +107,7 @@ class Redub(io.ComfyNode):
                     "segment, so it takes little memory.",
                 ),
                 speech_input(),
-                io.Combo.Input(
-                    "region",
-                    options=list(REGIONS),
-                    default=REGION,
-                    tooltip="What is made anew. mouth: mouth and chin. face: the whole face; it "
-                    "then also moves anew and is less like the source.",
-                ),
-                io.Float.Input(
-                    "strength",
-                    default=STRENGTH,
-                    min=0.01,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="How much of the region is made anew. Less keeps more of the source, "
-                    "and more of its old mouth. It also takes fewer steps.",
-                ),
+                *region_inputs(),
                 *settings_inputs(),
                 prompt_input(),
                 FaceSocket.Input(
@@ -153,6 +159,7 @@ class Redub(io.ComfyNode):
         size = size_of(next(pictures(source))[..., 0])
         where = None if face_mask is None else one_mask(face_mask, size)
         anew = None if region_mask is None else one_mask(region_mask, size)
+        show("following the face")
         found, track = seen(source, face, where)
         heard = sound_of_audio(soundtrack, "The soundtrack") if soundtrack else speech.sound
         speech = fitted(speech, len(track))
