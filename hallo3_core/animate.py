@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .autoencoder.images import decode_images
+from .autoencoder.images import decode_images, encode_images
 from .autoencoder.motion import fill_segment, motion_after
 from .clip.segments import Segment, make_segments
 from .errors import InputError, NotEnoughMemory
@@ -23,6 +23,7 @@ from .portrait.anchor import anchored
 from .portrait.encode import Identity
 from .prompts import held
 from .sampling.guidance import ALWAYS, Predict, guided, guided_apart, guided_at_once
+from .sampling.inpainting import Source
 from .sampling.samplers import SAMPLERS, sample, schedule_of
 from .sampling.schedule import spaced
 from .settings import Settings
@@ -80,7 +81,6 @@ class ModelAnimator:
         self.model, self.identity, self.speech, self.noise = model, identity, speech, noise
         self.prompts = [(0.0, text)] if isinstance(text, Tensor) else list(text or ())
         self.settings, self.on_step = Settings(**settings), on_step
-        self.schedule = schedule_of(self.settings.sampler, spaced(self.settings.steps))
 
     def decides(self) -> tuple:
         """Everything that the segments of the clip depend on, except the speech and the prompts."""
@@ -114,27 +114,29 @@ class ModelAnimator:
         return tensor.to(self.model.device, self.model.dtype)
 
     @torch.no_grad()
-    def sample(self, index: int, motion: Tensor, seed: int | None = None) -> Tensor:
+    def sample(
+        self, index: int, motion: Tensor, seed: int | None = None, source: Source | None = None
+    ) -> Tensor:
         noise = self.noise if seed is None else SeededNoise(seed)
         with enough_memory(f"sample segment {index}", "use fp8 weights"):
-            return self._sample(index, motion, noise)
+            return self._sample(index, motion, noise, source)
 
-    def _sample(self, index: int, motion: Tensor, noise: Noise) -> Tensor:
-        model = self.model
+    def _sample(self, index: int, motion: Tensor, noise: Noise, source: Source | None) -> Tensor:
+        model, settings = self.model, self.settings
         constants = self.constants  # computed before the denoiser is on the device
         motion = self.to_device(fill_segment(motion))
-        strength = self.settings.speech_strength
-        heard = voices(self.speech, index, self.identity, model.config, strength)
+        heard = voices(self.speech, index, self.identity, model.config, settings.speech_strength)
         with model.working(model.audio_projector):
             tokens = model.audio_projector(self.to_device(heard.windows))
         initial = noise.stream("initial", index).normal(*motion.shape).to(model.device)
         draw = partial(noise.stream("steps", index).normal, *motion.shape)
+        timesteps = spaced(settings.steps, source.strength if source else 1.0)
+        schedule, sampler = schedule_of(settings.sampler, timesteps), SAMPLERS[settings.sampler]
+        source = source and source.to(model.device)
         with model.working(model.denoiser):
             prompt = self.prompt(index)
             predict = self._guided(constants, motion, prompt, tokens, heard.weights)
-            for estimate in sample(
-                predict, initial, self.schedule, SAMPLERS[self.settings.sampler], draw
-            ):
+            for estimate in sample(predict, initial, schedule, sampler, draw, source):
                 require_numbers(estimate, index, model.dtype)
                 self.on_step()
         return estimate
@@ -184,11 +186,20 @@ class ModelAnimator:
             raise NotDecoded(error, index, latents) from error
 
     @torch.no_grad()
+    def encode(self, index: int, frames: Tensor) -> Tensor:
+        model, draws = self.model, self.noise.stream("source", index)
+        with enough_memory(f"encode segment {index}"), model.working(model.vae):
+            return encode_images(model.vae, frames, draws, model.tiles)
+
+    @torch.no_grad()
     def extend(self, index: int, frames: Tensor) -> Tensor:
         model, draws = self.model, self.noise.stream("motion", index)
         frames = anchored(frames, self.identity, self.settings.colour_anchor)
         with enough_memory(f"continue with segment {index}"), model.working(model.vae):
             return motion_after(model.vae, self.identity.portrait, frames, draws)
+
+    def shown(self, index: int, frames: Tensor) -> Tensor:
+        return frames
 
 
 def animate(

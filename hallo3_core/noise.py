@@ -8,6 +8,7 @@ are the same on every device. A segment can be computed again without the segmen
 | reference      | hash of seed                     | posterior noise of the reference latents |
 | motion, i      | hash of seed + i                 | pixel mask (uniform), posterior noise    |
 | initial, i     | seed + i                         | initial latents                          |
+| source, i      | hash of seed + i                 | posterior noise of a source's latents    |
 | steps, i       | hash of seed + i                 | one per step but the last (SDE sampler)  |
 
 i is the index of the segment. `initial` gives the same numbers as `torch.manual_seed(seed + i)` and
@@ -21,7 +22,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-Purpose = Literal["reference", "motion", "initial", "steps"]
+Purpose = Literal["reference", "motion", "initial", "source", "steps"]
 
 
 class Stream(Protocol):

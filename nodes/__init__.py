@@ -9,6 +9,7 @@ from .faces import FindFace
 from .finish import CropFace, PasteFace
 from .identity import EncodeIdentity
 from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
+from .redub import Redub
 from .sampling import Guider, Sampler, SampleSegment, Scheduler, SegmentConditioning
 from .speech import EncodePrompt, EncodeSpeech, PromptsOverTime
 from .video import DecodeVAE, ExtendWithMotionFrames
@@ -39,6 +40,7 @@ class Hallo3Extension(ComfyExtension):
             ExtendWithMotionFrames,
             AnimatePortrait,
             ExportVideo,
+            Redub,
             CropFace,
             PasteFace,
         ]

@@ -36,7 +36,7 @@ from .sockets import CATEGORY, identity_input, model_input, prompt_input, speech
 logger = logging.getLogger(__name__)
 
 _made: list[Path] = []
-"""The videos that this node has given out, in ComfyUI's folder of temporary files."""
+"""The videos that were given out, in ComfyUI's folder of temporary files."""
 
 
 AGAIN, STAYS = "again", "stays"
@@ -116,30 +116,12 @@ class AnimatePortrait(io.ComfyNode):
                 identity_input(),
                 speech_input(),
                 prompt_input(),
-                io.Audio.Input(
-                    "soundtrack",
-                    optional=True,
-                    tooltip="The sound of the video. Without it, the sound is the speech.",
-                ),
+                soundtrack_input(),
                 *settings_inputs(),
                 *edit_inputs(),
                 *encoding_inputs(),
             ],
-            outputs=[
-                io.Image.Output(
-                    display_name="frames",
-                    tooltip="All frames. For ten minutes of video at full size, they take 41 GB of "
-                    "memory.",
-                ),
-                io.Audio.Output(display_name="audio", tooltip="The sound, as long as the frames."),
-                io.Float.Output(
-                    display_name="frame_rate", tooltip="The number of frames per second, always 25."
-                ),
-                io.Video.Output(
-                    display_name="video",
-                    tooltip="The video with its sound. It takes little memory at any length.",
-                ),
-            ],
+            outputs=clip_outputs(),
             hidden=[io.Hidden.dynprompt, io.Hidden.unique_id],
         )
 
@@ -149,15 +131,7 @@ class AnimatePortrait(io.ComfyNode):
 
         The inputs do not show either of these. The second run takes all segments from the store.
         """
-        server = getattr(PromptServer, "instance", None)
-        running = server.prompt_queue.currently_running.values() if server else ()
-        connected = [
-            is_linked(prompt.values(), [name, 0])
-            for _, _, prompt, *_ in running
-            for name, node in prompt.items()
-            if node["class_type"] == "Hallo3AnimatePortrait"
-        ]
-        return *connected, sum(not path.exists() for path in _made)
+        return run_again(cls)
 
     @classmethod
     def execute(
@@ -186,7 +160,7 @@ class AnimatePortrait(io.ComfyNode):
         clip = ClipTime(edit.segments(speech), settings.steps)
         animator = NodeAnimator(model, vae, identity, speech, positive, settings, clip)
         connected = frames_connected(cls.hidden.dynprompt, cls.hidden.unique_id)
-        kept = kept_of(animator)
+        kept = kept_of(animator, animator.decides())
         wanted: dict[str, Any] = {"edit": edit, "encoding": encoding, "frames": connected}
         segments = make_segments(animator, identity, speech, kept, **wanted)
         unfinished, file = unfinished_video(kept), temporary_file()
@@ -199,6 +173,45 @@ class AnimatePortrait(io.ComfyNode):
         return io.NodeOutput(frames, audio, float(FPS), InputImpl.VideoFromFile(str(file)))
 
 
+def soundtrack_input() -> io.Audio.Input:
+    return io.Audio.Input(
+        "soundtrack",
+        optional=True,
+        tooltip="The sound of the video. Without it, the sound is the speech.",
+    )
+
+
+def clip_outputs() -> list[io.Output]:
+    """A whole clip as frames and sound, and as a video."""
+    return [
+        io.Image.Output(
+            display_name="frames",
+            tooltip="All frames. For ten minutes of video at full size, they take 41 GB of memory.",
+        ),
+        io.Audio.Output(display_name="audio", tooltip="The sound, as long as the frames."),
+        io.Float.Output(
+            display_name="frame_rate", tooltip="The number of frames per second, always 25."
+        ),
+        io.Video.Output(
+            display_name="video",
+            tooltip="The video with its sound. It takes little memory at any length.",
+        ),
+    ]
+
+
+def run_again(node: type[io.ComfyNode]) -> tuple:
+    """What `fingerprint_inputs` of a node with `clip_outputs` returns."""
+    server = getattr(PromptServer, "instance", None)
+    running = server.prompt_queue.currently_running.values() if server else ()
+    connected = [
+        is_linked(prompt.values(), [name, 0])
+        for _, _, prompt, *_ in running
+        for name, entry in prompt.items()
+        if entry["class_type"] == node.GET_SCHEMA().node_id
+    ]
+    return *connected, sum(not path.exists() for path in _made)
+
+
 def frames_connected(prompt: DynamicPrompt, own_id: str) -> bool:
     """Whether the first output of the node `own_id` is connected to any node."""
     return is_linked(map(prompt.get_node, prompt.all_node_ids()), [own_id, 0])
@@ -208,13 +221,13 @@ def is_linked(nodes, output: list) -> bool:
     return any(value == output for node in nodes for value in node["inputs"].values())
 
 
-def kept_of(animator: NodeAnimator) -> ClipStore:
-    """The store for the segments of a clip.
+def kept_of(animator: NodeAnimator, decides: tuple) -> ClipStore:
+    """The store for the segments of a clip. See `decides` of the animator.
 
     If another pack has patched the model, nothing is kept, and a warning says so.
     """
     try:
-        clip = fingerprint(animator.decides(), parts_of)
+        clip = fingerprint(decides, parts_of)
         fingerprint(animator.positive, parts_of)
     except Unknown as unknown:
         logger.warning(
@@ -263,4 +276,9 @@ def write_video(
             say(f"stopped; the first {video.seconds:.2f} s are in {unfinished}")
         raise
     _made.append(video.path)
-    return as_kept(torch.cat(frames)) if connected else None
+    return as_kept(as_floats(torch.cat(frames))) if connected else None
+
+
+def as_floats(frames: torch.Tensor) -> torch.Tensor:
+    """Frames in [0, 1]. Those of a redub are bytes."""
+    return frames / 255 if frames.dtype == torch.uint8 else frames

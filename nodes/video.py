@@ -3,7 +3,6 @@
 import logging
 
 import torch
-import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from ..hallo3_core.media.picture import rgb_images
 from ..hallo3_core.network.config import MOTION_FRAMES, NEW_FRAMES
 from ..hallo3_core.noise import SeededNoise
 from ..hallo3_core.portrait.anchor import anchored
-from ..hallo3_core.portrait.encode import Identity
+from ..hallo3_core.portrait.encode import Identity, on_canvas
 from ..hallo3_core.sampling.fade import shown_frames
 from .host.out_of_memory import VAE_ON_CPU, enough_memory
 from .host.vae import decode_latent, open_encoder
@@ -105,9 +104,7 @@ def extend(
             f"Motion needs two frames, and {len(frames)} came in: connect at least two."
         )
     if frames.shape[1:3] == identity.size:
-        rows, columns = identity.place
-        edges = (columns.start, width - columns.stop, rows.start, height - rows.stop)
-        frames = F.pad(frames, (0, 0, *edges))
+        frames = on_canvas(identity, frames)
     if frames.shape[1:3] != (height, width):
         raise wrong_size("The frames have", frames, identity)
     frames = anchored(frames, identity, colour_anchor)

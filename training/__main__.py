@@ -3,6 +3,7 @@
     python -m training builtin RUN
     python -m training measure RUN
     python -m training measure-pairs RUN
+    python -m training measure-redub RUN
     python -m training drift RUN
     python -m training finetune RUN --model FOLDER --clips FOLDER [--unseen FOLDER] [--lora RANK]
     python -m training distill RUN --clips FOLDER [--model FOLDER] [--lora RANK] [--steps 4]
@@ -23,7 +24,7 @@ from hallo3_core.memory.device import choose_device
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.settings import Settings
 
-from . import drift, measure_pairs
+from . import drift, measure_pairs, measure_redub
 from .builtin_model import train_builtin
 from .denoiser import DISTILLED
 from .distill import METHODS, STEPS, distill
@@ -55,6 +56,13 @@ def parse() -> argparse.Namespace:
     pairing.add_argument("run", type=Path)
     pairing.add_argument(
         "--pairs", type=positive, default=measure_pairs.PAIRS, help="(%(default)s)"
+    )
+    dubbing = commands.add_parser(
+        "measure-redub", help="measure how well drawn videos get other words"
+    )
+    dubbing.add_argument("run", type=Path)
+    dubbing.add_argument(
+        "--clips", type=positive, default=measure_redub.CLIPS, help="(%(default)s)"
     )
     lasting = commands.add_parser(
         "drift", help="measure how the built-in model drifts in a long video"
@@ -95,7 +103,7 @@ def parse() -> argparse.Namespace:
     )
     counting.add_argument("--batch", type=positive, default=1, help="(%(default)s)")
     judging.add_argument("--undistilled", action="store_true", help="the model of 50 steps")
-    for command in (judging, pairing, lasting):
+    for command in (judging, pairing, dubbing, lasting):
         command.add_argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
     return parser.parse_args()
 
@@ -147,6 +155,9 @@ def main() -> int:
             case "measure-pairs":
                 model = builtin_on(options.device, distilled=True, people=2)
                 lines = measure_pairs.report(model, options.run, options.pairs)
+            case "measure-redub":
+                model = builtin_on(options.device, distilled=True)
+                lines = measure_redub.report(model, options.run, options.clips)
             case "drift":
                 case = (CASES | FEW_CASES)[options.case]
                 model = builtin_on(options.device, options.case in FEW_CASES)

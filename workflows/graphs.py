@@ -22,6 +22,7 @@ from parts import (
     speaker,
     turn_sound,
 )
+from redubbing import REDUBBING
 
 WORKFLOWS = {
     "1 Quick start": Workflow(
@@ -221,4 +222,6 @@ WORKFLOWS = {
             "save": save("animate.3", 6),
         },
     ),
-} | FINISHING
+    **FINISHING,
+    **REDUBBING,
+}

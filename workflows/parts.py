@@ -33,6 +33,7 @@ ROOM = {
     "Hallo3AnimatePortrait": 320,
     "Hallo3CropFace": 70,
     "Hallo3PasteFace": 60,
+    "Hallo3Redub": 320,
     "KSampler": 260,
     "SamplerCustomAdvanced": 260,
     "GetImageSize": 70,
@@ -146,6 +147,13 @@ def animate(column: int, **links: str) -> tuple:
     return ("Hallo3AnimatePortrait", column, settings, links)
 
 
+def redub(frames: str, column: int, **links: str) -> tuple:
+    settings = {"region": "mouth", "steps": STEPS, "guidance": GUIDANCE, "sampler": SAMPLER}
+    networks = {"model": "dit", "vae": "vae", "reference_network": "dit.1"}
+    links = {**networks, "frames": frames, "seed": "seed", **links}
+    return ("Hallo3Redub", column, settings, links)
+
+
 def decode(latent: str, column: int, **links: str) -> tuple:
     links |= {"latent": latent, "vae": "vae", "identity": "identity"}
     return ("Hallo3DecodeVAE", column, {}, links)
@@ -166,7 +174,7 @@ def encode_speech(sound: str, column: int) -> tuple:
 
 
 def turn_sound(index: int, column: int, seconds: float = 1.28) -> tuple:
-    """One turn of a dialogue: a part of the sound."""
+    """One turn of a dialogue, or other words: a part of the sound."""
     cut = {"start_index": index * seconds, "duration": seconds}
     return ("TrimAudioDuration", column, cut, {"audio": "sound"})
 

@@ -1,14 +1,40 @@
-"""Decodes latents to pictures, in more tiles if memory runs out."""
+"""Encodes pictures to latents and decodes latents to pictures. In tiles if memory runs out."""
 
 import logging
+from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
-from .vae import MOST_TILES, TILE_UNITS, decode
+from ..network.config import SPACE_COMPRESSION
+from ..noise import Stream
+from .vae import LATENT_SCALE, MOST_TILES, TILE_UNITS, decode, encode, encode_in_tiles, tile_side
 
 logger = logging.getLogger(__name__)
+
+
+def encode_images(
+    vae: AutoencoderKLCogVideoX, frames: Tensor, noise: Stream, tiles: int = 1
+) -> Tensor:
+    """Encode frames (frames, height, width, 3) in [0, 1] to scaled latents, float32 on the CPU.
+
+    It is a sample of the posterior, or its mean if there are tiles. Draws the posterior noise once.
+    If the device runs out of memory, encodes again in more and smaller tiles. Raises
+    `torch.OutOfMemoryError` if even the smallest tiles do not fit.
+    """
+    pixels = frames.permute(3, 0, 1, 2)[None] * 2 - 1
+    grid = [side // SPACE_COMPRESSION for side in pixels.shape[-2:]]
+
+    def work(tiles: int) -> Tensor:
+        if tiles == 1:
+            return encode(vae, pixels, noise)
+        height, width = (tile_side(side, tiles) for side in grid)
+        overlaps = height // TILE_UNITS, width // TILE_UNITS
+        there = pixels.to(vae.device, vae.dtype)
+        return LATENT_SCALE * encode_in_tiles(vae, there, (height, width), overlaps).cpu()
+
+    return _in_more_tiles(work, "Encoding", min(grid), tiles)
 
 
 def decode_images(
@@ -20,22 +46,30 @@ def decode_images(
     memory, decodes again in more and smaller tiles. Raises `torch.OutOfMemoryError` if even the
     smallest tiles do not fit.
     """
-    side, latents = min(latents.shape[-2:]), latents.to(vae.device)
+    latents = latents.to(vae.device)
+
+    def work(tiles: int) -> Tensor:
+        chunks, decoded = [], 0
+        for pixels in decode(vae, latents, tiles):
+            chunks.append((pixels[0].cpu().permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1))
+            decoded += len(chunks[-1])
+            if decoded >= count:
+                break
+        return torch.cat(chunks)[:count]
+
+    return _in_more_tiles(work, "Decoding", min(latents.shape[-2:]), tiles)
+
+
+def _in_more_tiles(work: Callable[[int], Tensor], doing: str, side: int, tiles: int) -> Tensor:
+    """The result of `work` with so many tiles, or with more if memory runs out.
+
+    `side` is the shorter side of the latents. `doing` names the work in the warning.
+    """
     while True:
         try:
-            return _decode_images(vae, latents, count, tiles)
+            return work(tiles)
         except torch.OutOfMemoryError:
             tiles += 1
             if tiles > min(MOST_TILES, side // TILE_UNITS):
                 raise
-            logger.warning("Decoding ran out of memory: trying %d x %d tiles.", tiles, tiles)
-
-
-def _decode_images(vae: AutoencoderKLCogVideoX, latents: Tensor, count: int, tiles: int) -> Tensor:
-    chunks, decoded = [], 0
-    for pixels in decode(vae, latents, tiles):
-        chunks.append((pixels[0].cpu().permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1))
-        decoded += len(chunks[-1])
-        if decoded >= count:
-            break
-    return torch.cat(chunks)[:count]
+            logger.warning("%s ran out of memory: trying %d x %d tiles.", doing, tiles, tiles)

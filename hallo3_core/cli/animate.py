@@ -34,6 +34,8 @@ from ..network.weight_formats import COMPUTE_DTYPES, short_name
 from ..noise import SeededNoise
 from ..portrait.encode import encode_portrait
 from ..prompts import EXAMPLE
+from ..redub import Footage, Redub, fitted
+from ..sampling.schedule import spaced
 from ..settings import Settings, distilled
 from ..sound.sound import Sound
 from ..speech.activity import method
@@ -42,11 +44,14 @@ from ..speech.encode import Speech, encode_speech
 from ..store.fingerprint import fingerprint
 from ..store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
 from .inputs import (
+    Voice,
     add_face,
+    add_video,
     add_voice,
     all_faces,
     encoded_prompts,
     find_face,
+    find_scene,
     find_speakers,
     find_voice,
     read_curve,
@@ -90,6 +95,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_face(parser)
     add_voice(parser)
     add_edit(parser)
+    add_video(parser)
     argument("--no-store", dest="store", action="store_false", help="do not save finished segments")
     argument("--quiet", action="store_true", help="no progress bars")
 
@@ -158,7 +164,13 @@ def run(options: argparse.Namespace) -> int:
     portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
     region: Tensor | None
     people, files = find_speakers(options, portrait), [file for _, file in options.speaker]
-    if people:
+    scene = find_scene(options) if options.video else None
+    if scene:
+        region, embedding = (
+            None,
+            scene.face.embedding,
+        )  # the region comes with the square
+    elif people:
         region, embedding = all_faces(people, options), None
     else:
         region, embedding = find_face(options, portrait)
@@ -166,25 +178,38 @@ def run(options: argparse.Namespace) -> int:
 
     with enough_memory("load the model", "use fp8 weights"):
         model = load_model(options, device, dtype)
-    noise = SeededNoise(settings.seed)
+    noise, footage = SeededNoise(settings.seed), None
     text = encoded_prompts(model, options.prompt) if options.prompt else None
-    with enough_memory("encode the speech"), model.working(model.speech_encoder):
-        encoded = [encode_speech(model.speech_encoder, each.waveform).on_disk() for each in found]
-    made_by = fingerprint(model.speech_encoder) + (method() if options.only_speech else "")
-    voices = [
-        replace(speech, sound=each.sound, encoder=made_by)
-        for speech, each in zip(encoded, found, strict=True)
-    ]
+    voices = encoded_voices(model, found, options)
     speech = together(voices, people, options)
     edit = edit_of(speech, options.segment_seeds, options.stay, options.start, options.end)
     heard = [replace(voice, sound=each.heard) for voice, each in zip(voices, found, strict=True)]
+    if scene:
+        footage, face = Footage(scene.frames(), scene.track, model.config.canvas[0]), scene.face.box
+        portrait, region = footage.portrait, footage.face_region(face, options.face_growth)
+        speech, options.fit = fitted(speech, len(scene.track)), "published"
     networks = model.vae, model.reference_network
     with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
         identity = encode_portrait(*networks, portrait, region, noise, embedding, options.fit)
     animator = ModelAnimator(model, identity, speech, noise, text=text, **vars(settings))
     track = together(heard, people, options).sound
     assert track is not None  # all sounds are known
-    return write_video(animator, edit.heard(track, speech), edit, encoding, options)
+    redub = None
+    if scene and footage:
+        mask = footage.region(scene.face.box, options.region, scene.mask)
+        redub = Redub(animator, footage, mask, options.strength)
+    return write_video(animator, redub, edit.heard(track, speech), edit, encoding, options)
+
+
+def encoded_voices(model: Hallo3, found: list[Voice], options: argparse.Namespace) -> list[Speech]:
+    """The speech of each voice. Its sound is the voice."""
+    with enough_memory("encode the speech"), model.working(model.speech_encoder):
+        encoded = [encode_speech(model.speech_encoder, each.waveform).on_disk() for each in found]
+    made_by = fingerprint(model.speech_encoder) + (method() if options.only_speech else "")
+    return [
+        replace(speech, sound=each.sound, encoder=made_by)
+        for speech, each in zip(encoded, found, strict=True)
+    ]
 
 
 def together(
@@ -209,6 +234,7 @@ def given_files(options: argparse.Namespace) -> list[Path]:
     """The input files that the user gave. None of them may be replaced."""
     given = (
         options.portrait,
+        options.video,
         options.lora,
         options.speech,
         options.face_mask,
@@ -241,6 +267,7 @@ def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.d
 
 def write_video(
     animator: ModelAnimator,
+    redub: Redub | None,
     heard: Sound,
     edit: Edit,
     encoding: Encoding,
@@ -248,24 +275,29 @@ def write_video(
 ) -> int:
     """Compute the segments of a clip, and write the video with the sound `heard`.
 
-    Returns the exit status. Raises `InputError` if memory runs out.
+    With a `redub`, they are those of its video. Returns the exit status. Raises `InputError` if
+    memory runs out.
     """
     identity, speech = animator.identity, animator.speech
+    (height, width), steps = identity.size, animator.settings.steps
+    if redub:
+        (height, width), steps = redub.footage.size, len(spaced(steps, redub.strength))
+    maker = redub or animator
     kept = NOTHING_KEPT
     if options.store:
         store = SegmentStore.of_the_user(STORE)
-        kept = ClipStore(store, fingerprint(animator.decides()), speech)
+        kept = ClipStore(store, fingerprint(maker.decides()), speech)
     decode = partial(animator.decode, 0)
     decoding = 0 if options.quiet else seconds_to_decode(decode, identity)
     taken, segments = 0, edit.segments(speech)
     wanted: dict[str, Any] = {"edit": edit, "encoding": encoding, "frames": False}
     file = options.output.with_suffix(".lossless.mp4") if exported(options) else options.output
-    video = VideoWriter(file, *identity.size, heard, options.overwrite, encoding)
-    progress = Progress(segments, animator.settings.steps, decoding, options.quiet)
+    video = VideoWriter(file, height, width, heard, options.overwrite, encoding)
+    progress = Progress(segments, steps, decoding, options.quiet)
     animator.on_step = progress.step
     try:
         with video, progress:
-            for segment in make_segments(animator, identity, speech, kept, **wanted):
+            for segment in make_segments(maker, identity, speech, kept, **wanted):
                 video.append(segment.piece)
                 progress.segment(segment.index, segment.taken)
                 taken += segment.taken

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from .. import builtin
 from ..errors import InputError
 from ..media.picture import read_mask, save_picture, size_of
+from ..media.video import read_frames
 from ..model.finding import find_files
 from ..model.hallo3 import Hallo3
 from ..portrait.face_mask import FACE_BOX_GROWTH, check_growth, face_region, region_of
@@ -27,7 +29,10 @@ from ..portrait.faces import (
 )
 from ..portrait.framing import FIT, FITS, Box
 from ..portrait.mesh import find_landmarker, oval_box
+from ..portrait.track import FaceTrack
 from ..prompts import read_prompts
+from ..redub import REGION, REGIONS, STRENGTH, Frames, follow_face, pictures, still_face
+from ..sampling.schedule import check_strength
 from ..sound.levels import normalized, with_silence
 from ..sound.sound import Sound
 from ..sound.sound_file import read_sound
@@ -83,6 +88,54 @@ def find_face(options: argparse.Namespace, portrait: Tensor) -> tuple[Tensor | N
         logger.warning(no_face("Paint a --face-mask.", folders))
     box = speaker_box(portrait, face, options) if face and mask is None else None
     return region_of(mask, box, size, options.face_growth), embedding
+
+
+class Scene(NamedTuple):
+    """The face in a video that gets other words: its `face` in the first frame, and its `track`.
+
+    `mask` (height, width) is what is made anew, or None for one of `REGIONS`.
+    """
+
+    frames: Frames
+    face: Face
+    track: FaceTrack
+    mask: Tensor | None
+
+
+def add_video(parser: argparse.ArgumentParser) -> None:
+    """Add options for a video that gets other words."""
+    argument = parser.add_argument
+    argument("--video", type=Path, help="a video that gets other words, instead of a portrait")
+    argument(
+        "--region",
+        default=REGION,
+        help="what of the video is made anew: mouth, face, or a picture with this region white in "
+        "the first frame (%(default)s)",
+    )
+    argument(
+        "--strength",
+        type=float,
+        default=STRENGTH,
+        help="how much of the region is made anew, above 0 and up to 1 (%(default)s)",
+    )
+
+
+def find_scene(options: argparse.Namespace) -> Scene:
+    """The face of a video, and what is made anew. Raises `InputError` if no face is found."""
+    if options.speaker or options.portrait:
+        raise InputError("--video gives words to one face: leave out --portrait and --speaker.")
+    check_strength(options.strength)
+    frames = partial(read_frames, options.video)
+    size = size_of(next(pictures(frames))[..., 0])
+    region = None if options.region in REGIONS else read_mask(Path(options.region), size)
+    if options.face_mask:
+        face, track = still_face(frames, read_mask(options.face_mask, size))
+    else:
+        finder = open_finder(face_folders(options))
+        face, track = follow_face(frames, finder, options.face)
+    if not options.model:
+        logger.warning(builtin.DRAWN_ONLY)
+    return Scene(frames, face, track, region)
 
 
 def speaker_box(portrait: Tensor, face: Face, options: argparse.Namespace) -> Box:

@@ -23,9 +23,9 @@ class Segment:
     """One segment of the video.
 
     `latents` are (1, 16, 13, height / 8, width / 8), float32. `frames` are only the new frames that
-    are shown, (frames, height, width, 3) in [0, 1], without the canvas around the picture. They are
-    None if the segment comes from the store and the frames were not asked for. `taken` says whether
-    it comes from the store. `kept` is its encoded piece of the video there, if it has one.
+    the video shows, (frames, height, width, 3) in [0, 1] or uint8. They are None if the segment
+    comes from the store and the frames were not asked for. `taken` says whether it comes from the
+    store. `kept` is its encoded piece of the video there, if it has one.
     """
 
     index: int
@@ -66,6 +66,12 @@ class Animator(Protocol):
         """Make the motion latents of segment `index`.
 
         `frames` (2, height, width, 3) are the last frames of the segment before, on the canvas.
+        """
+
+    def shown(self, index: int, frames: Tensor) -> Tensor:
+        """The frames of the video, from the new `frames` (frames, height, width, 3) of a segment.
+
+        The video has them as they are, unless they are a part of larger frames.
         """
 
 
@@ -158,7 +164,8 @@ class _Clip:
         new = shown_frames(canvas, self.identity.place, before.last if self.fade else None)
         if into and into.last is not None and self.fade:
             new = fade_out(new, into.last)
-        segment = Segment(index, latents, new[shown], self.encoding, bool(found), piece)
+        pictures = self.animator.shown(index, new)[shown]
+        segment = Segment(index, latents, pictures, self.encoding, bool(found), piece)
         if not found:
             motion = into.motion if into else self._extend(segment, canvas)
             found = FinishedSegment(latents, motion[:, :, :1], new[-1])

@@ -57,14 +57,15 @@ class Encoding:
         return {"crf": f"{self.crf}", "tune": "zerolatency"}
 
     def encode(self, frames: Tensor) -> bytes:
-        """Encode frames (frames, height, width, 3) in [0, 1] as an MP4 without sound.
+        """Encode frames (frames, height, width, 3) in [0, 1], or uint8, as an MP4 without sound.
 
         On one machine, the same frames give the same bytes. No frames give no bytes.
         """
         if not len(frames):
             return b""
         file, codec = BytesIO(), CODECS[self.codec]
-        pictures = (frames * 255).round().to(torch.uint8).cpu().numpy()
+        whole = frames if frames.dtype == torch.uint8 else (frames * 255).round().to(torch.uint8)
+        pictures = whole.cpu().numpy()
         with av.open(file, "w", format="mp4") as container:
             stream = container.add_stream(codec.encoder, rate=FPS, options=self.options)
             assert isinstance(stream, av.VideoStream)

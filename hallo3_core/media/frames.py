@@ -36,7 +36,7 @@ ENCODERS: dict[str, dict[str, str]] = {
 }
 """Lossless encoders. The first that knows the pixel format is used.
 
-x264 is fast, PNG is for RGB (ComfyUI reads RGB of other encoders too dark), FFV1 knows every format.
+x264 is fast. PNG is for RGB: ComfyUI reads RGB of other encoders too dark. FFV1 knows every format.
 """
 INTERLEAVING = {"max_interleave_delta": "1"}
 """Packets are written as they come. Otherwise, those of a long silence are held in memory."""

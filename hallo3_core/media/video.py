@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..network.config import FPS
 from ..sound.sound import Sound, for_aac
 from .encoding import STANDARD, Encoding, packets
+from .frames import VideoFile
 from .outputs import (
     cannot_write,
     check_file,
@@ -50,22 +51,23 @@ def save_sound(waveform: Tensor, rate: int, path: Path, overwrite: bool = False)
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yield the frames of a video file at 25 fps, (height, width, 3) uint8.
+    """Yield the frames of a video file at 25 fps, upright, (height, width, 3) uint8.
 
     Raises `InputError` if it cannot be read as a video.
     """
+    yield from at_25_fps(VideoFile(str(path.absolute())).frames())
+
+
+def at_25_fps(frames: Iterable[av.VideoFrame], begin: float = 0) -> Iterator[np.ndarray]:
+    """Yield what `frames` show at 25 fps from `begin` seconds on, (height, width, 3) uint8."""
     count, shown = 0, None
-    try:
-        with av.open(str(path.absolute())) as container:
-            for frame in container.decode(video=0):
-                while shown is not None and count / FPS < frame.time - HALF_FRAME:
-                    yield shown.to_ndarray(format="rgb24")
-                    count += 1
-                shown = frame
-            if shown is not None:
-                yield shown.to_ndarray(format="rgb24")
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise InputError(f"{path} cannot be read as a video ({error}): save it as MP4.") from error
+    for frame in frames:
+        while shown is not None and count / FPS < frame.time - begin - HALF_FRAME:
+            yield shown.to_ndarray(format="rgb24")
+            count += 1
+        shown = frame
+    if shown is not None:
+        yield shown.to_ndarray(format="rgb24")
 
 
 def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:

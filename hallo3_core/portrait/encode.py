@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
@@ -66,6 +67,13 @@ class Identity:
         """Height and width of the picture on the canvas. The video has this size."""
         height, width = self.portrait[..., *self.place].shape[-2:]
         return height, width
+
+
+def on_canvas(identity: Identity, frames: Tensor) -> Tensor:
+    """Put frames (frames, height, width, channels) of the video on the canvas, black around it."""
+    (height, width), (rows, columns) = size_of(identity.portrait[0]), identity.place
+    edges = (columns.start, width - columns.stop, rows.start, height - rows.stop)
+    return F.pad(frames, (0, 0, *edges))
 
 
 def framing_of(fit: str, picture: Size, canvas: Size, region: Tensor | None) -> Framing:

@@ -218,26 +218,26 @@ def paste(
     *,
     feather: float = FEATHER,
     match_colours: float = 1.0,
+    region: Tensor | None = None,
 ) -> Tensor:
     """Put crops (frames, size, size, 3) of any size back into frames (frames, height, width, 3).
 
     The first of the frames is number `start` of the track. `feather` is the width of the soft edge,
     as a share of the side of the square. `match_colours` says how far the mean and the spread of
-    each colour become those of the frame, 0 to 1. Outside the mask the frames keep their values.
-    Raises `InputError` if the frames or the crops do not fit the track.
+    each colour become those of the frame, 0 to 1. A `region` (side, side) in [0, 1] says how much
+    of each pixel of the square is pasted, instead of `feather`. Outside the mask the frames keep
+    their values. Raises `InputError` if the frames or the crops do not fit the track.
     """
     check_frames(frames, track, start)
     check_crops(crops, len(frames))
     pasted = frames.clone()
     for number, (picture, square) in enumerate(zip(pasted, crops, strict=True), start):
         rows, columns = track.window(number)
-        mask = track.mask(number, feather)[..., None]
-        there = picture[rows, columns].float()
-        left, top, right, _ = track.box(number)
-        scale = len(square) / (right - left)
-        edges = columns.start - left, rows.start - top, columns.stop - left, rows.stop - top
-        box = tuple(edge * scale for edge in edges)
-        new = _resample(square.float(), box, there.shape[:2])
+        there, new = picture[rows, columns].float(), _laid(square, track, number)
+        if region is None:
+            mask = track.mask(number, feather)[..., None]
+        else:
+            mask = _laid(region[..., None], track, number, Image.Resampling.BILINEAR)
         new = torch.lerp(new, _with_colours(new, there, mask), match_colours)
         picture[rows, columns] = torch.lerp(there, new, mask).to(picture)
     return pasted
@@ -275,8 +275,22 @@ def check_crops(crops: Tensor, count: int) -> None:
         )
 
 
-def _resample(picture: Tensor, box: Box, size: Size) -> Tensor:
-    """Resize the part of a picture (height, width, 3) in a box to `size`, with a Lanczos filter.
+def _laid(
+    square: Tensor, track: FaceTrack, number: int, by: Image.Resampling = Image.Resampling.LANCZOS
+) -> Tensor:
+    """A square (side, side, channels) of any size as it is in the window of the track."""
+    rows, columns = track.window(number)
+    left, top, right, _ = track.box(number)
+    edges = columns.start - left, rows.start - top, columns.stop - left, rows.stop - top
+    box = tuple(edge * len(square) / (right - left) for edge in edges)
+    size = rows.stop - rows.start, columns.stop - columns.start
+    return _resample(square.float(), box, size, by)
+
+
+def _resample(
+    picture: Tensor, box: Box, size: Size, by: Image.Resampling = Image.Resampling.LANCZOS
+) -> Tensor:
+    """Resize the part of a picture (height, width, channels) in a box to `size`.
 
     It is smooth when it enlarges and has no aliasing when it reduces. The corners of the box are
     not rounded. Outside the picture, its edge is repeated.
@@ -294,8 +308,7 @@ def _resample(picture: Tensor, box: Box, size: Size) -> Tensor:
     part = picture[rows][:, columns].cpu().movedim(-1, 0).contiguous().numpy()
     place = left - before, top - above, right - before, bottom - above
     resized = [
-        np.asarray(Image.fromarray(channel).resize(size[::-1], Image.Resampling.LANCZOS, place))
-        for channel in part
+        np.asarray(Image.fromarray(channel).resize(size[::-1], by, place)) for channel in part
     ]
     return torch.from_numpy(np.stack(resized, axis=-1)).to(picture).clamp(0, 1)
 

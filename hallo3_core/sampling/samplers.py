@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .guidance import Predict
+from .inpainting import Source
 from .schedule import Schedule, denoiser_alphas
 
 
@@ -105,15 +106,20 @@ def sample(
     schedule: Schedule,
     sampler: Callable[[Step, Callable[[], Tensor]], Tensor],
     noise: Callable[[], Tensor],
+    source: Source | None = None,
 ) -> Iterator[Tensor]:
-    """Denoise the latents `x` (float32). Yield the denoised estimate of each step.
+    """Denoise standard normal noise `x` (float32). Yield the denoised estimate of each step.
 
     The last estimate is the result. `noise` draws standard normal numbers with the shape of `x`.
+    With a `source`, only its mask is made anew, from its latents with the noise `x`.
     """
-    alphas = schedule.alphas
+    alphas, initial = schedule.alphas, x
+    x = source.noised(initial, alphas[0]) if source else x
     previous_x0 = previous_alpha = None
     for i, timestep in enumerate(schedule.timesteps):
-        x0 = denoised(predict, x, timestep, alphas[i])
+        seen = source.around(x, source.noised(initial, alphas[i])) if source else x
+        x0 = denoised(predict, seen, timestep, alphas[i])
+        x0 = source.keep(x0) if source else x0
         yield x0
         if i + 1 < len(schedule.timesteps):
             step = Step(x, x0, previous_x0, previous_alpha, alphas[i], alphas[i + 1])

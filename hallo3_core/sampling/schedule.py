@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from math import floor
 
 import torch
 from torch import Tensor
@@ -35,17 +36,26 @@ def denoiser_alphas() -> Tensor:
     return _zero_terminal_snr(_training_alphas_squared())
 
 
-def spaced(steps: int) -> Tensor:
+def spaced(steps: int, strength: float = 1.0) -> Tensor:
     """Evenly spaced timesteps, (steps,) int64, the noisiest first.
 
-    Raises `InputError` if the number of steps is out of range.
+    With a `strength` below 1, they are that share of the schedule, its end, and only that share of
+    the steps. There is at least one step. Raises `InputError` if the number of steps or the
+    strength is out of range.
     """
     if not 1 <= steps < TRAINING_STEPS:
         raise InputError(
             f"The number of steps is {steps}: choose a number from 1 to {TRAINING_STEPS - 1}."
         )
-    last = TRAINING_STEPS - 1
-    return torch.tensor([last * (steps - i) // steps for i in range(steps)])
+    check_strength(strength)
+    first, count = floor((TRAINING_STEPS - 1) * strength), max(round(steps * strength), 1)
+    return torch.tensor([first * (count - i) // count for i in range(count)])
+
+
+def check_strength(strength: float) -> None:
+    """Raises `InputError` if a strength is out of range."""
+    if not 0 < strength <= 1:
+        raise InputError(f"The strength is {strength:g}: choose more than 0, and 1 at most.")
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,17 @@ class Speech:
         """The number of new frames in segment `index`."""
         return min(self.frames - index * NEW_FRAMES, NEW_FRAMES)
 
+    def lasting(self, frames: int) -> "Speech":
+        """The same speech in a video of `frames` frames: cut there, or with silence after it."""
+        features, strength = self.features, self.strength
+        missing = frames + -frames % SEGMENT_FRAMES - len(features)
+        if missing > 0:
+            silence = features[-1:] if self.silence is None else self.silence[None]
+            features = torch.cat([features[:], silence.expand(missing, -1, -1)])
+        if strength is not None:
+            strength = F.pad(strength[:frames], (0, max(frames - self.frames, 0)), value=1)
+        return replace(self, features=features, frames=frames, strength=strength)
+
     def on_disk(self) -> "Speech":
         """The same speech with its features in a file. They take 55 MB a minute."""
         if isinstance(self.features, FeatureFile):

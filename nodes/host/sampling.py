@@ -35,9 +35,11 @@ SCALES = "cfg", "text_cfg"
 logger = logging.getLogger(__name__)
 
 
-def published_sigmas(model: comfy.model_patcher.ModelPatcher, steps: int) -> Tensor:
-    """The sigmas of the published timesteps, from the highest to 0."""
-    timesteps = spaced(steps)
+def published_sigmas(
+    model: comfy.model_patcher.ModelPatcher, steps: int, strength: float = 1.0
+) -> Tensor:
+    """The sigmas of the published timesteps, from the highest to 0. See `spaced`."""
+    timesteps = spaced(steps, strength)
     sigmas = model.get_model_object("model_sampling").sigmas.cpu()
     return torch.cat([sigmas[timesteps], torch.zeros(1)])
 
@@ -107,11 +109,13 @@ def sample_segment(
     settings: Settings,
     index: int,
     clip: ClipTime,
+    strength: float = 1.0,
 ) -> dict:
     """Sample the LATENT of segment `index` as the published program does, with previews.
 
-    `clip` is told of every step. Raises `InputError` if the numbers overflow or there is not
-    enough memory.
+    If `latent` has a noise mask, only that is made anew, and sampling begins as late as `strength`
+    says (`Source`). `clip` is told of every step. Raises `InputError` if the numbers overflow or
+    there is not enough memory.
     """
     if model.model.model_config.file in (None, TWO_PEOPLE) and settings.sampler != FEW:
         logger.warning(FOR_FEW_STEPS)
@@ -128,7 +132,8 @@ def sample_segment(
         comfy.sample.prepare_noise(empty, seed),
         empty,
         published_sampler(settings.sampler, settings.interval),
-        published_sigmas(model, settings.steps),
+        published_sigmas(model, settings.steps, strength),
+        denoise_mask=latent.get("noise_mask"),
         callback=callback,
         seed=seed,
     )

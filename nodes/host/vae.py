@@ -12,7 +12,7 @@ from comfy.ldm.cogvideo import vae as cogvideo
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
-from ...hallo3_core.autoencoder.images import decode_images
+from ...hallo3_core.autoencoder.images import decode_images, encode_images
 from ...hallo3_core.autoencoder.vae import (
     LATENT_SCALE,
     TILE_UNITS,
@@ -29,6 +29,7 @@ from ...hallo3_core.network.config import (
     TIME_COMPRESSION,
     Size,
 )
+from ...hallo3_core.noise import Stream
 from .out_of_memory import VAE_ON_CPU, enough_memory
 from .whole import WholePatcher
 
@@ -163,13 +164,13 @@ class StockAutoencoder:
 
 
 def open_encoder(
-    vae: comfy.sd.VAE, height: int, width: int
+    vae: comfy.sd.VAE, height: int, width: int, frames: int = MOTION_FRAMES + 1
 ) -> AutoencoderKLCogVideoX | StockAutoencoder:
-    """The autoencoder of a VAE on its device, with memory for three frames of that size.
+    """The autoencoder of a VAE on its device, with memory for so many frames of that size.
 
     Raises `InputError` if it is not a CogVideoX VAE.
     """
-    return _open(vae, memory_to_encode, (1, 3, MOTION_FRAMES + 1, height, width))
+    return _open(vae, memory_to_encode, (1, 3, frames, height, width))
 
 
 def _open(
@@ -185,6 +186,15 @@ def _open(
     raise InputError(
         f"This VAE is a {type(module).__name__} and not CogVideoX's: connect Load Hallo3 VAE."
     )
+
+
+@TO_ENCODE
+@torch.no_grad()
+def encode_latent(vae: comfy.sd.VAE, frames: Tensor, noise: Stream) -> Tensor:
+    """A LATENT's samples of the images (frames, height, width, 3) of a segment, on the CPU."""
+    count, height, width = frames.shape[:3]
+    encoder = open_encoder(vae, height, width, count)
+    return encode_images(encoder, frames, noise) / LATENT_SCALE
 
 
 @TO_DECODE

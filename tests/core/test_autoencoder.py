@@ -8,12 +8,15 @@ from diffusers.models.autoencoders import autoencoder_kl_cogvideox as cogvideox
 from safetensors.torch import load_file, save_file
 
 from hallo3_core import builtin
+from hallo3_core.autoencoder import images
 from hallo3_core.autoencoder import lean as lean_vae
+from hallo3_core.autoencoder.images import decode_images, encode_images
 from hallo3_core.autoencoder.new_frames import read_new_frames, write_new_frames
 from hallo3_core.autoencoder.vae import LATENT_SCALE, autoencoder, decode, encode_in_tiles
 from hallo3_core.errors import InputError
 from hallo3_core.model.check import check
 from hallo3_core.model.loading import load_vae
+from hallo3_core.noise import SeededNoise
 from parity import FIXTURES
 
 
@@ -55,6 +58,22 @@ def test_encoding_in_tiles(vae, latents):
     tiled = encode_in_tiles(vae, pixels, (12, 12), (3, 3))
     assert tiled.shape == whole.shape
     assert 0 < (tiled - whole).abs().mean() < 0.03 * whole.std()
+
+
+@torch.no_grad()
+def test_pictures_are_encoded_in_tiles_if_memory_runs_out(vae, latents, monkeypatch, caplog):
+    frames = decode_images(vae, LATENT_SCALE * latents, 17)
+    noise = SeededNoise(0)
+    whole = encode_images(vae, frames, noise.stream("source"))
+    assert whole.shape == latents.shape
+
+    def full(*inputs):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(images, "encode", full)
+    tiled = encode_images(vae, frames, noise.stream("source"))
+    assert caplog.messages == ["Encoding ran out of memory: trying 2 x 2 tiles."]
+    assert 0 < (tiled - whole).abs().mean() < 0.1 * whole.std()
 
 
 @torch.no_grad()

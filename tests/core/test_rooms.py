@@ -29,6 +29,7 @@ ROOMS = (
     "store",
     "clip",
     "animate",
+    "redub",
     "builtin",
     "evaluation",
     "cli",

@@ -16,6 +16,7 @@ DRAWS = {
     "Hallo3SampleSegment": "seed",
     "Hallo3ExtendWithMotionFrames": "seed",
     "Hallo3AnimatePortrait": "seed",
+    "Hallo3Redub": "seed",
     "KSampler": "seed",
     "RandomNoise": "noise_seed",
 }
@@ -29,6 +30,7 @@ SHOWN = {
     "Hallo3SampleSegment": 308,
     "Hallo3AnimatePortrait": 308,
     "Hallo3CropFace": 58,
+    "Hallo3Redub": 308,
     "KSampler": 220,
     "SamplerCustomAdvanced": 220,
     "GetImageSize": 58,
@@ -102,7 +104,7 @@ def test_the_sound_is_that_of_what_is_shown():
 
 def test_settings_serve_the_built_in_model(graph):
     """The notes describe these settings, and those for the released model."""
-    for node in graph.of("Hallo3SampleSegment", "Hallo3AnimatePortrait"):
+    for node in graph.of("Hallo3SampleSegment", "Hallo3AnimatePortrait", "Hallo3Redub"):
         found = [graph.widget(node, name) for name in ("steps", "guidance", "sampler")]
         assert found == [STEPS, GUIDANCE, "few"]
     for node in graph.of("KSampler"):

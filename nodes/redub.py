@@ -1,0 +1,224 @@
+"""Redub."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from comfy_api.latest import Input, InputImpl, io
+from torch import Tensor
+
+from ..hallo3_core import builtin
+from ..hallo3_core.clip.segments import make_segments
+from ..hallo3_core.media.encoding import STANDARD, Encoding
+from ..hallo3_core.media.frames import VideoFile
+from ..hallo3_core.media.picture import one_mask, rgb_images, size_of
+from ..hallo3_core.media.video import VideoWriter, at_25_fps
+from ..hallo3_core.network.config import FPS
+from ..hallo3_core.noise import SeededNoise
+from ..hallo3_core.portrait.encode import Identity, encode_portrait
+from ..hallo3_core.portrait.faces import Face
+from ..hallo3_core.portrait.track import FaceTrack
+from ..hallo3_core.redub import (
+    REGION,
+    REGIONS,
+    STRENGTH,
+    Footage,
+    Frames,
+    fitted,
+    follow_face,
+    pictures,
+    still_face,
+)
+from ..hallo3_core.redub import Redub as RedubAnimator
+from ..hallo3_core.sampling.schedule import spaced
+from ..hallo3_core.settings import Settings
+from ..hallo3_core.sound.audio import sound_of_audio
+from .animate import (
+    clip_outputs,
+    encoding_inputs,
+    frames_connected,
+    kept_of,
+    run_again,
+    soundtrack_input,
+    unfinished_video,
+    write_video,
+)
+from .animator import NodeAnimator
+from .host.model import RunOnce
+from .host.onnx import face_finder
+from .host.out_of_memory import VAE_ON_CPU, enough_memory
+from .host.say import say, show
+from .host.time_left import ClipTime
+from .host.vae import open_encoder
+from .host.video import frames_of, temporary_file
+from .sampling import audio_part, hallo3_model
+from .settings import settings_inputs, settings_of
+from .sockets import (
+    CATEGORY,
+    FaceSocket,
+    ReferenceNetwork,
+    model_input,
+    prompt_input,
+    speech_input,
+    vae_input,
+)
+
+
+def region_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "region",
+            options=list(REGIONS),
+            default=REGION,
+            tooltip="What is made anew. mouth: mouth and chin. face: the whole face; it then also "
+            "moves anew and is less like the source.",
+        ),
+        io.Float.Input(
+            "strength",
+            default=STRENGTH,
+            min=0.01,
+            max=1.0,
+            step=0.01,
+            tooltip="How much of the region is made anew. Less keeps more of the source, and more "
+            "of its old mouth. It also takes fewer steps.",
+        ),
+    ]
+
+
+class Redub(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Hallo3Redub",
+            display_name="Redub",
+            category=CATEGORY,
+            description="Gives a video other words. It makes only the mouth or the face of one "
+            "person anew, segment by segment. Everything else stays as it is. Finished segments "
+            "are kept on disk.",
+            inputs=[
+                model_input(),
+                vae_input(),
+                ReferenceNetwork.Input(
+                    "reference_network", tooltip="The reference network, from Load Hallo3 DiT."
+                ),
+                io.MultiType.Input(
+                    "frames",
+                    [io.Image, io.Video],
+                    tooltip="The video, or frames at 25 a second. A video is read segment by "
+                    "segment, so it takes little memory.",
+                ),
+                speech_input(),
+                *region_inputs(),
+                *settings_inputs(),
+                prompt_input(),
+                FaceSocket.Input(
+                    "face",
+                    optional=True,
+                    tooltip="Who speaks, from Find Face on the first frame. Without it, the "
+                    "largest face.",
+                ),
+                io.Mask.Input(
+                    "face_mask",
+                    optional=True,
+                    tooltip="Where the face is in all frames. Connect it if the face is not found.",
+                ),
+                io.Mask.Input(
+                    "region_mask",
+                    optional=True,
+                    tooltip="What is made anew, as a mask of the first frame. It follows the face. "
+                    "Without it, region says it.",
+                ),
+                soundtrack_input(),
+                *encoding_inputs(),
+            ],
+            outputs=clip_outputs(),
+            hidden=[io.Hidden.dynprompt, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs) -> tuple:
+        return run_again(cls)
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        vae,
+        reference_network,
+        frames,
+        speech,
+        region,
+        strength,
+        positive=None,
+        face=None,
+        face_mask=None,
+        region_mask=None,
+        soundtrack=None,
+        codec=STANDARD.codec,
+        crf=STANDARD.crf,
+        **inputs,
+    ) -> io.NodeOutput:
+        hallo3_model(model)
+        settings, source = settings_of(inputs), partial(steady, frames)
+        size = size_of(next(pictures(source))[..., 0])
+        where = None if face_mask is None else one_mask(face_mask, size)
+        anew = None if region_mask is None else one_mask(region_mask, size)
+        show("following the face")
+        found, track = seen(source, face, where)
+        heard = sound_of_audio(soundtrack, "The soundtrack") if soundtrack else speech.sound
+        speech = fitted(speech, len(track))
+        network = RunOnce(reference_network)
+        footage = Footage(source(), track, network.config.canvas[0])
+        identity = identity_of(footage, found, vae, network, settings)
+        if reference_network.model.built_in:
+            say(builtin.DRAWN_ONLY)
+        clip = ClipTime(speech.segments, len(spaced(settings.steps, strength)))
+        animator = NodeAnimator(model, vae, identity, speech, positive, settings, clip)
+        redub = RedubAnimator(animator, footage, footage.region(found.box, region, anew), strength)
+        connected = frames_connected(cls.hidden.dynprompt, cls.hidden.unique_id)
+        kept = kept_of(animator, redub.decides())
+        encoding = Encoding(codec, crf)
+        segments = make_segments(redub, identity, speech, kept, encoding=encoding, frames=connected)
+        unfinished, file = unfinished_video(kept), temporary_file()
+        video = VideoWriter(file, *footage.size, heard, encoding=encoding)
+        shown = write_video(segments, video, clip, connected, unfinished)
+        unfinished.unlink(missing_ok=True)
+        clip.done("done")
+        audio = audio_part(heard, 0, speech.frames)
+        return io.NodeOutput(shown, audio, float(FPS), InputImpl.VideoFromFile(str(file)))
+
+
+def steady(frames: Tensor | Input.Video) -> Iterator[np.ndarray]:
+    """The frames of an IMAGE or a VIDEO at 25 fps, (height, width, 3) uint8.
+
+    An IMAGE has 25 frames a second. Of a VIDEO made of an IMAGE, some are repeated or left out.
+    """
+    source = frames_of(frames)
+    if isinstance(source, VideoFile):
+        yield from at_25_fps(source.frames(), source.start)
+        return
+    step = float(frames.get_frame_rate()) / FPS if isinstance(frames, Input.Video) else 1
+    for number in range(max(round(len(source) / step), 1)):
+        place = min(int((number + 0.5) * step), len(source) - 1)
+        (image,) = rgb_images(source[place, None], "The IMAGE on frames")
+        yield (image * 255).round().byte().numpy()
+
+
+def seen(source: Frames, face: Face | None, mask: Tensor | None) -> tuple[Face, FaceTrack]:
+    """The face in the first frame, and its track."""
+    if mask is not None:
+        return still_face(source, mask)
+    return follow_face(source, face_finder(), near=face.box if face else None)
+
+
+def identity_of(
+    footage: Footage, face: Face, vae, network: RunOnce, settings: Settings
+) -> Identity:
+    """The Identity of the face in the first frame."""
+    draws, region = SeededNoise(settings.seed), footage.face_region(face.box)
+    with torch.no_grad(), enough_memory("encode the portrait", f"use fp8 weights {VAE_ON_CPU}"):
+        encoder = open_encoder(vae, *network.config.canvas)
+        return encode_portrait(
+            encoder, network, footage.portrait, region, draws, face.embedding, "published"
+        )

@@ -1,0 +1,194 @@
+"""Measures the redub of drawn videos of the test split: does the mouth follow the new speech?
+
+Each video shows a person who speaks. It gets the speech of the next video.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hallo3_core import builtin
+from hallo3_core.animate import ModelAnimator
+from hallo3_core.clip.segments import make_segments
+from hallo3_core.evaluation.reader import Reader, drawn_reader
+from hallo3_core.evaluation.report import seams
+from hallo3_core.evaluation.sync import correlation
+from hallo3_core.evaluation.tracks import Tracks, track
+from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.noise import SeededNoise
+from hallo3_core.portrait.encode import encode_portrait
+from hallo3_core.portrait.face_mask import box_region
+from hallo3_core.portrait.track import paste, track_of_boxes
+from hallo3_core.redub import REGION, STRENGTH, Footage, Redub, region_of_face
+from hallo3_core.settings import distilled
+from hallo3_core.speech.encode import encode_speech
+
+from .measure import FRAMES, clip_file, folder_of, middle, talks
+from .world.clips import Clip, clip_with, motion_of, person_of
+from .world.speech import Utterance
+from .world.visemes import mouth_of
+
+CLIPS = 10
+SIZE = 192, 288
+"""Of the videos."""
+DRAWN = "drawn"
+SHOWN = range(5, FRAMES, 15)
+"""The frames of a video that are shown."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is made anew, and how strongly."""
+
+    region: str = REGION
+    strength: float = STRENGTH
+
+
+CASES = {
+    f"{region}, strength {strength:g}": Case(region, strength)
+    for region, strengths in {"mouth": (1.0, 0.75, 0.5, 0.25), "face": (0.75,)}.items()
+    for strength in strengths
+}
+
+
+@dataclass(frozen=True)
+class Take:
+    """A drawn video, by its number, and the speech that it gets."""
+
+    index: int
+    clip: Clip
+    speech: Utterance
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(2, frames): how far the mouth should open with the new speech, and with the old one."""
+        both = self.speech, self.clip.speech
+        return np.stack([mouth_of(speech, FRAMES).opening for speech in both])
+
+
+@dataclass(frozen=True)
+class Result:
+    """The measures of a video. `outside` is the number of changed values outside the mask."""
+
+    tracks: Tracks
+    outside: int = 0
+
+
+def takes(count: int = CLIPS) -> Iterator[Take]:
+    """The first clips of the test split in which somebody talks. Each gets the next one's words."""
+    spoken = list(islice(talks(), count))
+    for (index, speech), (_, words) in zip(spoken, spoken[1:] + spoken[:1], strict=True):
+        motion = motion_of("test", index, speech, FRAMES)
+        yield Take(index, clip_with(person_of("test", index), speech, motion, SIZE), words)
+
+
+def redubbed(model: Hallo3, take: Take, case: Case) -> tuple[np.ndarray, int]:
+    """The new frames (frames, height, width, 3) uint8, and how many values changed outside."""
+    source, boxes = take.clip.frames, take.clip.geometry.face_box.tolist()
+    side, noise = model.config.canvas[0], SeededNoise(take.index)
+    footage = Footage(source, track_of_boxes(boxes, SIZE), side)
+    face = footage.in_square(boxes[0])
+    identity = encode_portrait(
+        model.vae,
+        model.reference_network,
+        footage.portrait,
+        box_region(face, (side, side)),
+        noise,
+        fit="published",
+    )
+    heard = encode_speech(model.speech_encoder, torch.from_numpy(take.speech.waveform))
+    animator = ModelAnimator(model, identity, heard, noise, **distilled(builtin.STEPS))
+    redub = Redub(animator, footage, region_of_face(face, side, case.region), case.strength)
+    segments = list(make_segments(redub, identity, heard))
+    frames = torch.cat([segment.frames for segment in segments]).numpy()
+    changed = (frames != source).any(-1)
+    return frames, int((changed & ~reached(redub)).sum())
+
+
+def reached(redub: Redub) -> np.ndarray:
+    """Where (frames, height, width) a redub may change the video."""
+    black, white = (
+        torch.zeros(1, *SIZE, 3),
+        torch.ones(1, redub.footage.side, redub.footage.side, 3),
+    )
+    options = {"match_colours": 0, "region": redub.edged}
+    track = redub.footage.track
+    marks = [paste(black, white, track, number, **options) for number in range(FRAMES)]
+    return (torch.cat(marks)[..., 0] > 0).numpy()
+
+
+def measure(model: Hallo3, name: str, take: Take, folder: Path, reader: Reader) -> Result:
+    """Measure one video. A video that is in `folder` is not made again."""
+    file = clip_file(folder, f"redub {name}", take.index)
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        frames, outside = take.clip.frames, 0
+        if name != DRAWN:
+            frames, outside = redubbed(model, take, CASES[name])
+        tracks = track(reader, frames, take.clip.frames[0], device=model.device)
+        np.savez_compressed(file, frames=frames, outside=outside, **vars(tracks))
+    with np.load(file) as stored:
+        tracks = Tracks(**{key: stored[key] for key in Tracks.__dataclass_fields__})
+        return Result(tracks, int(stored["outside"]))
+
+
+def row(name: str, found: list[Result], sources: list[Result], all_takes: list[Take]) -> str:
+    """A row of the table: medians over the videos, and the worst of some."""
+    pairs = list(zip(found, all_takes, strict=True))
+    new, old = (
+        [correlation(result.tracks.opening, take.truth[i]) for result, take in pairs]
+        for i in range(2)
+    )
+    likeness = [
+        result.tracks.distance.mean() / source.tracks.distance.mean()
+        for result, source in zip(found, sources, strict=True)
+    ]
+    numbers = (
+        f"{middle(new):.3f}",
+        f"{min(new):.2f}",
+        f"{middle(old):.3f}",
+        f"{max(old):.2f}",
+        f"{middle(likeness):.2f}",
+        f"{max(likeness):.2f}",
+        f"{middle(seams(result.tracks.jump) for result in found):.2f}",
+        f"{sum(result.outside for result in found)}",
+    )
+    return f"| {name} | {' | '.join(numbers)} |"
+
+
+def report(model: Hallo3, run: Path, count: int = CLIPS) -> Iterator[str]:
+    """The lines of the table, each as soon as it is ready, and the name of a picture."""
+    folder, reader, all_takes = (
+        folder_of(model, run),
+        drawn_reader(model.device),
+        list(takes(count)),
+    )
+    follows = ("r with the new speech", "lowest", "r with the old speech", "highest")
+    header = ("redub", *follows, "identity", "highest", "seams", "changed outside")
+    yield f"| {' | '.join(header)} |"
+    yield "|---" * len(header) + "|"
+    sources = [measure(model, DRAWN, take, folder, reader) for take in all_takes]
+    yield row(DRAWN, sources, sources, all_takes)
+    for name in CASES:
+        found = [measure(model, name, take, folder, reader) for take in all_takes]
+        yield row(name, found, sources, all_takes)
+    yield ""
+    yield str(sheet(folder, all_takes))
+
+
+def sheet(folder: Path, all_takes: list[Take]) -> Path:
+    """A picture of some frames of each video: first as drawn, then redubbed as by default."""
+    default = next(name for name, case in CASES.items() if case == Case())
+    rows = []
+    for take in all_takes:
+        for name in (DRAWN, default):
+            with np.load(clip_file(folder, f"redub {name}", take.index)) as stored:
+                rows.append(np.concatenate(list(stored["frames"][list(SHOWN)]), axis=1))
+    file = folder / "redub.png"
+    Image.fromarray(np.concatenate(rows)).save(file)
+    return file
