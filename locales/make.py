@@ -44,13 +44,24 @@ def definition(node: dict) -> dict:
 
 def inputs_of(node: dict) -> Iterator[tuple[str, str, str]]:
     """Name, type and text of each input, in the order in which the node shows them."""
+    for name, kind, options in sockets_of(node):
+        yield name, options.get("template", {}).get("allowed_types", kind), options["tooltip"]
+
+
+def sockets_of(node: dict) -> Iterator[tuple[str, str, dict]]:
     for group in ("required", "optional"):
         for name, (kind, options) in node["input"].get(group, {}).items():
-            yield name, kind, options["tooltip"]
+            yield name, kind, options
 
 
 def outputs_of(node: dict) -> Iterator[tuple[str, str, str]]:
-    return zip(node["output_name"], node["output"], node["output_tooltips"], strict=True)
+    """Name, type and text of each output. It may have the type of what is connected to an input."""
+    templates = [options.get("template", {}) for _, _, options in sockets_of(node)]
+    types = {each["template_id"]: each["allowed_types"] for each in templates if each}
+    kinds = node["output"]
+    if matched := node.get("output_matchtypes"):
+        kinds = [types.get(name, kind) for name, kind in zip(matched, kinds, strict=True)]
+    return zip(node["output_name"], kinds, node["output_tooltips"], strict=True)
 
 
 def by_hand(path: Path) -> list[str]:

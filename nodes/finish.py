@@ -1,6 +1,6 @@
 """Crop Face and Paste Face."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import comfy.utils
@@ -12,6 +12,7 @@ from torch import Tensor
 from ..hallo3_core.errors import InputError
 from ..hallo3_core.media.frames import LosslessWriter, VideoFile, picture_of, with_changes
 from ..hallo3_core.media.picture import rgb_images, size_of
+from ..hallo3_core.network.config import Size
 from ..hallo3_core.portrait.face_mask import region_box
 from ..hallo3_core.portrait.faces import Face, draw, largest_first
 from ..hallo3_core.portrait.framing import Box
@@ -26,7 +27,6 @@ from ..hallo3_core.portrait.track import (
     paste,
     track_face,
     track_of_boxes,
-    track_of_region,
 )
 from .host.images import kept
 from .host.onnx import face_finder
@@ -37,6 +37,25 @@ from .sockets import CATEGORY, TrackSocket
 SHOWN, SHOWN_SIDE = 8, 480
 """The preview has at most so many frames of at most so many pixels on the longer side."""
 MARGIN = 1.5
+
+
+def where_inputs() -> list[io.Input]:
+    """Where the face is, if another node has found it."""
+    return [
+        io.BoundingBox.Input(
+            "boxes",
+            optional=True,
+            force_input=True,
+            tooltip="Boxes of the faces in each frame, from MediaPipe's or another "
+            "detector. Without boxes and mask, the detector of Find Face is used.",
+        ),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="Where the face is: a mask for each frame, or one for all, such as "
+            "framed_face_region of Encode Identity. The box around it is used.",
+        ),
+    ]
 
 
 class CropFace(io.ComfyNode):
@@ -80,19 +99,7 @@ class CropFace(io.ComfyNode):
                     tooltip="How many times larger than the face the square is. More has more of "
                     "the hair and the neck.",
                 ),
-                io.BoundingBox.Input(
-                    "boxes",
-                    optional=True,
-                    force_input=True,
-                    tooltip="Boxes of the faces in each frame, from MediaPipe's or another "
-                    "detector. Without boxes and mask, the detector of Find Face is used.",
-                ),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="Where the face is: a mask for each frame, or one for all, such as "
-                    "framed_face_region of Encode Identity. The box around it is used.",
-                ),
+                *where_inputs(),
             ],
             outputs=[
                 io.Image.Output(display_name="crops", tooltip="The face, one square a frame."),
@@ -129,25 +136,27 @@ def track_of(
     """The track of the face in the boxes, or else in the mask, or else found in the pictures."""
     if boxes is None and mask is None:
         return track_face(pictures, face_finder(), index)
-    count, frame = 0, None
+    count, frame = 0, (0, 0)
     for picture in pictures:
         count, frame = count + 1, size_of(picture[..., 0])
-    if frame is None:
+    if not count:
         raise InputError("The video has no frames: choose another video.")
-    if boxes is not None:
-        faces = one_for_all(faces_of(boxes), count, "lists of boxes")
-        return track_of_boxes(follow(faces, index), frame)
+    if mask is None or boxes is not None:
+        found = follow(for_all(faces_of(boxes or []), count, "boxes"), index)
+    else:
+        found = [box_of(each) for each in masks_of(mask, count, frame)]
+    return track_of_boxes(found, frame)
+
+
+def masks_of(mask: Tensor, count: int, frame: Size) -> Sequence[Tensor]:
+    """The mask of each of `count` frames. Raises `InputError` if they do not fit."""
     if mask.shape[-2:] != frame:
         found, wanted = (f"{width} x {height}" for height, width in (mask.shape[-2:], frame))
         raise InputError(
             f"The mask has {found} pixels, but the frames have {wanted}: make the mask from the "
             "frames themselves."
         )
-    masks = mask.reshape(-1, *frame)
-    if len(masks) == 1 and (masks > 0.5).any():
-        return track_of_region(masks[0], count)
-    one_for_all(masks, count, "masks")
-    return track_of_boxes([box_of(region) for region in masks], frame)
+    return for_all(list(mask.reshape(-1, *frame)), count, "masks")
 
 
 def box_of(region: Tensor) -> Box | None:
@@ -171,17 +180,17 @@ def faces_of(boxes: list | dict) -> list[list[Face]]:
     ]
 
 
-def one_for_all(values, count: int, name: str):
-    """Values for `count` frames. A single value is for all frames.
+def for_all(values: list, count: int, name: str) -> list:
+    """Values for `count` frames. A single one is for all of them.
 
     Raises `InputError` if there are other numbers of them.
     """
     if len(values) not in (1, count):
         raise InputError(
-            f"There are {len(values)} {name} for {count} frames: connect one for each frame, or "
-            "one for all."
+            f"There are {name} for {len(values)} frames, and {count} frames: connect {name} for "
+            "each frame, or for all."
         )
-    return values * count if len(values) == 1 and isinstance(values, list) else values
+    return values * count if len(values) == 1 else values
 
 
 def cut(pictures: Iterator[Tensor], track: FaceTrack, size: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The shipped workflows, for `draw.py`."""
 
+from finishing import FINISHING
 from parts import (
     BUILT_IN,
     FILES,
@@ -8,7 +9,6 @@ from parts import (
     SAMPLER,
     STEPS,
     WHO,
-    Group,
     Workflow,
     animate,
     blend,
@@ -22,7 +22,6 @@ from parts import (
     speaker,
     turn_sound,
 )
-from redubbing import REDUBBING
 
 WORKFLOWS = {
     "1 Quick start": Workflow(
@@ -143,100 +142,6 @@ WORKFLOWS = {
             "preview": ("PreviewImage", 5, {}, {"images": "decode 2"}),
         },
     ),
-    "5 Finish": Workflow(
-        {
-            **LOADED,
-            "note": note(0, 500, FILES),
-            "landmarker": (
-                "LoadMediaPipeFaceLandmarker",
-                1,
-                {"model_name": "mediapipe_face_fp32.safetensors"},
-                {},
-            ),
-            "landmarks": (
-                "MediaPipeFaceLandmarker",
-                1,
-                {},
-                {"face_detection_model": "landmarker", "image": "portrait"},
-            ),
-            "mask": ("MediaPipeFaceMask", 1, {}, {"face_landmarks": "landmarks"}),
-            "identity": (*LOADED["identity"][:3], LOADED["identity"][3] | {"mask": "mask"}),
-            "animate": animate(3),
-            "restorers": note(
-                3,
-                220,
-                "ComfyUI has no face restorers. If another pack has one, put it here, between the "
-                "frames of Animate Portrait and the upscaler.\n\nThis workflow keeps all frames "
-                "in memory: 25 for each second. After a 4x upscaler they are 16 times as large.",
-            ),
-            "upscaler": (
-                "UpscaleModelLoader",
-                4,
-                {"model_name": "RealESRGAN_x4plus.safetensors"},
-                {},
-            ),
-            "upscale": (
-                "ImageUpscaleWithModel",
-                4,
-                {},
-                {"upscale_model": "upscaler", "image": "animate"},
-            ),
-            "halve": (
-                "ImageScaleBy",
-                4,
-                {"upscale_method": "area", "scale_by": 0.5},
-                {"image": "upscale"},
-            ),
-            "before": ("GetImageSize", 4, {}, {"image": "animate"}),
-            "interpolator": (
-                "FrameInterpolationModelLoader",
-                5,
-                {"model_name": "film_net_fp16.safetensors"},
-                {},
-            ),
-            "interpolate": (
-                "FrameInterpolate",
-                5,
-                {"multiplier": 2},
-                {"interp_model": "interpolator", "images": "halve"},
-            ),
-            "after": ("GetImageSize", 5, {}, {"image": "interpolate"}),
-            "rate": (
-                "ComfyMathExpression",
-                5,
-                {"expression": "25 * round(b / a)"},
-                {"values.a": "before.2", "values.b": "after.2"},
-            ),
-            "frames": note(
-                5,
-                120,
-                "The frame rate is computed from the number of frames before and after the "
-                "interpolation. So you can switch interpolation on and off.",
-            ),
-            "frames' files": note(
-                6,
-                300,
-                "This uses ComfyUI's own nodes before and after Animate Portrait. The three "
-                "groups are bypassed, because each needs a file. Download the file (the node has "
-                "a link), select the nodes of the group and press Ctrl+B.\n\n"
-                "- models/detection: mediapipe_face_fp32.safetensors\n"
-                "- models/upscale_models: RealESRGAN_x4plus.safetensors, or any other\n"
-                "- models/frame_interpolation: film_net_fp16.safetensors, or RIFE",
-            ),
-            "video": (
-                "CreateVideo",
-                6,
-                {},
-                {"images": "interpolate", "audio": "animate.1", "fps": "rate"},
-            ),
-            "save": save("video", 6),
-        },
-        groups=(
-            Group("Face mask (needs a file)", ("landmarker", "landmarks", "mask")),
-            Group("Upscale (needs a file)", ("upscaler", "upscale", "halve")),
-            Group("Interpolate (needs a file)", ("interpolator", "interpolate")),
-        ),
-    ),
     "6 Group and song": Workflow(
         {
             **LOADED,
@@ -316,5 +221,4 @@ WORKFLOWS = {
             "save": save("animate.3", 6),
         },
     ),
-    **REDUBBING,
-}
+} | FINISHING

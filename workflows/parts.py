@@ -32,6 +32,8 @@ ROOM = {
     "Hallo3SampleSegment": 320,
     "Hallo3AnimatePortrait": 320,
     "Hallo3Redub": 320,
+    "Hallo3CropFace": 70,
+    "Hallo3PasteFace": 60,
     "KSampler": 260,
     "SamplerCustomAdvanced": 260,
     "GetImageSize": 70,

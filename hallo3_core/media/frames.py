@@ -9,10 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 import torch
+from av.container import InputContainer
 from av.video.reformatter import ColorRange
 from torch import Tensor
 
@@ -46,9 +48,9 @@ class VideoFile:
     start: float = 0
     duration: float = 0
 
-    def open(self) -> av.container.InputContainer:
+    def open(self) -> InputContainer:
         source = self.source
-        return av.open(BytesIO(source.getvalue()) if isinstance(source, BytesIO) else source)
+        return av.open(BytesIO(source.getvalue()) if isinstance(source, BytesIO) else source, "r")
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Yield the decoded frames, upright, with their times."""
@@ -56,13 +58,13 @@ class VideoFile:
             with self.open() as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
-                first = int(self.start / stream.time_base)
-                end = int((self.start + self.duration) / stream.time_base)
+                first = ticks(self.start, stream)
+                end = ticks(self.start + self.duration, stream)
                 if first:
                     container.seek(first, stream=stream)
                 decoded = container.decode(stream)
-                for frame in upright(frame for frame in decoded if frame.pts >= first):
-                    if self.duration and frame.pts >= end:
+                for frame in upright(each for each in decoded if (each.pts or 0) >= first):
+                    if self.duration and (frame.pts or 0) >= end:
                         break
                     yield frame
         except (av.FFmpegError, OSError, IndexError) as error:
@@ -80,6 +82,12 @@ class VideoFile:
         return sum(1 for _ in self.frames())
 
 
+def ticks(seconds: float, of: av.VideoStream | av.VideoFrame) -> int:
+    """A time in the unit of the time stamps of a stream or a frame, rounded down."""
+    assert of.time_base is not None  # what is decoded has one
+    return int(seconds / of.time_base)
+
+
 def upright(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     """Turn the frames of a phone that was held upright, without a loss."""
     graph = None
@@ -92,13 +100,13 @@ def upright(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
             source = graph.add_buffer(
                 width=frame.width,
                 height=frame.height,
-                format=frame.format.name,
+                format=frame.format,
                 time_base=frame.time_base,
             )
             turn = graph.add(*TURNS[round(frame.rotation / 90) % 4])
             graph.link_nodes(source, turn, graph.add("buffersink")).configure()
-        graph.push(frame)
-        yield graph.pull()
+        graph.vpush(frame)
+        yield graph.vpull()
 
 
 def picture_of(frame: av.VideoFrame) -> Tensor:
@@ -161,7 +169,7 @@ def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
         np.ndarray(
             (plane.height, plane.width, colours),
             kind,
-            plane,
+            memoryview(plane),
             strides=(plane.line_size, colours * kind.itemsize, kind.itemsize),
         )
         for plane in frame.planes
@@ -208,10 +216,10 @@ class LosslessWriter:
         """Append a frame, and the sound up to it."""
         try:
             if self.stream is None:
-                self._begin(frame)
-            frame.pts -= int(self.video.start / frame.time_base)
-            self._copy_sound(frame.pts * frame.time_base)
-            frame.pict_type = 0
+                self.stream = self._begin(frame)
+            frame.pts = (frame.pts or 0) - ticks(self.video.start, frame)
+            self._copy_sound(frame.time)
+            frame.pict_type = 0  # the encoder chooses
             self.target.mux(self.stream.encode(frame))
         except (av.FFmpegError, OSError) as error:
             raise cannot_write(self.path, error) from error
@@ -229,26 +237,27 @@ class LosslessWriter:
             if kind is not None:
                 self.path.unlink(missing_ok=True)
 
-    def _begin(self, frame: av.VideoFrame) -> None:
-        like = self.source.streams.video[0]
-        pixels = frame.format.name
+    def _begin(self, frame: av.VideoFrame) -> av.VideoStream:
+        """Add the streams for frames like this one, and for the sound."""
+        like, pixels = self.source.streams.video[0], frame.format.name
         encoder = next(name for name in ENCODERS if pixels in formats_of(name))
-        self.stream = self.target.add_stream(
-            encoder, rate=like.average_rate, options=ENCODERS[encoder]
+        options = ENCODERS[encoder]
+        stream = cast(
+            av.VideoStream, self.target.add_stream(encoder, rate=like.average_rate, options=options)
         )
-        self.stream.width, self.stream.height = frame.width, frame.height
-        self.stream.pix_fmt = pixels
-        context = self.stream.codec_context
-        context.time_base = frame.time_base
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = frame.width, frame.height, pixels
+        context.time_base = frame.time_base or context.time_base
         context.color_primaries, context.color_trc = like.color_primaries, like.color_trc
         context.colorspace, context.color_range = frame.colorspace, frame.color_range
         self.sounds = {
-            stream.index: self.target.add_stream_from_template(stream)
-            for stream in self.source.streams.audio
-            if stream.codec_context is not None
+            sound.index: self.target.add_stream_from_template(sound)
+            for sound in self.source.streams.audio
+            if sound.codec_context is not None
         }
         self.packets = self._sound_packets()
         self.packet = next(self.packets, None)
+        return stream
 
     def _sound_packets(self) -> Iterator[tuple[float, av.Packet]]:
         """Yield the packets of the sound, and their times in the new file."""
@@ -258,7 +267,7 @@ class LosslessWriter:
         if start:
             self.source.seek(int(start * av.time_base))
         for packet in self.source.demux([self.source.streams[index] for index in self.sounds]):
-            if packet.pts is None:
+            if packet.pts is None or packet.dts is None:
                 continue  # the end of a stream
             time = float(packet.pts * packet.time_base) - start
             if duration and time >= duration:

@@ -11,7 +11,7 @@ from math import ceil, floor
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, median_filter
 from torch import Tensor
 
 from ..errors import InputError
@@ -24,6 +24,8 @@ EVERY = 5
 """A face is looked for in one of this many frames, and in the last one."""
 SMOOTHING = 5.0
 """The standard deviation of the Gaussian that smooths a track, in frames."""
+SEEN = 5
+"""The side of a face is the median of so many boxes: at times a detector sees a part of it only."""
 CROP_SIZE = 512
 FEATHER = 0.15
 REACH = 3
@@ -124,14 +126,16 @@ def follow(found: Iterable[list[Face]], index: int = 0) -> list[Box | None]:
     boxes: list[Box | None] = []
     last: Box | None = None
     for faces in found:
-        if last is None:
-            face = choose(faces, index)
-        else:
-            near = [other for other in faces if overlap(other.box, last) > 0]
-            face = max(near, key=lambda other: overlap(other.box, last), default=None)
+        face = choose(faces, index) if last is None else nearest(faces, last)
         boxes.append(face.box if face else None)
         last = face.box if face else last
     return boxes
+
+
+def nearest(faces: list[Face], box: Box) -> Face | None:
+    """The face whose box overlaps most with `box`. None if no face does."""
+    near = [face for face in faces if overlap(face.box, box) > 0]
+    return max(near, key=lambda face: overlap(face.box, box), default=None)
 
 
 def track_of_boxes(boxes: Sequence[Box | None], frame: Size) -> FaceTrack:
@@ -149,11 +153,11 @@ def track_of_boxes(boxes: Sequence[Box | None], frame: Size) -> FaceTrack:
         )
         return track_of_region(torch.ones(frame), len(boxes))
     left, top, right, bottom = np.array([boxes[number] for number in known], np.float64).T
-    squares = np.stack(
-        [(left + right) / 2, (top + bottom) / 2, np.maximum(right - left, bottom - top)]
+    longer = median_filter(np.maximum(right - left, bottom - top), SEEN, mode="nearest")
+    x, y, side = (
+        smooth(np.interp(range(len(boxes)), known, values))
+        for values in ((left + right) / 2, (top + bottom) / 2, longer)
     )
-    whole = [np.interp(range(len(boxes)), known, values) for values in squares]
-    x, y, side = (smooth(values) for values in whole)
     return _of_squares(x, y, np.maximum(side, 1), frame)
 
 
@@ -165,8 +169,10 @@ def track_of_region(region: Tensor, frames: int) -> FaceTrack:
     left, top, right, bottom = region_box(region)
     height, width = region.shape
     side = min(max(right - left, bottom - top), height, width)
-    values = ((left + right) / 2, (top + bottom) / 2, side)
-    return _of_squares(*(np.full(frames, value) for value in values), (height, width))
+    x, y, sides = (
+        np.full(frames, value) for value in ((left + right) / 2, (top + bottom) / 2, side)
+    )
+    return _of_squares(x, y, sides, (height, width))
 
 
 def _of_squares(x: np.ndarray, y: np.ndarray, side: np.ndarray, frame: Size) -> FaceTrack:
@@ -182,7 +188,7 @@ def smooth(values: np.ndarray) -> np.ndarray:
     third degree stays as it is. At both ends the values are continued by a reflection through the
     last value, which keeps the speed.
     """
-    ends = min(round(8 * SMOOTHING), len(values) - 1)
+    ends = round(8 * SMOOTHING)
     longer = np.pad(values, ends, mode="reflect", reflect_type="odd")
     once = gaussian_filter1d(longer, SMOOTHING, mode="nearest")
     twice = once + gaussian_filter1d(longer - once, SMOOTHING, mode="nearest")

@@ -30,6 +30,7 @@ SHOWN = {
     "Hallo3SampleSegment": 308,
     "Hallo3AnimatePortrait": 308,
     "Hallo3Redub": 308,
+    "Hallo3CropFace": 58,
     "KSampler": 220,
     "SamplerCustomAdvanced": 220,
     "GetImageSize": 58,
@@ -73,8 +74,8 @@ def graph(request) -> Graph:
     return Graph(request.param)
 
 
-def test_there_are_seven():
-    assert [name[0] for name in NAMES] == [*"1234567"]
+def test_there_are_eight():
+    assert [name[0] for name in NAMES] == [*"12345678"]
 
 
 def test_one_seed_is_linked_to_all_and_stays(graph):
