@@ -9,17 +9,7 @@ from comfy_api.latest import Input, InputImpl, io
 from torch import Tensor
 
 from ..hallo3_core import builtin
-from ..hallo3_core.clip.segments import make_segments
-from ..hallo3_core.media.encoding import STANDARD, Encoding
-from ..hallo3_core.media.frames import VideoFile
-from ..hallo3_core.media.picture import one_mask, rgb_images, size_of
-from ..hallo3_core.media.video import VideoWriter, at_25_fps
-from ..hallo3_core.network.config import FPS
-from ..hallo3_core.noise import SeededNoise
-from ..hallo3_core.portrait.encode import Identity, encode_portrait
-from ..hallo3_core.portrait.faces import Face
-from ..hallo3_core.portrait.track import FaceTrack
-from ..hallo3_core.redub import (
+from ..hallo3_core.clip.redub import (
     REGION,
     REGIONS,
     STRENGTH,
@@ -30,7 +20,17 @@ from ..hallo3_core.redub import (
     pictures,
     still_face,
 )
-from ..hallo3_core.redub import Redub as RedubAnimator
+from ..hallo3_core.clip.redub import Redub as RedubAnimator
+from ..hallo3_core.clip.segments import make_segments
+from ..hallo3_core.media.encoding import STANDARD, Encoding
+from ..hallo3_core.media.frames import VideoFile
+from ..hallo3_core.media.picture import one_mask, rgb_images, size_of
+from ..hallo3_core.media.video import VideoWriter, at_25_fps
+from ..hallo3_core.network.config import FPS
+from ..hallo3_core.noise import SeededNoise
+from ..hallo3_core.portrait.encode import Identity, encode_portrait
+from ..hallo3_core.portrait.faces import Face
+from ..hallo3_core.portrait.track import FaceTrack
 from ..hallo3_core.sampling.schedule import spaced
 from ..hallo3_core.settings import Settings
 from ..hallo3_core.sound.audio import sound_of_audio

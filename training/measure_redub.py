@@ -14,6 +14,7 @@ from PIL import Image
 
 from hallo3_core import builtin
 from hallo3_core.animate import ModelAnimator
+from hallo3_core.clip.redub import REGION, STRENGTH, Footage, Redub, region_of_face
 from hallo3_core.clip.segments import make_segments
 from hallo3_core.evaluation.reader import Reader, drawn_reader
 from hallo3_core.evaluation.report import seams
@@ -24,7 +25,6 @@ from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.portrait.face_mask import box_region
 from hallo3_core.portrait.track import paste, track_of_boxes
-from hallo3_core.redub import REGION, STRENGTH, Footage, Redub, region_of_face
 from hallo3_core.settings import distilled
 from hallo3_core.speech.encode import encode_speech
 

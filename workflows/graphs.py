@@ -22,7 +22,6 @@ from parts import (
     speaker,
     turn_sound,
 )
-from redubbing import REDUBBING
 
 WORKFLOWS = {
     "1 Quick start": Workflow(
@@ -223,5 +222,4 @@ WORKFLOWS = {
         },
     ),
     **FINISHING,
-    **REDUBBING,
 }

@@ -2,10 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Iterator
 from dataclasses import fields, replace
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +10,27 @@ import torch
 from torch import Tensor
 
 from .. import builtin
-from ..animate import ModelAnimator, NotDecoded, seconds_to_decode
-from ..autoencoder.vae import save_latent
+from ..animate import ModelAnimator
 from ..clip.edit import EXAMPLE as SEEDS
-from ..clip.edit import Edit, edit_of
-from ..clip.segments import make_segments
-from ..errors import INTERRUPTED, InputError, NotEnoughMemory
-from ..media.encoding import CODECS, LOSSLESS, STANDARD, Encoding
-from ..media.export import FORMATS, check_export, export
+from ..clip.edit import edit_of
+from ..clip.redub import Footage, Redub, fitted
+from ..media.encoding import CODECS, STANDARD
+from ..media.export import FORMATS, check_export
 from ..media.outputs import free_name
 from ..media.picture import check_picture_file, read_image
-from ..media.progress import Progress
-from ..media.video import VideoWriter, read_frames
 from ..memory.device import choose_device, choose_dtype, enough_memory
 from ..memory.plan import free_memory
 from ..model.hallo3 import Hallo3, plan_for
 from ..model.lora import add_lora, steps_of
-from ..network.config import FPS
 from ..network.weight_formats import COMPUTE_DTYPES, short_name
 from ..noise import SeededNoise
 from ..portrait.encode import encode_portrait
 from ..prompts import EXAMPLE
-from ..redub import Footage, Redub, fitted
-from ..sampling.schedule import spaced
 from ..settings import Settings, distilled
-from ..sound.sound import Sound
 from ..speech.activity import method
 from ..speech.dialogue import Dialogue, Speaker, in_turns
 from ..speech.encode import Speech, encode_speech
 from ..store.fingerprint import fingerprint
-from ..store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
 from .inputs import (
     Voice,
     add_face,
@@ -56,7 +44,7 @@ from .inputs import (
     find_voice,
     read_curve,
 )
-from .store import STORE
+from .writing import encoding_of, write_video
 
 OUTPUT = Path("hallo3.mp4")
 STOPPED = "Stopped before the first segment was done."
@@ -158,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
     if options.framing:
         check_picture_file(options.framing, inputs, options.overwrite)
     settings = settings_of(options)
-    encoding = LOSSLESS if exported(options) else Encoding(options.codec, options.crf)
+    encoding = encoding_of(options)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
@@ -166,10 +154,7 @@ def run(options: argparse.Namespace) -> int:
     people, files = find_speakers(options, portrait), [file for _, file in options.speaker]
     scene = find_scene(options) if options.video else None
     if scene:
-        region, embedding = (
-            None,
-            scene.face.embedding,
-        )  # the region comes with the square
+        region, embedding = None, scene.face.embedding
     elif people:
         region, embedding = all_faces(people, options), None
     else:
@@ -182,12 +167,12 @@ def run(options: argparse.Namespace) -> int:
     text = encoded_prompts(model, options.prompt) if options.prompt else None
     voices = encoded_voices(model, found, options)
     speech = together(voices, people, options)
-    edit = edit_of(speech, options.segment_seeds, options.stay, options.start, options.end)
     heard = [replace(voice, sound=each.heard) for voice, each in zip(voices, found, strict=True)]
     if scene:
         footage, face = Footage(scene.frames(), scene.track, model.config.canvas[0]), scene.face.box
         portrait, region = footage.portrait, footage.face_region(face, options.face_growth)
         speech, options.fit = fitted(speech, len(scene.track)), "published"
+    edit = edit_of(speech, options.segment_seeds, options.stay, options.start, options.end)
     networks = model.vae, model.reference_network
     with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
         identity = encode_portrait(*networks, portrait, region, noise, embedding, options.fit)
@@ -263,88 +248,3 @@ def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.d
     if options.lora:
         add_lora(model.denoiser, options.lora, options.lora_strength)
     return model.placed(device, plan)
-
-
-def write_video(
-    animator: ModelAnimator,
-    redub: Redub | None,
-    heard: Sound,
-    edit: Edit,
-    encoding: Encoding,
-    options: argparse.Namespace,
-) -> int:
-    """Compute the segments of a clip, and write the video with the sound `heard`.
-
-    With a `redub`, they are those of its video. Returns the exit status. Raises `InputError` if
-    memory runs out.
-    """
-    identity, speech = animator.identity, animator.speech
-    (height, width), steps = identity.size, animator.settings.steps
-    if redub:
-        (height, width), steps = redub.footage.size, len(spaced(steps, redub.strength))
-    maker = redub or animator
-    kept = NOTHING_KEPT
-    if options.store:
-        store = SegmentStore.of_the_user(STORE)
-        kept = ClipStore(store, fingerprint(maker.decides()), speech)
-    decode = partial(animator.decode, 0)
-    decoding = 0 if options.quiet else seconds_to_decode(decode, identity)
-    taken, segments = 0, edit.segments(speech)
-    wanted: dict[str, Any] = {"edit": edit, "encoding": encoding, "frames": False}
-    file = options.output.with_suffix(".lossless.mp4") if exported(options) else options.output
-    video = VideoWriter(file, height, width, heard, options.overwrite, encoding)
-    progress = Progress(segments, steps, decoding, options.quiet)
-    animator.on_step = progress.step
-    try:
-        with video, progress:
-            for segment in make_segments(maker, identity, speech, kept, **wanted):
-                video.append(segment.piece)
-                progress.segment(segment.index, segment.taken)
-                taken += segment.taken
-    except NotEnoughMemory as error:
-        done = what_is_done(error, video, kept.usable, speech)
-        raise InputError(" ".join((str(error), *done))) from error
-    except KeyboardInterrupt:
-        if not video.saved:
-            raise
-        print(f"Stopped. {saved(video)}." + (" Start again to continue." if kept.usable else ""))
-        return INTERRUPTED
-    if exported(options) and video.saved:
-        frames = read_frames(video.saved)
-        first = export(frames, Fraction(FPS), heard, options.output, options.overwrite)
-        video.saved.unlink()
-        video.saved = first
-    print(saved(video))
-    if taken:
-        print(f"{taken} of {segments} segments were kept from an earlier run.")
-    return 0
-
-
-def exported(options: argparse.Namespace) -> bool:
-    """Whether the output is a format for editors. It is made from a video without loss."""
-    return options.output.suffix.lower() in FORMATS
-
-
-def what_is_done(
-    error: NotEnoughMemory, video: VideoWriter, kept: bool, speech: Speech | Dialogue
-) -> Iterator[str]:
-    """Sentences that say where the finished work is after memory ran out, and how to continue.
-
-    Latents of the segment that was not decoded are saved beside the video if they are not `kept` in
-    the store.
-    """
-    if isinstance(error, NotDecoded) and kept:
-        yield "Start again: the segment is then decoded without sampling."
-    elif isinstance(error, NotDecoded):
-        file = free_name(video.path.with_suffix(f".segment{error.index}.latent"))
-        save_latent(file, error.latents, speech.new_frames(error.index))
-        yield f"The latents of this segment are in {file}."
-    elif video.saved and kept:
-        yield "Start again to continue."
-    if video.saved:
-        yield f"The finished part is in {video.saved}."
-
-
-def saved(video: VideoWriter) -> str:
-    assert video.saved is not None
-    return f"{video.saved.resolve()}: {video.seconds:.2f} s, {video.frames} frames"

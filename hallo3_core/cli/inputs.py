@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import builtin
+from ..clip.redub import REGION, REGIONS, STRENGTH, Frames, follow_face, pictures, still_face
 from ..errors import InputError
 from ..media.picture import read_mask, save_picture, size_of
 from ..media.video import read_frames
@@ -31,7 +32,6 @@ from ..portrait.framing import FIT, FITS, Box
 from ..portrait.mesh import find_landmarker, oval_box
 from ..portrait.track import FaceTrack
 from ..prompts import read_prompts
-from ..redub import REGION, REGIONS, STRENGTH, Frames, follow_face, pictures, still_face
 from ..sampling.schedule import check_strength
 from ..sound.levels import normalized, with_silence
 from ..sound.sound import Sound

@@ -20,6 +20,7 @@ from hallo3_core import builtin
 from hallo3_core import cli as command_line
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.cli import animate as animate_command
+from hallo3_core.cli import writing
 from hallo3_core.clip.segments import Segment
 from hallo3_core.sound.sound_file import read_sound
 from parity import FIXTURES
@@ -119,7 +120,7 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
         jobs.append(animator)
         yield Segment(0, torch.empty(0), torch.zeros(8, *identity.size, 3))
 
-    monkeypatch.setattr(animate_command, "make_segments", make_segments)
+    monkeypatch.setattr(writing, "make_segments", make_segments)
     mask = Image.new("L", (90, 60))
     mask.paste(255, (30, 20, 60, 40))
     mask.save(tmp_path / "mask.png")
@@ -155,7 +156,7 @@ def test_speakers_on_the_command_line(run, tmp_path, picture, speech, monkeypatc
         jobs.append(animator)
         yield Segment(0, torch.empty(0), torch.zeros(40, *identity.size, 3))
 
-    monkeypatch.setattr(animate_command, "make_segments", make_segments)
+    monkeypatch.setattr(writing, "make_segments", make_segments)
     masks = []
     for name, box in (("left", (0, 0, 45, 60)), ("right", (45, 0, 90, 60))):
         mask = Image.new("L", (90, 60))

@@ -53,6 +53,9 @@ class Stand:
     def extend(self, index: int, frames: torch.Tensor) -> torch.Tensor:
         return frames.mean().expand(1, 1, 13, 1, 2).clone()
 
+    def shown(self, index: int, frames: torch.Tensor) -> torch.Tensor:
+        return frames
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> SegmentStore:

@@ -217,7 +217,7 @@ def test_the_command_takes_a_free_name(animate, tmp_path, monkeypatch):
     def stop(path, *_):
         raise InputError(f"It would write {path}.")
 
-    monkeypatch.setattr(animate_command, "check_output", stop)
+    monkeypatch.setattr(animate_command, "check_export", stop)
     assert "would write hallo3.mp4." in animate()
     (tmp_path / "hallo3.mp4").touch()
     (tmp_path / "hallo3_2.mp4").touch()

@@ -12,14 +12,15 @@ from torch import Tensor
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.autoencoder.images import decode_images, encode_images
 from hallo3_core.cli import parse
+from hallo3_core.clip.redub import Footage, Redub, fitted, follow_face, region_of_face, soft
 from hallo3_core.clip.segments import make_segments
 from hallo3_core.errors import InputError
-from hallo3_core.media.video import encode_pictures, read_frames, save_sound
+from hallo3_core.media.encoding import Encoding
+from hallo3_core.media.video import read_frames, save_sound
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait, on_canvas
 from hallo3_core.portrait.faces import Face
 from hallo3_core.portrait.track import FaceTrack
-from hallo3_core.redub import Footage, Redub, fitted, follow_face, region_of_face, soft
 from hallo3_core.sampling.inpainting import Source
 from hallo3_core.sampling.samplers import SAMPLERS, sample
 from hallo3_core.sampling.schedule import Schedule, spaced
@@ -214,7 +215,7 @@ def test_without_a_source_strength_one_starts_from_the_same_noise():
 def animate(tmp_path, monkeypatch, capsys):
     """`animate --video` on a short video of noise, in one step. Returns the video and the lines."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "in.mp4").write_bytes(encode_pictures(torch.from_numpy(video()[:10])))
+    (tmp_path / "in.mp4").write_bytes(Encoding().encode(torch.from_numpy(video()[:10])))
     for name, rows in {"face": slice(10, 30), "region": slice(20, 30)}.items():
         mask = np.zeros(SIZE, np.uint8)
         mask[rows, 20:36] = 255

@@ -29,7 +29,6 @@ ROOMS = (
     "store",
     "clip",
     "animate",
-    "redub",
     "builtin",
     "evaluation",
     "cli",

@@ -210,7 +210,7 @@ def test_latents_outlive_a_decoding_that_fails(
     calls.clear()
     list(run(recorded_model, identity, start, store))
     assert calls["sampled"] == 0
-    assert [file.suffix for file in store.files()] == [".segment"]
+    assert [file.suffix for file in store.files()] == [".segment", ".piece"]
 
 
 def raising(error: Exception):

@@ -1,7 +1,9 @@
 """Redub in ComfyUI: as the core's, untouched outside the region, and kept segments."""
 
+import importlib
 import inspect
 from collections import Counter
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -12,11 +14,13 @@ from PIL import Image
 
 from hallo3_core import builtin
 from hallo3_core.animate import ModelAnimator
+from hallo3_core.clip.redub import Footage, Redub, fitted
 from hallo3_core.clip.segments import make_segments
+from hallo3_core.media.encoding import Encoding
+from hallo3_core.media.video import read_frames
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.portrait.track import track_of_region
-from hallo3_core.redub import Footage, Redub, fitted
 from hallo3_core.settings import distilled
 from hallo3_core.sound.sound import Sound
 from hallo3_core.speech.encode import encode_speech
@@ -65,7 +69,7 @@ def core_redub(host, strength: float) -> torch.Tensor:
     model, noise, sound = builtin.load(), SeededNoise(SEED), noise_audio(2.5)
     picture = np.asarray(Image.open(host.base / "input" / "portrait.png"))
     face, region = (
-        torch.from_numpy(np.asarray(Image.open(host.base / "input" / f"{name}.png"))) / 255
+        torch.from_numpy(np.array(Image.open(host.base / "input" / f"{name}.png"))) / 255
         for name in ("face_mask", "region_mask")
     )
     footage = Footage([picture] * FRAMES, track_of_region(face, FRAMES), model.config.canvas[0])
@@ -80,31 +84,39 @@ def core_redub(host, strength: float) -> torch.Tensor:
     return torch.cat([segment.frames for segment in segments])
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_redub_equals_the_core(host, files, parts, strength):
-    out = redubbed(parts, strength=strength)
+def test_redub_equals_the_core_and_leaves_the_rest(host, files, parts):
+    out = redubbed(parts, strength=0.5)
     for index in range(4):
         parts.graph.keep(out[index])
     frames, audio, rate, video = host.run(parts.graph)
-    expected = core_redub(host, strength)
     assert frames.shape == (FRAMES, 60, 90, 3)
-    assert (frames * 255 - expected).abs().max() <= 1
+    assert (frames * 255 - core_redub(host, strength=0.5)).abs().max() <= 1
     assert (audio["waveform"].shape[-1], rate) == (FRAMES * 640, 25.0)
     with av.open(video.get_stream_source()) as container:
         assert container.streams.video[0].frames == FRAMES
-
-
-def test_outside_the_region_the_frames_stay(host, files, parts):
-    parts.graph.keep(redubbed(parts)[0])
-    (frames,) = host.run(parts.graph)
-    source = torch.from_numpy(np.asarray(Image.open(host.base / "input" / "portrait.png"))) / 255
+    source = torch.from_numpy(np.array(Image.open(host.base / "input" / "portrait.png"))) / 255
     changed = (frames != source).any(-1)
     left, top, right, bottom = FACE
-    assert (
-        changed[:, (top + bottom) // 2 + 3 : bottom - 3, left + 3 : right - 3].float().mean() > 0.9
-    )
-    changed[:, (top + bottom) // 2 - 1 : bottom + 1, left - 1 : right + 1] = False
+    middle = (top + bottom) // 2
+    assert changed[:, middle + 3 : bottom - 3, left + 3 : right - 3].float().mean() > 0.9
+    changed[:, middle - 1 : bottom + 1, left - 1 : right + 1] = False
     assert not changed.any()
+
+
+def test_frames_are_read_at_25_a_second(host, tmp_path):
+    steady = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS["Hallo3Redub"].execute).steady
+    api = importlib.import_module("comfy_api.latest")
+    images = torch.arange(20).view(-1, 1, 1, 1).expand(-1, 8, 16, 3) / 255
+    assert [frame[0, 0, 0] for frame in steady(images)] == [*range(20)]
+    parts = api.Types.VideoComponents(images=images, audio=None, frame_rate=Fraction(50))
+    video = api.InputImpl.VideoFromComponents(parts)
+    assert [frame[0, 0, 0] for frame in steady(video)] == [*range(1, 20, 2)]
+    file = tmp_path / "video.mp4"
+    file.write_bytes(Encoding().encode(images * 8))
+    frames = np.stack(list(steady(api.InputImpl.VideoFromFile(str(file)))))
+    assert np.array_equal(frames, list(read_frames(file)))
+    part = api.InputImpl.VideoFromFile(str(file), start_time=0.2, duration=0.4)
+    assert np.array_equal(list(steady(part)), frames[5:15])
 
 
 def test_kept_segments_are_not_sampled_again(host, files, parts, monkeypatch):

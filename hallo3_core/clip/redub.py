@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .clip.segments import Animator
-from .errors import InputError
-from .network.config import (
+from ..errors import InputError
+from ..network.config import (
     FPS,
     MOTION_FRAMES,
     NEW_FRAMES,
@@ -26,14 +25,15 @@ from .network.config import (
     SPACE_COMPRESSION,
     Size,
 )
-from .portrait.encode import Identity, on_canvas
-from .portrait.face_mask import FACE_BOX_GROWTH, box_region, region_box
-from .portrait.faces import Face, Finder, choose, overlap
-from .portrait.framing import Box
-from .portrait.track import FaceTrack, crop, paste, track_face, track_of_region
-from .sampling.inpainting import Source
-from .speech.dialogue import Dialogue
-from .speech.encode import Speech
+from ..portrait.encode import Identity, on_canvas
+from ..portrait.face_mask import FACE_BOX_GROWTH, box_region, region_box
+from ..portrait.faces import Face, Finder, choose, overlap
+from ..portrait.framing import Box
+from ..portrait.track import FaceTrack, crop, paste, track_face, track_of_region
+from ..sampling.inpainting import Source
+from ..speech.dialogue import Dialogue
+from ..speech.encode import Speech
+from .segments import Animator
 
 REGIONS = {"mouth": (0.12, 0.56, 0.88, 1.14), "face": (-0.12, -0.1, 1.12, 1.2)}
 """Left, top, right and bottom of the regions, as shares of the box of the face.

@@ -1,0 +1,117 @@
+"""Writing the video of `animate`: its segments, and what is left if the job stops."""
+
+import argparse
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+from ..animate import ModelAnimator, NotDecoded, seconds_to_decode
+from ..autoencoder.vae import save_latent
+from ..clip.edit import Edit
+from ..clip.redub import Redub
+from ..clip.segments import make_segments
+from ..errors import INTERRUPTED, InputError, NotEnoughMemory
+from ..media.encoding import LOSSLESS, Encoding
+from ..media.export import FORMATS, export
+from ..media.outputs import free_name
+from ..media.progress import Progress
+from ..media.video import VideoWriter, read_frames
+from ..network.config import FPS
+from ..sampling.schedule import spaced
+from ..sound.sound import Sound
+from ..speech.dialogue import Dialogue
+from ..speech.encode import Speech
+from ..store.fingerprint import fingerprint
+from ..store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
+from .store import STORE
+
+
+def write_video(
+    animator: ModelAnimator,
+    redub: Redub | None,
+    heard: Sound,
+    edit: Edit,
+    encoding: Encoding,
+    options: argparse.Namespace,
+) -> int:
+    """Compute the segments of a clip, and write the video with the sound `heard`.
+
+    With a `redub`, they are those of its video. Returns the exit status. Raises `InputError` if
+    memory runs out.
+    """
+    identity, speech = animator.identity, animator.speech
+    (height, width), steps = identity.size, animator.settings.steps
+    if redub:
+        (height, width), steps = redub.footage.size, len(spaced(steps, redub.strength))
+    maker = redub or animator
+    kept = NOTHING_KEPT
+    if options.store:
+        store = SegmentStore.of_the_user(STORE)
+        kept = ClipStore(store, fingerprint(maker.decides()), speech)
+    decode = partial(animator.decode, 0)
+    decoding = 0 if options.quiet else seconds_to_decode(decode, identity)
+    taken, segments = 0, edit.segments(speech)
+    wanted: dict[str, Any] = {"edit": edit, "encoding": encoding, "frames": False}
+    file = options.output.with_suffix(".lossless.mp4") if exported(options) else options.output
+    video = VideoWriter(file, height, width, heard, options.overwrite, encoding)
+    progress = Progress(segments, steps, decoding, options.quiet)
+    animator.on_step = progress.step
+    try:
+        with video, progress:
+            for segment in make_segments(maker, identity, speech, kept, **wanted):
+                video.append(segment.piece)
+                progress.segment(segment.index, segment.taken)
+                taken += segment.taken
+    except NotEnoughMemory as error:
+        done = what_is_done(error, video, kept.usable, speech)
+        raise InputError(" ".join((str(error), *done))) from error
+    except KeyboardInterrupt:
+        if not video.saved:
+            raise
+        print(f"Stopped. {saved(video)}." + (" Start again to continue." if kept.usable else ""))
+        return INTERRUPTED
+    if exported(options) and video.saved:
+        frames = read_frames(video.saved)
+        first = export(frames, Fraction(FPS), heard, options.output, options.overwrite)
+        video.saved.unlink()
+        video.saved = first
+    print(saved(video))
+    if taken:
+        print(f"{taken} of {segments} segments were kept from an earlier run.")
+    return 0
+
+
+def encoding_of(options: argparse.Namespace) -> Encoding:
+    """How the video is encoded. Formats for editors are made from one without loss."""
+    return LOSSLESS if exported(options) else Encoding(options.codec, options.crf)
+
+
+def exported(options: argparse.Namespace) -> bool:
+    """Whether the output is a format for editors."""
+    return options.output.suffix.lower() in FORMATS
+
+
+def what_is_done(
+    error: NotEnoughMemory, video: VideoWriter, kept: bool, speech: Speech | Dialogue
+) -> Iterator[str]:
+    """Sentences that say where the finished work is after memory ran out, and how to continue.
+
+    Latents of the segment that was not decoded are saved beside the video if they are not `kept` in
+    the store.
+    """
+    if isinstance(error, NotDecoded) and kept:
+        yield "Start again: the segment is then decoded without sampling."
+    elif isinstance(error, NotDecoded):
+        file = free_name(video.path.with_suffix(f".segment{error.index}.latent"))
+        save_latent(file, error.latents, speech.new_frames(error.index))
+        yield f"The latents of this segment are in {file}."
+    elif video.saved and kept:
+        yield "Start again to continue."
+    if video.saved:
+        yield f"The finished part is in {video.saved}."
+
+
+def saved(video: VideoWriter) -> str:
+    assert video.saved is not None
+    return f"{video.saved.resolve()}: {video.seconds:.2f} s, {video.frames} frames"
