@@ -8,6 +8,7 @@ from diffusers.models.autoencoders import autoencoder_kl_cogvideox as cogvideox
 from safetensors.torch import load_file, save_file
 
 from hallo3_core import builtin
+from hallo3_core.autoencoder import images
 from hallo3_core.autoencoder import lean as lean_vae
 from hallo3_core.autoencoder.new_frames import read_new_frames, write_new_frames
 from hallo3_core.autoencoder.vae import LATENT_SCALE, autoencoder, decode, encode_in_tiles
@@ -46,6 +47,23 @@ def test_decoding_in_tiles(vae, latents):
     assert (tiled - whole).abs().max() < 0.1
     assert len(tiling) == 8  # four tiles in two chunks
     assert not any(tiling)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tiles", [1, 2])
+@pytest.mark.parametrize(("frames", "needed"), [(1, 3), (9, 3), (10, 5), (17, 5)])
+def test_no_more_is_decoded_than_is_shown(vae, latents, monkeypatch, frames, needed, tiles):
+    """Chunks become nine frames and then eight. What is shown is the same."""
+    small, seen = LATENT_SCALE * latents[..., :8, :8], []
+
+    def watched(vae, part, tiles):
+        seen.append(part.shape[2])
+        return decode(vae, part, tiles)
+
+    monkeypatch.setattr(images, "decode", watched)
+    whole = images.decode_images(vae, small, 17, tiles)
+    assert torch.equal(images.decode_images(vae, small, frames, tiles), whole[:frames])
+    assert seen == [5, needed]
 
 
 @torch.no_grad()
