@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,8 +32,7 @@ REQUIREMENTS = {
     ),
 }
 
-CARD = ("tests/card",)
-GROUPS = ("tests/core", "tests/host", "tests/training"), CARD
+GROUPS = ("tests/core", "tests/host", "tests/training"), ("tests/card",)
 """Tests that share a process. Those on a card add a kind of device to torch and need their own."""
 QUICK = [
     *(
@@ -48,6 +48,8 @@ QUICK = [
 """Each part of the pack once, chosen by how long the files take."""
 PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
 """A process for each core, at most four because each takes 3 GB. A file is run by one process."""
+THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+"""One for each process. Tests that take two must not keep the other core busy while they wait."""
 NO_TESTS = 5
 """What pytest returns if the options leave no test of a group."""
 
@@ -104,8 +106,11 @@ def demo(options: list[str]) -> int:
     return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode
 
 
-def check_types(python: Path) -> int:
-    """Run mypy on a copy of the code, in a folder whose name a Python package can have."""
+def check_types(python: Path) -> subprocess.CompletedProcess:
+    """Run mypy on a copy of the code, in a folder whose name a Python package can have.
+
+    Its output is returned, because tests print theirs at the same time.
+    """
     with TemporaryDirectory() as folder:
         copy = Path(folder, "hallo3")
         skipped = shutil.ignore_patterns("__pycache__", "weights", "example")
@@ -114,7 +119,7 @@ def check_types(python: Path) -> int:
         for file in ("__init__.py", "pyproject.toml"):
             shutil.copy(ROOT / file, copy)
         check = [python, "-m", "mypy", "--cache-dir", CACHE / "mypy"]
-        return subprocess.run(check, cwd=copy).returncode
+        return subprocess.run(check, cwd=copy, stdout=subprocess.PIPE, text=True)
 
 
 def test(options: list[str]) -> int:
@@ -124,13 +129,13 @@ def test(options: list[str]) -> int:
     style = (["ruff", "check", "."], ["ruff", "format", "--check", "."])
     groups = (QUICK,) if "--quick" in options else GROUPS
     options = [option for option in options if option != "--quick"]
-    status = [check_types(python)]
-    status += [subprocess.run([python, "-m", *words], cwd=ROOT).returncode for words in style]
-    for places in groups:
-        command = [python, "-m", "pytest", *PARALLEL, *places, *options]
-        # on one thread, a CPU's sums miss a bound of the tests on a card by 1 %
-        threads = {} if places == CARD else {"OMP_NUM_THREADS": "1"}
-        status.append(subprocess.run(command, cwd=ROOT, env=os.environ | threads).returncode)
+    tests = (["pytest", *PARALLEL, *places, *options] for places in groups)
+    checks = ([python, "-m", *words] for words in (*style, *tests))
+    with ThreadPoolExecutor() as beside:
+        types = beside.submit(check_types, python)
+        done = [subprocess.run(check, cwd=ROOT, env=os.environ | THREADS) for check in checks]
+    print(types.result().stdout)
+    status = [each.returncode for each in (types.result(), *done)]
     return max(0 if code == NO_TESTS else code for code in status)
 
 

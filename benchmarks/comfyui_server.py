@@ -10,8 +10,10 @@ import urllib.error
 import urllib.request
 import wave
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+
+from hallo3_core.cli import parse
 
 PACK = Path(__file__).resolve().parents[1]
 FOLDERS = ("custom_nodes", "input", "output", "temp", "user/default", "models")
@@ -99,8 +101,9 @@ def lay_out(base: Path) -> None:
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True)
     (base / "custom_nodes" / "ComfyUI-Hallo3").symlink_to(PACK)
-    examples = [sys.executable, "-m", "hallo3_core", "examples", base / "input"]
-    subprocess.run(examples, cwd=PACK, check=True, stdout=subprocess.DEVNULL)
+    examples = parse(["examples", str(base / "input")])
+    with redirect_stdout(None):
+        examples.run(examples)
 
 
 def free_port() -> int:

@@ -67,19 +67,7 @@ def parse() -> argparse.Namespace:
     lasting = commands.add_parser(
         "drift", help="measure how the built-in model drifts in a long video"
     )
-    lasting.add_argument("run", type=Path)
-    lasting.add_argument("--seconds", type=float, default=drift.SECONDS, help="(%(default)s)")
-    lasting.add_argument("--clips", type=positive, default=1, help="(%(default)s)")
-    lasting.add_argument(
-        "--anchor",
-        type=float,
-        nargs="+",
-        default=[Settings.colour_anchor],
-        help="one video for each of these colour anchors (%(default)s)",
-    )
-    lasting.add_argument(
-        "--case", choices=CASES | FEW_CASES, default="4 steps", help="(%(default)s)"
-    )
+    add_drifting(lasting)
     tuning = commands.add_parser(
         "finetune", help="fine-tune a converted or published model on clips"
     )
@@ -106,6 +94,21 @@ def parse() -> argparse.Namespace:
     for command in (judging, pairing, dubbing, lasting):
         command.add_argument("--device", help="cpu, cuda, ... (default: cuda if there is one)")
     return parser.parse_args()
+
+
+def add_drifting(command: argparse.ArgumentParser) -> None:
+    argument = command.add_argument
+    argument("run", type=Path)
+    argument("--seconds", type=float, default=drift.SECONDS, help="(%(default)s)")
+    argument("--clips", type=positive, default=1, help="(%(default)s)")
+    argument(
+        "--anchor",
+        type=float,
+        nargs="+",
+        default=[Settings.colour_anchor],
+        help="one video for each of these colour anchors (%(default)s)",
+    )
+    argument("--case", choices=CASES | FEW_CASES, default="4 steps", help="(%(default)s)")
 
 
 def add_distilling(command: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
-from ..network.config import SPACE_COMPRESSION
+from ..network.config import SPACE_COMPRESSION, TIME_COMPRESSION
 from ..noise import Stream
 from .vae import LATENT_SCALE, MOST_TILES, TILE_UNITS, decode, encode, encode_in_tiles, tile_side
 
@@ -42,19 +42,21 @@ def decode_images(
 ) -> Tensor:
     """Decode the first `count` frames of `latents`, (count, height, width, 3) in [0, 1].
 
-    `latents` are on any device. The frames are float32 on the CPU. If the device runs out of
-    memory, decodes again in more and smaller tiles. Raises `torch.OutOfMemoryError` if even the
-    smallest tiles do not fit.
+    `latents` are on any device. Whole chunks of them that come after those frames are not decoded.
+    The frames are float32 on the CPU. If the device runs out of memory, decodes again in more and
+    smaller tiles. Raises `torch.OutOfMemoryError` if even the smallest tiles do not fit.
     """
-    latents = latents.to(vae.device)
+    chunk, latent_frames = vae.num_latent_frames_batch_size, latents.shape[2]
+    # the first of an odd number is in a chunk with the next two
+    spare = TIME_COMPRESSION * (latent_frames - 1) + 1 - max(count, 2)
+    needed = latents[:, :, : latent_frames - spare // (TIME_COMPRESSION * chunk) * chunk]
+    needed = needed.to(vae.device)
 
     def work(tiles: int) -> Tensor:
-        chunks, decoded = [], 0
-        for pixels in decode(vae, latents, tiles):
-            chunks.append((pixels[0].cpu().permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1))
-            decoded += len(chunks[-1])
-            if decoded >= count:
-                break
+        chunks = [
+            (pixels[0].cpu().permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1)
+            for pixels in decode(vae, needed, tiles)
+        ]
         return torch.cat(chunks)[:count]
 
     return _in_more_tiles(work, "Decoding", min(latents.shape[-2:]), tiles)

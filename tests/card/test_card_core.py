@@ -126,7 +126,16 @@ def test_a_segment_that_continues_another(animate):
     assert farthest(found, animate(*words, device="cpu", seconds=LONG)) < 1e-4
 
 
-def test_the_built_in_model(animate):
+@pytest.fixture
+def two_threads():
+    """On one thread, the sums of the CPU are further from those of the card."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_built_in_model(animate, two_threads):
     words = ("--dtype", "float32", "--steps", "1", "--guidance", "1")
     on_cpu = animate(*words, device="cpu", file=None)
     assert farthest(animate(*words, file=None), on_cpu) < 1e-4

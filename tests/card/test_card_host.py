@@ -13,7 +13,8 @@ import pytest
 import torch
 from comfyui import Host, Out, Parts, build, switch_previews_on
 from direct import UNDISTILLED_FILE, Direct, change, loading, strong_lora
-from test_animate_portrait import animated, animator_of, quick_pictures
+from quick import animator_of, quick_pictures
+from test_animate_portrait import animated
 from test_segments import core_segments, sample
 from test_stock_nodes import custom_sampling
 

@@ -52,6 +52,23 @@ def test_decoding_in_tiles(vae, latents):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("tiles", [1, 2])
+@pytest.mark.parametrize(("frames", "needed"), [(1, 3), (9, 3), (10, 5), (17, 5)])
+def test_no_more_is_decoded_than_is_shown(vae, latents, monkeypatch, frames, needed, tiles):
+    """Chunks become nine frames and then eight. What is shown is the same."""
+    small, seen = LATENT_SCALE * latents[..., :8, :8], []
+
+    def watched(vae, part, tiles):
+        seen.append(part.shape[2])
+        return decode(vae, part, tiles)
+
+    monkeypatch.setattr(images, "decode", watched)
+    whole = images.decode_images(vae, small, 17, tiles)
+    assert torch.equal(images.decode_images(vae, small, frames, tiles), whole[:frames])
+    assert seen == [5, needed]
+
+
+@torch.no_grad()
 def test_encoding_in_tiles(vae, latents):
     pixels = vae.decode(latents).sample
     whole = vae.encode(pixels).latent_dist.mean

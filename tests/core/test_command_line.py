@@ -30,9 +30,21 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def speech(tmp_path) -> Path:
-    """A sound file with 0.3 s of noise at 22.05 kHz. The video has 8 frames."""
-    samples = np.random.default_rng(0).integers(-9000, 9000, 6615, dtype=np.int16)
-    with wave.open(str(path := tmp_path / "speech.wav"), "wb") as file:
+    """A sound file with 0.28 s of noise. The video has 7 frames, which are decoded at once."""
+    return noise(tmp_path / "speech.wav", seconds=0.28)
+
+
+@pytest.fixture
+def long_speech(tmp_path) -> Path:
+    """A sound file with 2 s of noise: segments of 47 frames and of 3 frames."""
+    return noise(tmp_path / "long.wav", seconds=2)
+
+
+def noise(path: Path, seconds: float) -> Path:
+    """A sound file at 22.05 kHz."""
+    size = round(22_050 * seconds)
+    samples = np.random.default_rng(0).integers(-9000, 9000, size, dtype=np.int16)
+    with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 22_050, 0, "NONE", ""))
         file.writeframes(samples.tobytes())
     return path
@@ -77,11 +89,11 @@ def test_a_square_portrait_and_a_wide_one(run, tmp_path, picture):
     status, printed, complaints = run()
     output = tmp_path / "out" / "video.mp4"
     assert (status, complaints) == (0, "")
-    assert printed == f"{output}: 0.32 s, 8 frames\n"
-    assert shape(output) == (8, 128, 128)
+    assert printed == f"{output}: 0.28 s, 7 frames\n"
+    assert shape(output) == (7, 128, 128)
     wide = tmp_path / "out" / "wide.mp4"
     assert run(portrait=picture, output=wide)[0] == 0
-    assert shape(wide) == (8, 128, 192)
+    assert shape(wide) == (7, 128, 192)
 
 
 def test_same_seed_same_video(run, tmp_path):
@@ -118,7 +130,7 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
 
     def make_segments(animator, identity, *_, **__):
         jobs.append(animator)
-        yield Segment(0, torch.empty(0), torch.zeros(8, *identity.size, 3))
+        yield Segment(0, torch.empty(0), torch.zeros(7, *identity.size, 3))
 
     monkeypatch.setattr(writing, "make_segments", make_segments)
     mask = Image.new("L", (90, 60))
@@ -137,7 +149,7 @@ def test_options_reach_the_job(run, tmp_path, picture, monkeypatch):
         **{"face-mask": tmp_path / "mask.png"},
     )
     job, changed = jobs
-    assert (job.model.dtype, job.noise.seed, job.speech.frames) == (torch.float32, 0, 8)
+    assert (job.model.dtype, job.noise.seed, job.speech.frames) == (torch.float32, 0, 7)
     assert job.prompt(0) is None
     assert astuple(job.settings)[:3] == (1, 1.0, "few")
     assert (changed.model.dtype, changed.noise.seed) == (torch.bfloat16, 9)
@@ -218,7 +230,7 @@ def test_settings_suit_the_model(tmp_path):
         ({"face-mask": "nowhere.png"}, "There is no picture nowhere.png"),
         ({"prompt": "{prompts}"}, "Line 2 of the prompts is 'she smiles'"),
         ({"speech-curve": "{prompts}"}, "cannot be read as a list of numbers"),
-        ({"speech-curve": "{curve}"}, "has 3 numbers and the speech 8 frames"),
+        ({"speech-curve": "{curve}"}, "has 3 numbers and the speech 7 frames"),
         ({"silence-after": -1}, "The silence is -1 s long"),
         ({"model": "nowhere"}, "There is no model nowhere"),
         ({"model": "{folder}"}, "There is no Hallo3 model in"),
@@ -276,7 +288,7 @@ def test_examples_are_copied_on_request(tmp_path, monkeypatch, capsys):
     assert 0.01 < (sung.mono() - spoken.mono()).std() < 0.2
 
 
-def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
+def test_stopping_keeps_the_segments_done(run, long_speech, tmp_path, monkeypatch):
     """The unfinished video gets another name, and the next run continues from there."""
     sample, sampled = ModelAnimator.sample, []
 
@@ -287,34 +299,30 @@ def test_stopping_keeps_the_segments_done(run, tmp_path, monkeypatch):
         return sample(self, index, motion, seed)
 
     monkeypatch.setattr(ModelAnimator, "sample", stop_in_the_second)
-    status, printed, _ = run(speech=builtin.SPEECH)
+    status, printed, _ = run(speech=long_speech)
     unfinished = tmp_path / "out" / "video.unfinished.mp4"
     assert status == 130
     assert printed == f"Stopped. {unfinished}: 1.88 s, 47 frames. Start again to continue.\n"
     assert shape(unfinished) == (47, 128, 128)
-    status, printed, _ = run(speech=builtin.SPEECH)
+    status, printed, _ = run(speech=long_speech)
     assert status == 0
-    assert printed.endswith("129 frames\n1 of 3 segments were kept from an earlier run.\n")
-    assert sampled == [0, 1, 1, 2]
+    assert printed.endswith("50 frames\n1 of 2 segments were kept from an earlier run.\n")
+    assert sampled == [0, 1, 1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
-def test_a_killed_job_goes_on_where_it_was(tmp_path):
+def test_a_killed_job_goes_on_where_it_was(run, long_speech, tmp_path):
     """A process is killed after its first segment."""
-    output, store = tmp_path / "v.mp4", tmp_path / "segments"
     command = [sys.executable, "-m", "hallo3_core", "animate", "--steps", "1", "--quiet"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([*command, "--output", output], cwd=ROOT, **pipes)
-    while not list(store.glob("*.segment")):
+    command += ["--speech", long_speech, "--output", tmp_path / "out" / "killed.mp4"]
+    process = subprocess.Popen(command, cwd=ROOT)
+    while not list((tmp_path / "segments").glob("*.segment")):
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
-    process.communicate()
-    output.unlink(missing_ok=True)
-    again = tmp_path / "again.mp4"
-    finished = subprocess.run([*command, "--output", again], cwd=ROOT, check=True, **pipes)
-    assert "of 3 segments were kept from an earlier run" in finished.stdout
-    assert shape(again) == (129, 128, 128)
+    process.wait()
+    assert "of 2 segments were kept from an earlier run" in run(speech=long_speech)[1]
+    assert shape(tmp_path / "out" / "video.mp4") == (50, 128, 128)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")

@@ -2,8 +2,6 @@
 
 import errno
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from hallo3_core import builtin
 from hallo3_core.checkpoints import weights_file
 from hallo3_core.checkpoints.names import DENOISER, ROTARY_TABLE
 from hallo3_core.checkpoints.reading import read_weights
+from hallo3_core.cli import parse
 from hallo3_core.errors import InputError
 from hallo3_core.model import convert
 from hallo3_core.model.check import check
@@ -291,21 +290,19 @@ def test_check_refuses_what_will_not_load(source, tmp_path):
         check(tmp_path)
 
 
-def test_the_command(source, tmp_path):
-    command = [sys.executable, "-m", "hallo3_core", "convert", source, tmp_path / "models"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=FIXTURES.parents[1])
-    assert done.returncode == 0
-    assert "hallo3_audio_bf16.safetensors" in done.stdout.splitlines()[-1]
-    listed = subprocess.run(
-        [*command, "--list"], capture_output=True, text=True, cwd=FIXTURES.parents[1]
-    )
-    assert f"{ROTARY_TABLE} -> left out" in listed.stdout
-    checked = subprocess.run(
-        [sys.executable, "-m", "hallo3_core", "check", source, FIXTURES / "config.json"],
-        capture_output=True,
-        text=True,
-        cwd=FIXTURES.parents[1],
-    )
-    assert checked.returncode == 2
-    assert "it can be loaded" in checked.stdout
-    assert "is text, not weights" in checked.stdout
+def test_the_commands(source, tmp_path, capsys):
+    """`test_readme.py` starts them as a user does."""
+
+    def start(*words: object) -> tuple[int, str]:
+        options = parse([str(word) for word in words])
+        return options.run(options), capsys.readouterr().out
+
+    converting = "convert", source, tmp_path / "models"
+    status, printed = start(*converting)
+    assert status == 0
+    assert "hallo3_audio_bf16.safetensors" in printed.splitlines()[-1]
+    assert f"{ROTARY_TABLE} -> left out" in start(*converting, "--list")[1]
+    status, printed = start("check", source, FIXTURES / "config.json")
+    assert status == 2
+    assert "it can be loaded" in printed
+    assert "is text, not weights" in printed

@@ -1,9 +1,12 @@
 import importlib
+import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from comfyui import Host, Parts, build
+from quick import decode_quickly
 
 from hallo3_core import builtin
 from run import find_comfyui
@@ -26,6 +29,27 @@ def host(tmp_path_factory) -> Host:
 def parts() -> Parts:
     """The built-in model, a landscape portrait and 2.5 s of noise: two segments."""
     return build(seconds=2.5)
+
+
+@pytest.fixture
+def calls(host, monkeypatch) -> Counter:
+    """Counts calls of the denoiser, and with `quick_decoding` decoded segments."""
+    counted = Counter()
+    nodes = host.nodes.NODE_CLASS_MAPPINGS["Hallo3LoadDiT"].__module__.rpartition(".")[0]
+    kind = sys.modules[f"{nodes}.host.model"].HostDenoiser
+    forward = kind.forward
+
+    def count(self, x, *inputs, **others):
+        counted["sampled"] += len(x)
+        return forward(self, x, *inputs, **others)
+
+    monkeypatch.setattr(kind, "forward", count)
+    return counted
+
+
+@pytest.fixture
+def quick_decoding(host, calls, monkeypatch) -> None:
+    decode_quickly(host, monkeypatch, calls)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Animate Portrait: its outputs, its store of segments, and its messages."""
 
-import inspect
 import re
 import sys
 from collections import Counter
@@ -10,8 +9,9 @@ import av
 import numpy as np
 import pytest
 import torch
-from comfyui import Out, Parts, build
+from comfyui import Graph, Out, Parts, build
 from PIL import Image
+from quick import animator_of, decode_quickly
 from test_segments import SEED, core_frames
 
 STEPS = 1
@@ -30,59 +30,20 @@ def animated(parts: Parts, steps: int = STEPS, **inputs) -> Out:
 
 
 def test_outputs(host):
-    parts = build(seconds=2.5)
+    parts = build(seconds=1.96)
     out = animated(parts)
     for index in range(4):
         parts.graph.keep(out[index])
     frames, audio, rate, video = host.run(parts.graph)
-    assert (frames - torch.cat(core_frames(host, 2.5, STEPS))).abs().max() < 1e-4
-    assert audio["waveform"].shape == (1, 1, 63 * 640)
+    assert (frames - torch.cat(core_frames(host, 1.96, STEPS))).abs().max() < 1e-4
+    assert audio["waveform"].shape == (1, 1, 49 * 640)
     assert rate == 25.0
     with av.open(video.get_stream_source()) as container:
-        assert container.streams.video[0].frames == 63
+        assert container.streams.video[0].frames == 49
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    shown = torch.from_numpy(pictures[50]) / 255
-    assert (shown - frames[50]).abs().mean() < 0.1
+    shown = torch.from_numpy(pictures[48]) / 255
+    assert (shown - frames[48]).abs().mean() < 0.1
     assert video.get_dimensions() == (192, 128)
-
-
-@pytest.fixture
-def calls(host, monkeypatch) -> Counter:
-    """Counts calls of the denoiser and of decoders of whole segments."""
-    counted = Counter()
-    nodes = host.nodes.NODE_CLASS_MAPPINGS["Hallo3LoadDiT"].__module__.rpartition(".")[0]
-    kind = sys.modules[f"{nodes}.host.model"].HostDenoiser
-    forward = kind.forward
-
-    def count(self, x, *inputs, **others):
-        counted["sampled"] += len(x)
-        return forward(self, x, *inputs, **others)
-
-    monkeypatch.setattr(kind, "forward", count)
-    return counted
-
-
-@pytest.fixture
-def quick_decoding(host, calls, monkeypatch):
-    """Pictures that depend on the latents, and are made quickly."""
-
-    def decode(vae, samples: torch.Tensor, frames: int) -> torch.Tensor:
-        calls["decoded"] += frames > 9
-        return quick_pictures(samples, frames)
-
-    monkeypatch.setattr(inspect.getmodule(animator_of(host)), "decode_latent", decode)
-
-
-def quick_pictures(samples: torch.Tensor, frames: int) -> torch.Tensor:
-    small = samples[0, :3].movedim(0, -1).sigmoid()
-    large = small.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
-    return large.repeat_interleave(4, dim=0)[:frames]
-
-
-def animator_of(host) -> type:
-    """`NodeAnimator` of the pack that the host has loaded."""
-    animate = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS["Hallo3AnimatePortrait"])
-    return animate.NodeAnimator
 
 
 class Server:
@@ -220,26 +181,35 @@ def test_a_part_of_the_clip(host, quick_decoding, calls):
 
 
 @pytest.mark.parametrize("cache", ["RAM_PRESSURE", "CLASSIC", "LRU", "NONE"])
-def test_a_stopped_job_goes_on_where_it_was(host, quick_decoding, calls, monkeypatch, cache):
-    """It is interrupted in the third of four segments, and queued again."""
-    monkeypatch.setenv("HALLO3_STORE_GB", "0")
-    parts = build(seconds=6.0, seed=9)
-    parts.graph.keep(animated(parts)[0])
-    (uninterrupted,) = host.run(parts.graph)
-    monkeypatch.delenv("HALLO3_STORE_GB")
+def test_a_stopped_job_goes_on_where_it_was(
+    host, quick_decoding, calls, uninterrupted, monkeypatch, cache
+):
+    """It is interrupted in the second of three segments, and queued again."""
+    graph, expected = uninterrupted
     host.use_cache(cache)
-    calls.clear()
-    interrupt_in(host, monkeypatch, index=2)
+    interrupt_in(host, monkeypatch, index=1)
     with pytest.raises(InterruptedError):
-        host.run(parts.graph)
+        host.run(graph)
     (unfinished,) = (host.base / "output").glob("hallo3_unfinished_*.mp4")
     with av.open(unfinished) as container:
-        assert container.streams.video[0].frames == 2 * 47
-    (frames,) = host.run(parts.graph)
+        assert container.streams.video[0].frames == 47
+    (frames,) = host.run(graph)
     assert not unfinished.exists()
     host.use_cache("RAM_PRESSURE")
-    assert calls["sampled"] == 2 * 4
-    assert torch.equal(frames, uninterrupted)
+    assert calls["sampled"] == 2 * 3
+    assert torch.equal(frames, expected)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(host) -> tuple[Graph, torch.Tensor]:
+    """A graph of three segments, and its frames, which are decoded quickly."""
+    parts = build(seconds=3.8, seed=9)
+    parts.graph.keep(animated(parts)[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HALLO3_STORE_GB", "0")
+        decode_quickly(host, patch, Counter())
+        (frames,) = host.run(parts.graph)
+    return parts.graph, frames
 
 
 def interrupt_in(host, monkeypatch, index: int) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from comfyui import Host, HostError, Parts
+from comfyui import Host, HostError, Parts, build
 from test_segments import sample
 
 from denoiser_memory import MIB, denoiser_call
@@ -41,7 +41,8 @@ def test_a_device_that_is_too_small_is_named_before_sampling(host, parts, monkey
         host.run(parts.graph, fresh=True)
 
 
-def test_decoding_goes_in_tiles_where_memory_is_short(host, parts, monkeypatch):
+def test_decoding_goes_in_tiles_where_memory_is_short(host, monkeypatch):
+    parts = build(seconds=0.2)
     management = importlib.import_module("comfy.model_management")
     latent = sample(parts, 0, steps=1)
     links = {"latent": latent, "vae": parts.vae, "identity": parts.identity}

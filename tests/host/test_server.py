@@ -85,30 +85,6 @@ def test_a_wrong_graph_is_refused_and_the_server_stays_up(server: Server):
     assert video.stat().st_size > 1000
 
 
-def test_finished_segments_outlive_an_interrupt_a_kill_and_emptied_folders(tmp_path):
-    """In a server as users start it. Both runs together compute each segment once."""
-    place = find_comfyui(), free_port()
-    with running(*place, base=tmp_path / "base") as server:
-        graph = animate(server.speech(2.5), seed=0, steps=3)
-        prompt = server.queue(graph)
-        while "segment 2 of 2: sampling" not in server.log.read_text():
-            time.sleep(0.02)
-        server.read("/interrupt", {})
-        assert server.wait(prompt)["status_str"] == "error"
-        (unfinished,) = (server.base / "output").glob("*.mp4")
-        assert unfinished.name.startswith("hallo3_unfinished_")
-    with running(*place, base=tmp_path / "base") as server:
-        server.run(graph)
-        assert "; 1 of 2 segments were kept from an earlier run" in server.log.read_text()
-        assert [file.name for file in (server.base / "output").iterdir()] == ["v_00001_.mp4"]
-        for folder in ("temp", "output"):
-            shutil.rmtree(server.base / folder)
-        graph["save"]["inputs"]["filename_prefix"] = "again"
-        server.run(graph)
-        assert (server.base / "output" / "again_00001_.mp4").stat().st_size > 1000
-        assert "; 2 of 2 segments were kept from an earlier run" in server.log.read_text()
-
-
 def test_the_store_is_emptied_on_request(server: Server):
     server.run(animate(server.speech(0.4), seed=1, steps=1))
     store = server.ask("/hallo3/segments")
@@ -117,3 +93,29 @@ def test_the_store_is_emptied_on_request(server: Server):
     emptied = server.ask("/hallo3/segments", method="DELETE")
     assert (emptied["segments"], emptied["bytes"]) == (0, 0)
     assert emptied["folder"].startswith(str(server.base / "user"))
+
+
+def test_finished_segments_outlive_an_interrupt_a_kill_and_emptied_folders(server: Server):
+    """In a server as users start it. Both runs together compute each segment once."""
+    output = server.base / "output"
+    shutil.rmtree(output)
+    graph = animate(server.speech(2), seed=0, steps=3)
+    prompt = server.queue(graph)
+    while "segment 2 of 2: sampling" not in server.log.read_text():
+        time.sleep(0.02)
+    server.read("/interrupt", {})
+    assert server.wait(prompt)["status_str"] == "error"
+    (unfinished,) = output.glob("*.mp4")
+    assert unfinished.name.startswith("hallo3_unfinished_")
+    server.process.kill()
+    server.process.wait()
+    with running(find_comfyui(), free_port(), base=server.base) as again:
+        again.run(graph)
+        assert "; 1 of 2 segments were kept from an earlier run" in again.log.read_text()
+        assert [file.name for file in output.iterdir()] == ["v_00001_.mp4"]
+        for folder in ("temp", "output"):
+            shutil.rmtree(again.base / folder)
+        graph["save"]["inputs"]["filename_prefix"] = "again"
+        again.run(graph)
+        assert (output / "again_00001_.mp4").stat().st_size > 1000
+        assert "; 2 of 2 segments were kept from an earlier run" in again.log.read_text()

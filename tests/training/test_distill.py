@@ -1,16 +1,15 @@
 """Distillation: few calls for many, as a LoRA that ComfyUI and the command line read."""
 
 import json
-import subprocess
 import sys
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from safetensors import safe_open
-from test_finetune import ROOT
 from torch import Tensor
 
 from hallo3_core.model.finding import TRANSFORMER_FILE
@@ -19,6 +18,7 @@ from hallo3_core.model.lora import add_lora
 from hallo3_core.sampling.samplers import SAMPLERS, sample
 from hallo3_core.sampling.schedule import Schedule, spaced
 from small_model import save_model
+from training import __main__ as command_line
 from training.denoiser import batch_of, freeze, losses
 from training.distill import DISTILLED, roll_out
 from training.networks import Batch, Networks
@@ -133,17 +133,17 @@ def test_trajectories_are_kept_and_made_anew_for_another_teacher(tmp_path):
     assert group.stat().st_mtime_ns > made
 
 
-def distill(run: Path, clips: Path, *options: str) -> None:
-    command = [sys.executable, "-m", "training", "distill", run, "--clips", clips, *options]
-    command += ["--training-steps", "2", "--batch", "1", "--trajectories", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def distill(run: Path, clips: Path, *options: object) -> None:
+    words = ["training", "distill", run, "--clips", clips, "--unseen", clips, *options]
+    words += ["--training-steps", "2", "--batch", "1", "--trajectories", "1"]
+    with mock.patch.object(sys, "argv", [str(word) for word in words]):
+        assert command_line.main() == 0
 
 
 def test_a_lora_of_the_published_model(tmp_path, clips):
     """In small and of random weights: from its files to a LoRA that changes what is sampled."""
     model = save_model(tmp_path / "model")
-    distill(tmp_path / "run", clips, "--model", model, "--lora", "16", "--unseen", clips)
+    distill(tmp_path / "run", clips, "--model", model, "--lora", "16")
     file = tmp_path / "run" / "hallo3_distill_lora_16.safetensors"
     with safe_open(file, "pt") as opened:
         assert opened.metadata() == {"hallo3_steps": "4"}

@@ -14,6 +14,7 @@ from hallo3_core.builtin import CONFIG, load, text_encoder
 from hallo3_core.errors import InputError
 from hallo3_core.model.loading import load_transformers
 from hallo3_core.portrait.faces import Finder, find_frontal_faces
+from training import __main__ as command_line
 from training.folder import FolderShots, read_caption
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,19 +85,25 @@ def test_a_name_that_is_no_text(clips, tmp_path):
     assert shots.title(0).encode().startswith(b"'caf\\udce9.mp4' ")
 
 
-def finetune(run: Path, clips: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "training", "finetune", run, "--clips", clips, "--steps", "2"]
-    done = subprocess.run(
-        [*command, "--rate", "1e-3", *options], cwd=ROOT, capture_output=True, text=True
-    )
+def finetune(run: Path, clips: Path) -> list[str]:
+    options = ["finetune", run, "--clips", clips, "--unseen", clips, "--steps", 2, "--rate", 1e-3]
+    return [str(option) for option in options]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, clips) -> tuple[Path, str]:
+    """The folder of a run that trains all weights of a stage, and what it prints."""
+    run = tmp_path_factory.mktemp("run")
+    command = [sys.executable, "-m", "training", *finetune(run, clips)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run, done.stdout
 
 
-def test_all_weights_of_a_stage(tmp_path, clips):
+def test_all_weights_of_a_stage(whole):
     """What comes out loads, and differs from the model that went in by its audio modules alone."""
-    printed = finetune(tmp_path, clips, "--unseen", str(clips))
-    file = tmp_path / "models" / "diffusion_models" / "hallo3_dit_bf16.safetensors"
+    run, printed = whole
+    file = run / "models" / "diffusion_models" / "hallo3_dit_bf16.safetensors"
     assert str(file) in printed
     denoiser, reference, _ = load_transformers(file, torch.float32)
     before = load(distilled=False)
@@ -105,14 +112,18 @@ def test_all_weights_of_a_stage(tmp_path, clips):
         changed = {name for name, p in mine.state_dict().items() if not torch.equal(p, old[name])}
         assert bool(changed) == (mine is denoiser)
         assert all("audio" in name for name in changed)
-    assert (tmp_path / "speech" / "losses.png").exists()
-    assert "unseen v" in (tmp_path / "speech" / "losses.jsonl").read_text()
+    assert (run / "speech" / "losses.png").exists()
+    assert "unseen v" in (run / "speech" / "losses.jsonl").read_text()
 
 
 @pytest.mark.parametrize("stage", ["speech", "identity"])
-def test_a_lora(tmp_path, clips, stage):
-    finetune(tmp_path, clips, "--lora", "2", "--stage", stage)
-    additions = load_file(tmp_path / f"hallo3_{stage}_lora_2.safetensors")
+def test_a_lora(whole, clips, stage, monkeypatch):
+    """In the same folder, where the clips are encoded already."""
+    run, _ = whole
+    words = ["training", *finetune(run, clips), "--lora", "2", "--stage", stage]
+    monkeypatch.setattr(sys, "argv", words)
+    assert command_line.main() == 0
+    additions = load_file(run / f"hallo3_{stage}_lora_2.safetensors")
     places = {name.rsplit(".", 2)[0] for name in additions}
     inside = {f"diffusion_model.{name}" for name, _ in load().denoiser.named_modules()}
     assert places <= inside
