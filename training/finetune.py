@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from hallo3_core import builtin
-from hallo3_core.cli.inputs import face_folders
+from hallo3_core.cli.animate.inputs import face_folders
 from hallo3_core.errors import InputError
 from hallo3_core.memory.plan import GB, free_memory
 from hallo3_core.model.hallo3 import Hallo3

@@ -20,7 +20,7 @@ from hallo3_core import builtin
 from hallo3_core import cli as command_line
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.cli import animate as animate_command
-from hallo3_core.cli import writing
+from hallo3_core.cli.animate import writing
 from hallo3_core.clip.segments import Segment
 from hallo3_core.sound.sound_file import read_sound
 from parity import FIXTURES

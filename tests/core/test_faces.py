@@ -16,7 +16,7 @@ from PIL import Image
 
 from hallo3_core import builtin, onnx
 from hallo3_core.cli import parse
-from hallo3_core.cli.inputs import find_face
+from hallo3_core.cli.animate.inputs import find_face
 from hallo3_core.errors import InputError
 from hallo3_core.portrait import faces
 from hallo3_core.portrait.face_mask import box_region, region_box

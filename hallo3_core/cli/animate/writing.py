@@ -6,25 +6,25 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from ..animate import ModelAnimator, NotDecoded, seconds_to_decode
-from ..autoencoder.vae import save_latent
-from ..clip.edit import Edit
-from ..clip.redub import Redub
-from ..clip.segments import make_segments
-from ..errors import INTERRUPTED, InputError, NotEnoughMemory
-from ..media.encoding import LOSSLESS, Encoding
-from ..media.export import FORMATS, export
-from ..media.outputs import free_name
-from ..media.progress import Progress
-from ..media.video import VideoWriter, read_frames
-from ..network.config import FPS
-from ..sampling.schedule import spaced
-from ..sound.sound import Sound
-from ..speech.dialogue import Dialogue
-from ..speech.encode import Speech
-from ..store.fingerprint import fingerprint
-from ..store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
-from .store import STORE
+from ...animate import ModelAnimator, NotDecoded, seconds_to_decode
+from ...autoencoder.vae import save_latent
+from ...clip.edit import Edit
+from ...clip.redub import Redub
+from ...clip.segments import make_segments
+from ...errors import INTERRUPTED, InputError, NotEnoughMemory
+from ...media.encoding import LOSSLESS, Encoding
+from ...media.export import FORMATS, export
+from ...media.outputs import free_name
+from ...media.progress import Progress
+from ...media.video import VideoWriter, read_frames
+from ...network.config import FPS
+from ...sampling.schedule import spaced
+from ...sound.sound import Sound
+from ...speech.dialogue import Dialogue
+from ...speech.encode import Speech
+from ...store.fingerprint import fingerprint
+from ...store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
+from ..store import STORE
 
 
 def write_video(

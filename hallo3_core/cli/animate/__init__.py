@@ -9,28 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import builtin
-from ..animate import ModelAnimator
-from ..clip.edit import EXAMPLE as SEEDS
-from ..clip.edit import edit_of
-from ..clip.redub import Footage, Redub, fitted
-from ..media.encoding import CODECS, STANDARD
-from ..media.export import FORMATS, check_export
-from ..media.outputs import free_name
-from ..media.picture import check_picture_file, read_image
-from ..memory.device import choose_device, choose_dtype, enough_memory
-from ..memory.plan import free_memory
-from ..model.hallo3 import Hallo3, plan_for
-from ..model.lora import add_lora, steps_of
-from ..network.weight_formats import COMPUTE_DTYPES, short_name
-from ..noise import SeededNoise
-from ..portrait.encode import encode_portrait
-from ..prompts import EXAMPLE
-from ..settings import Settings, distilled
-from ..speech.activity import method
-from ..speech.dialogue import Dialogue, Speaker, in_turns
-from ..speech.encode import Speech, encode_speech
-from ..store.fingerprint import fingerprint
+from ... import builtin
+from ...animate import ModelAnimator
+from ...clip.edit import EXAMPLE as SEEDS
+from ...clip.edit import edit_of
+from ...clip.redub import Footage, Redub, fitted
+from ...media.encoding import CODECS, STANDARD
+from ...media.export import FORMATS, check_export
+from ...media.outputs import free_name
+from ...media.picture import check_picture_file, read_image
+from ...memory.device import choose_device, choose_dtype, enough_memory
+from ...memory.plan import free_memory
+from ...model.hallo3 import Hallo3, plan_for
+from ...model.lora import add_lora, steps_of
+from ...network.weight_formats import COMPUTE_DTYPES, short_name
+from ...noise import SeededNoise
+from ...portrait.encode import encode_portrait
+from ...prompts import EXAMPLE
+from ...settings import Settings, distilled
+from ...speech.activity import method
+from ...speech.dialogue import Dialogue, Speaker, in_turns
+from ...speech.encode import Speech, encode_speech
+from ...store.fingerprint import fingerprint
 from .inputs import (
     Voice,
     add_face,

@@ -10,15 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import builtin
-from ..clip.redub import REGION, REGIONS, STRENGTH, Frames, follow_face, pictures, still_face
-from ..errors import InputError
-from ..media.picture import read_mask, save_picture, size_of
-from ..media.video import read_frames
-from ..model.finding import find_files
-from ..model.hallo3 import Hallo3
-from ..portrait.face_mask import FACE_BOX_GROWTH, check_growth, face_region, region_of
-from ..portrait.faces import (
+from ... import builtin
+from ...clip.redub import REGION, REGIONS, STRENGTH, Frames, follow_face, pictures, still_face
+from ...errors import InputError
+from ...media.picture import read_mask, save_picture, size_of
+from ...media.video import read_frames
+from ...model.finding import find_files
+from ...model.hallo3 import Hallo3
+from ...portrait.face_mask import FACE_BOX_GROWTH, check_growth, face_region, region_of
+from ...portrait.faces import (
     SAME,
     Face,
     choose,
@@ -28,16 +28,16 @@ from ..portrait.faces import (
     open_finder,
     overlap,
 )
-from ..portrait.framing import FIT, FITS, Box
-from ..portrait.mesh import find_landmarker, oval_box
-from ..portrait.track import FaceTrack
-from ..prompts import read_prompts
-from ..sampling.schedule import check_strength
-from ..sound.levels import normalized, with_silence
-from ..sound.sound import Sound
-from ..sound.sound_file import read_sound
-from ..speech.activity import only_speech, speech_spans
-from ..speech.vocals import VocalIsolator
+from ...portrait.framing import FIT, FITS, Box
+from ...portrait.mesh import find_landmarker, oval_box
+from ...portrait.track import FaceTrack
+from ...prompts import read_prompts
+from ...sampling.schedule import check_strength
+from ...sound.levels import normalized, with_silence
+from ...sound.sound import Sound
+from ...sound.sound_file import read_sound
+from ...speech.activity import only_speech, speech_spans
+from ...speech.vocals import VocalIsolator
 
 ISOLATOR = "Kim_Vocal_2.onnx"
 
