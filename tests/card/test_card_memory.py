@@ -20,7 +20,7 @@ from benchmarks.full_size import (
 )
 from hallo3_core.autoencoder.images import decode_images
 from hallo3_core.memory.need import decoding_bytes
-from hallo3_core.network.config import FPS, LATENT_FRAMES
+from hallo3_core.network.config import FPS, LATENT_FRAMES, SEGMENT_FRAMES
 from hallo3_core.portrait.encode import Identity
 from hallo3_core.portrait.framing import filling
 from hallo3_core.speech.encode import Speech
@@ -29,7 +29,7 @@ from small_model import changed
 SMALL = replace(CONFIG, layers=2, latent_height=12, latent_width=18)
 NARROW = VAE | {"block_out_channels": (16, 32, 32, 64), "norm_num_groups": 8}
 TWO_CHUNKS = 17
-"""Frames. The second chunk needs the end of the first, so it is the peak of decoding."""
+"""Frames. The second chunk needs the end of the first, so it is the peak without tiles."""
 
 
 def random_latents(height: int, width: int) -> torch.Tensor:
@@ -57,12 +57,13 @@ def test_sampling_takes_what_is_planned(rows, streamed):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("tiles", [1, 2])
-def test_decoding_takes_what_is_planned(tiles):
+@pytest.mark.parametrize(("tiles", "frames"), [(1, TWO_CHUNKS), (2, SEGMENT_FRAMES)])
+def test_decoding_takes_what_is_planned(tiles, frames):
+    """In tiles, all frames are on the card at the end."""
     model = make_model(SMALL, "bf16", NARROW)
     fill(model.vae)
     nn.Module.to(model.vae, CARD)
     with npu.peak() as taken:
-        decode_images(model.vae, random_latents(8, 12), TWO_CHUNKS, tiles)
+        decode_images(model.vae, random_latents(8, 12), frames, tiles)
     planned = decoding_bytes(16, 8, 12, size=2, tiles=tiles)
     assert 0.95 < planned / taken.bytes < 1.15
