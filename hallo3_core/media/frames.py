@@ -22,8 +22,11 @@ from ..errors import InputError
 from .outputs import cannot_write
 
 WHITE = 65_535
-RGB, SMALL_RGB = "rgb48le", "rgb24"
-"""Pictures are exchanged with 16 bits for each colour, or with 8 if the frame has no more."""
+RGB, SMALL_RGB = "gbrp16le", "rgb24"
+"""Pictures are exchanged with 16 bits for each colour, or with 8 if the frame has no more.
+
+FFmpeg 8.0 converts 10-bit video to rgb48le with wrong colours.
+"""
 CHROMA_REACH = 2
 """A sample of a smaller chroma plane colours the pixels of so many samples around it."""
 TILE = 16
@@ -178,7 +181,7 @@ def _frame_of(picture: Tensor) -> av.VideoFrame:
 def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
     """Views of the samples of each plane, (height, width, 1), or of all colours of RGB."""
     kind = np.dtype(np.uint8 if frame.format.components[0].bits <= 8 else np.uint16)
-    colours = 3 if frame.format.name in (RGB, SMALL_RGB) else 1
+    colours = 3 if frame.format.name == SMALL_RGB else 1
     return [
         np.ndarray(
             (plane.height, plane.width, colours),

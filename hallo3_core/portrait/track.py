@@ -233,11 +233,13 @@ def paste(
     pasted = frames.clone()
     for number, (picture, square) in enumerate(zip(pasted, crops, strict=True), start):
         rows, columns = track.window(number)
-        there, new = picture[rows, columns].float(), _laid(square, track, number)
+        there = picture[rows, columns].float()
+        new = _laid(square, track, number).to(there)
         if region is None:
             mask = track.mask(number, feather)[..., None]
         else:
             mask = _laid(region[..., None], track, number, Image.Resampling.BILINEAR)
+        mask = mask.to(there)
         new = torch.lerp(new, _with_colours(new, there, mask), match_colours)
         picture[rows, columns] = torch.lerp(there, new, mask).to(picture)
     return pasted

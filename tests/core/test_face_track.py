@@ -100,6 +100,14 @@ def test_a_square_past_the_edge_is_filled_and_pasted_inside_only():
     assert torch.equal(paste(frames, crop(frames, outside, size=32), outside), frames)
 
 
+def test_a_crop_is_a_part_of_the_enlarged_frame():
+    """Pixels beside the square count at its edges, so the square leaves no seam."""
+    frames = torch.rand(1, 40, 40, 3, generator=torch.manual_seed(0))
+    part = FaceTrack(torch.tensor([[10.0, 10.0, 30.0, 30.0]]), (40, 40))
+    whole = crop(frames, FaceTrack(torch.tensor([[0.0, 0.0, 40.0, 40.0]]), (40, 40)), size=80)
+    assert torch.allclose(crop(frames, part, size=40), whole[:, 20:60, 20:60], atol=1e-5)
+
+
 def test_colours_become_those_of_the_frame():
     frames, track = photograph(1)
     rows, columns = track.window(0)
