@@ -19,7 +19,6 @@ def run(options: argparse.Namespace) -> int:
     store = SegmentStore.of_the_user(options.folder)
     if options.empty:
         store.empty()
-    files = store.files()
-    size = sum(file.stat().st_size for file in files) / GB
-    print(f"{store.folder}: {len(files)} segments, {size:.2f} of {store.size / GB:g} GB")
+    segments, size = store.count()
+    print(f"{store.folder}: {segments} segments, {size / GB:.2f} of {store.size / GB:g} GB")
     return 0

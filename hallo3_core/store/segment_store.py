@@ -105,6 +105,12 @@ class SegmentStore:
             return sorted(found, key=lambda path: path.stat().st_mtime)
         return []
 
+    def count(self) -> tuple[int, int]:
+        """How many segments there are, finished or only sampled, and the bytes of all files."""
+        files = self.files()
+        segments = sum(path.suffix in (SEGMENT, LATENTS) for path in files)
+        return segments, sum(path.stat().st_size for path in files)
+
     def empty(self) -> None:
         """Delete all segments. Other files in the folder stay."""
         for path in self.files():

@@ -34,10 +34,8 @@ def _chosen_size(user: Path) -> int:
 async def tell(request: web.Request) -> web.Response:
     """Answer with the folder of the segments, their number and their bytes."""
     store = segment_store()
-    sizes = [path.stat().st_size for path in store.files()]
-    return web.json_response(
-        {"folder": str(store.folder), "segments": len(sizes), "bytes": sum(sizes)}
-    )
+    segments, size = store.count()
+    return web.json_response({"folder": str(store.folder), "segments": segments, "bytes": size})
 
 
 async def empty(request: web.Request) -> web.Response:
