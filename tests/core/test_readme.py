@@ -64,6 +64,7 @@ PARSED = (
     "python -m training measure RUN",
     "python -m training measure RUN --undistilled",
     "python -m training measure-pairs RUN",
+    "python -m training measure-redub RUN",
     "python -m training drift RUN",
     "python -m training finetune RUN --model FOLDER --clips FOLDER",
     "python -m training finetune RUN --model FOLDER --clips FOLDER --lora 16",
