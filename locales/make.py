@@ -57,7 +57,9 @@ def sockets_of(node: dict) -> Iterator[tuple[str, str, dict]]:
 def outputs_of(node: dict) -> Iterator[tuple[str, str, str]]:
     """Name, type and text of each output. It may have the type of what is connected to an input."""
     templates = [options.get("template", {}) for _, _, options in sockets_of(node)]
-    types = {each["template_id"]: each["allowed_types"] for each in templates if each}
+    types = {
+        each["template_id"]: each["allowed_types"] for each in templates if "template_id" in each
+    }
     kinds = node["output"]
     if matched := node.get("output_matchtypes"):
         kinds = [types.get(name, kind) for name, kind in zip(matched, kinds, strict=True)]
