@@ -23,7 +23,7 @@ from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, Heard, RunOnce, S
 from .host.out_of_memory import enough_memory
 from .host.sampling import published_sampler, published_sigmas, sample_segment
 from .host.time_left import ClipTime
-from .settings import settings_inputs, settings_of
+from .settings import segment_settings_inputs, settings_inputs, settings_of
 from .sockets import (
     CATEGORY,
     MotionSocket,
@@ -271,7 +271,7 @@ class SampleSegment(io.ComfyNode):
             display_name="Sample Segment",
             category=CATEGORY,
             description="Samples one segment of 1.88 s, as the published program does.",
-            inputs=[*segment_inputs(), *settings_inputs()],
+            inputs=[*segment_inputs(), *segment_settings_inputs()],
             outputs=[
                 io.Latent.Output(
                     display_name="latent", tooltip="The sampled segment, for Decode VAE."

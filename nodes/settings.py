@@ -11,6 +11,15 @@ from ..hallo3_core.settings import Choice, Settings
 LINKED_SEED = "Link one seed to all nodes of a video: each segment gets its own noise from it."
 
 
+BETWEEN = "colour_anchor"
+"""The setting that works between segments. A node that samples one segment does not have it."""
+
+
+def segment_settings_inputs() -> list[io.Input]:
+    """Inputs for all settings of one segment."""
+    return settings_inputs(*(field.name for field in fields(Settings) if field.name != BETWEEN))
+
+
 def settings_inputs(*names: str) -> list[io.Input]:
     """Inputs for the fields of `Settings` that have these names, or for all fields."""
     return [

@@ -18,7 +18,7 @@ from ..hallo3_core.sampling.fade import shown_frames
 from .host.out_of_memory import VAE_ON_CPU, enough_memory
 from .host.vae import decode_latent, open_encoder
 from .sampling import FRAMES
-from .settings import settings_inputs
+from .settings import BETWEEN, settings_inputs
 from .sockets import CATEGORY, MotionSocket, identity_input, segment_index_input, vae_input
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class ExtendWithMotionFrames(io.ComfyNode):
                 segment_index_input(
                     "The segment that continues from these frames. The first segment is 0."
                 ),
-                *settings_inputs("seed", "colour_anchor"),
+                *settings_inputs("seed", BETWEEN),
             ],
             outputs=[
                 MotionSocket.Output(

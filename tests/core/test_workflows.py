@@ -74,8 +74,8 @@ def graph(request) -> Graph:
     return Graph(request.param)
 
 
-def test_there_are_eight():
-    assert [name[0] for name in NAMES] == [*"12345678"]
+def test_there_are_nine():
+    assert [name[0] for name in NAMES] == [*"123456789"]
 
 
 def test_one_seed_is_linked_to_all_and_stays(graph):

@@ -47,7 +47,7 @@ def test_it_starts_without_a_warning(server: Server):
 
 def test_nodes_and_their_tooltips(server: Server):
     nodes = {name: node for name, node in server.ask("/object_info").items() if "Hallo3" in name}
-    assert len(nodes) == 23
+    assert len(nodes) == 24
     for node in nodes.values():
         assert node["category"].startswith("Hallo3")
         assert node["description"]

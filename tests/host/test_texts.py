@@ -18,7 +18,7 @@ def nodes(host) -> dict[str, dict]:
 
 
 def test_every_node_explains_itself(nodes):
-    assert len(nodes) == 23
+    assert len(nodes) == 24
     for node in nodes.values():
         assert node["description"]
         assert node["category"].startswith("Hallo3")
