@@ -24,7 +24,7 @@ class Workflow(NamedTuple):
 
 
 ROOM = {
-    "Hallo3FindFace": 70,
+    "Hallo3FindFace": 330,
     "Hallo3EncodeIdentity": 110,
     "Hallo3EncodeSpeech": 60,
     "Hallo3Dialogue": 170,
