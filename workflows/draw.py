@@ -18,8 +18,8 @@ from pathlib import Path
 
 from graphs import WORKFLOWS
 from layout import columns, overlaps
-from parts import DOWNLOADS
-from playwright.sync_api import Page, sync_playwright
+from parts import DOWNLOADS, Workflow
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 HERE = Path(__file__).parent
 CANVAS = {"x": 60, "y": 40, "width": 1540, "height": 900}
@@ -123,7 +123,13 @@ FIT = """() => {
 SET = "([name, value]) => window.app.extensionManager.setting.set(name, value)"
 
 
-def open_page(browser, address: str, style: bool) -> Page:
+def chromium(playwright: Playwright) -> Browser:
+    return playwright.chromium.launch(
+        executable_path="/usr/bin/chromium", args=["--headless", "--no-sandbox", "--disable-gpu"]
+    )
+
+
+def open_page(browser: Browser, address: str, style: bool) -> Page:
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.goto(address)
     page.wait_for_function("window.app && window.app.graph && window.LiteGraph", timeout=60_000)
@@ -147,9 +153,9 @@ def boxes(page: Page) -> dict[str, list[float]]:
     return {str(id): box for id, box in page.evaluate(BOXES)}
 
 
-def draw(pages: list[Page], name: str) -> str:
+def draw(pages: list[Page], workflow: Workflow) -> str:
     """The graph, laid out by the larger of the sizes that its nodes have in both styles."""
-    workflow, classic = WORKFLOWS[name], pages[-1]
+    classic = pages[-1]
     graph = classic.evaluate(DRAW, [workflow.nodes, DOWNLOADS])
     ids = {key: str(id) for id, key in enumerate(workflow.nodes, 1)}
     shown = [show(page, graph) for page in pages]
@@ -213,14 +219,11 @@ def main() -> int:
     parser.add_argument("--run", action="store_true")
     options = parser.parse_args()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=["--headless", "--no-sandbox", "--disable-gpu"],
-        )
+        browser = chromium(playwright)
         for name in options.names:
             # new ones: the front end keeps previews by the number of a node, of any workflow
             pages = [open_page(browser, options.address, style) for style in (MODERN, CLASSIC)]
-            graph = draw(pages, name)
+            graph = draw(pages, WORKFLOWS[name])
             (HERE / f"{name}.json").write_text(graph + "\n")
             for page in pages:
                 check(name, show(page, graph))

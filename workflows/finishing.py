@@ -9,6 +9,7 @@ from parts import (
     encode_speech,
     note,
     redub,
+    restoring,
     save,
     turn_sound,
 )
@@ -113,20 +114,8 @@ FINISHING = {
             **LOADED,
             "note": note(0, 500, FILES),
             "animate": animate(3),
-            "crop": ("Hallo3CropFace", 4, {}, {"frames": "animate.3"}),
+            **restoring("animate.3", 4),
             "found": ("PreviewImage", 4, {}, {"images": "crop.2"}),
-            "upscaler": (
-                "UpscaleModelLoader",
-                5,
-                {"model_name": "RealESRGAN_x4plus.safetensors"},
-                {},
-            ),
-            "restore": (
-                "ImageUpscaleWithModel",
-                5,
-                {},
-                {"upscale_model": "upscaler", "image": "crop"},
-            ),
             "files": note(
                 5,
                 400,
@@ -138,12 +127,6 @@ FINISHING = {
                 "face restorer\n\n"
                 "To restore another video, put Load Video in the place of Animate Portrait, at "
                 "both inputs called frames.",
-            ),
-            "paste": (
-                "Hallo3PasteFace",
-                6,
-                {},
-                {"frames": "animate.3", "crops": "restore", "track": "crop.1"},
             ),
             "save": save("paste", 6),
         },

@@ -2,12 +2,13 @@
 
 from finishing import FINISHING
 from parts import (
-    BUILT_IN,
     FILES,
     GUIDANCE,
     LOADED,
+    PAIR,
     SAMPLER,
     STEPS,
+    TWO_PEOPLE,
     WHO,
     Workflow,
     animate,
@@ -184,7 +185,7 @@ WORKFLOWS = {
     ),
     "7 Dialogue": Workflow(
         {
-            "dit": ("Hallo3LoadDiT", 0, {"model_name": f"{BUILT_IN}, two people"}, {}),
+            "dit": ("Hallo3LoadDiT", 0, {"model_name": TWO_PEOPLE}, {}),
             **{name: LOADED[name] for name in ("vae", "wav2vec2", "seed")},
             "note": note(
                 0,
@@ -195,15 +196,7 @@ WORKFLOWS = {
                 "sounds.\n\n" + FILES,
             ),
             "portrait": ("LoadImage", 1, {"image": "hallo3_pair.png"}, {}),
-            "left": ("Hallo3FindFace", 1, {"face_index": 0}, {"image": "portrait"}),
-            "right": ("Hallo3FindFace", 1, {"face_index": 1}, {"image": "portrait"}),
-            "identity": (
-                "Hallo3EncodeIdentity",
-                1,
-                {},
-                {key: LOADED["identity"][3][key] for key in ("image", "vae", "reference_network")}
-                | {"seed": "seed"},
-            ),
+            **PAIR,
             "sound": ("LoadAudio", 2, {"audio": "hallo3_speech.wav"}, {}),
             **{f"part {i}": turn_sound(i, 2) for i in range(4)},
             **{f"speech {i}": encode_speech(f"part {i}", 3) for i in range(4)},

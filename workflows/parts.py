@@ -70,6 +70,18 @@ LOADED = {
 }
 """The nodes that every workflow begins with. One seed is linked to all nodes that use noise."""
 WHO = {"identity": "identity", "speech": "speech"}
+PAIR = {
+    "left": ("Hallo3FindFace", 1, {"face_index": 0}, {"image": "portrait"}),
+    "right": ("Hallo3FindFace", 1, {"face_index": 1}, {"image": "portrait"}),
+    "identity": (
+        "Hallo3EncodeIdentity",
+        1,
+        {},
+        {key: LOADED["identity"][3][key] for key in ("image", "vae", "reference_network", "seed")},
+    ),
+}
+"""Two people in one picture."""
+TWO_PEOPLE = f"{BUILT_IN}, two people"
 FILES = """This workflow runs as it is, with the built-in tiny model, which knows only drawn faces.
 
 For photographs you need the released model. Run this in the pack's folder, with ComfyUI's Python:
@@ -152,6 +164,19 @@ def redub(frames: str, column: int, **links: str) -> tuple:
     networks = {"model": "dit", "vae": "vae", "reference_network": "dit.1"}
     links = {**networks, "frames": frames, "seed": "seed", **links}
     return ("Hallo3Redub", column, settings, links)
+
+
+def restoring(frames: str, column: int) -> dict[str, tuple]:
+    """The nodes that restore the face of a video. Two of them need a file."""
+    upscaler = {"model_name": "RealESRGAN_x4plus.safetensors"}
+    upscaled = {"upscale_model": "upscaler", "image": "crop"}
+    pasted = {"frames": frames, "crops": "restore", "track": "crop.1"}
+    return {
+        "crop": ("Hallo3CropFace", column, {}, {"frames": frames}),
+        "upscaler": ("UpscaleModelLoader", column + 1, upscaler, {}),
+        "restore": ("ImageUpscaleWithModel", column + 1, {}, upscaled),
+        "paste": ("Hallo3PasteFace", column + 2, {}, pasted),
+    }
 
 
 def decode(latent: str, column: int, **links: str) -> tuple:

@@ -1,0 +1,178 @@
+"""Draws the subgraph blueprints in the front end of a running ComfyUI.
+
+    python workflows/draw_blueprints.py http://127.0.0.1:8188 [NAME ...]
+
+Each blueprint of `blueprints.py` (or each NAME) becomes a file in `subgraphs/`, where ComfyUI finds
+it. This script needs playwright and Chromium; the pack does not.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
+
+from blueprints import BLUEPRINTS, Blueprint
+from draw import CLASSIC, MODERN, chromium, draw, open_page
+from parts import Workflow
+from playwright.sync_api import sync_playwright
+
+SUBGRAPHS = Path(__file__).resolve().parents[1] / "subgraphs"
+CATEGORY = "Hallo3"
+INPUT_NODE, OUTPUT_NODE = -10, -20
+"""The numbers of the two ends of a subgraph, in the front end."""
+WIDTH, ROW, GAP = 160, 20, 100
+"""Sizes of these ends, in pixels."""
+LINK = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+
+
+class Subgraph:
+    """A drawn graph as the inside of one node, in the formats of the front end."""
+
+    def __init__(self, name: str, blueprint: Blueprint, drawn: dict):
+        self.name, self.blueprint, self.drawn = name, blueprint, drawn
+        self.nodes = dict(zip(blueprint.nodes, drawn["nodes"], strict=True))
+        self.links = [dict(zip(LINK, link, strict=True)) for link in drawn["links"]]
+        left = min(node["pos"][0] for node in drawn["nodes"]) - GAP - WIDTH
+        right = max(node["pos"][0] + node["size"][0] for node in drawn["nodes"]) + GAP
+        self.left = [left, 0, WIDTH, ROW * (2 + len(blueprint.inputs))]
+        self.right = [right, 0, WIDTH, ROW * (2 + len(blueprint.outputs))]
+        self.widgets: dict[str, object] = {}
+        """Values of the inputs that have widgets."""
+        self.inputs = [self.input(*each) for each in enumerate(blueprint.inputs)]
+        self.outputs = [self.output(*each) for each in enumerate(blueprint.outputs)]
+
+    def input(self, place: int, name: str) -> dict:
+        links = []
+        for node, slot, given in self.ends(name):
+            type_ = self.blueprint.types.get(name, given["type"])
+            given["link"] = self.link(INPUT_NODE, place, node["id"], slot, type_)
+            links.append(given["link"])
+            if "widget" in given:
+                self.widgets.setdefault(name, node["widgets_values_named"][given["name"]])
+            shape = {key: given[key] for key in ("shape",) if key in given}
+        return {**self.end("input", place, name, type_, self.left), "linkIds": links, **shape}
+
+    def ends(self, name: str) -> Iterator[tuple[dict, int, dict]]:
+        """The nodes that an input of the subgraph goes to, and their inputs."""
+        for key, wanted in self.blueprint.targets(name):
+            node = self.nodes[key]
+            slots = [given["name"] for given in node["inputs"]]
+            slot = slots.index(wanted)
+            yield node, slot, node["inputs"][slot]
+
+    def output(self, place: int, name: str) -> dict:
+        key, _, slot = self.blueprint.outputs[name].partition(".")
+        node, slot = self.nodes[key], int(slot or 0)
+        given = node["outputs"][slot]
+        type_ = self.blueprint.types.get(name, given["type"])
+        link = self.link(node["id"], slot, OUTPUT_NODE, place, type_)
+        given["links"] = [*(given["links"] or []), link]
+        return {**self.end("output", place, name, type_, self.right), "linkIds": [link]}
+
+    def link(self, *ends: int | str) -> int:
+        number = max((link["id"] for link in self.links), default=0) + 1
+        self.links.append(dict(zip(LINK, (number, *ends), strict=True)))
+        return number
+
+    def end(self, side: str, place: int, name: str, type_: str, box: list[float]) -> dict:
+        pos = [box[0] + GAP, box[1] + ROW * (place + 1)]
+        return {"id": self.uuid(side, name), "name": name, "type": type_, "pos": pos}
+
+    def uuid(self, *names: str) -> str:
+        """Always the same for the same thing, so that saved graphs find it again."""
+        return str(uuid5(NAMESPACE_URL, "/".join(("hallo3", self.name, *names))))
+
+    def definition(self) -> dict:
+        state = {
+            "lastNodeId": self.drawn["last_node_id"],
+            "lastLinkId": max(link["id"] for link in self.links),
+            "lastGroupId": 0,
+            "lastRerouteId": 0,
+        }
+        return {
+            "id": self.uuid(),
+            "version": 1,
+            "state": state,
+            "revision": 0,
+            "config": {},
+            "name": self.name,
+            "description": self.blueprint.description,
+            "category": CATEGORY,
+            "inputNode": {"id": INPUT_NODE, "bounding": self.left},
+            "outputNode": {"id": OUTPUT_NODE, "bounding": self.right},
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "widgets": [],
+            "nodes": self.drawn["nodes"],
+            "groups": [],
+            "links": self.links,
+            "extra": {},
+        }
+
+    def node(self) -> dict:
+        """The node that has the subgraph inside."""
+        inputs = [
+            {key: end[key] for key in ("name", "type", "shape") if key in end}
+            | ({"widget": {"name": end["name"]}} if end["name"] in self.widgets else {})
+            | {"link": None}
+            for end in self.inputs
+        ]
+        outputs = [{"name": end["name"], "type": end["type"], "links": []} for end in self.outputs]
+        return {
+            "id": self.drawn["last_node_id"] + 1,
+            "type": self.uuid(),
+            "title": self.name,
+            "pos": [0, 0],
+            "size": [2 * WIDTH + GAP, ROW],  # as high as it needs to be
+            "flags": {},
+            "order": 0,
+            "mode": 0,
+            "inputs": inputs,
+            "outputs": outputs,
+            "properties": {},
+            "widgets_values": [*self.widgets.values()],
+        }
+
+    def file(self) -> dict:
+        return {
+            "id": self.uuid("file"),
+            "revision": 0,
+            "last_node_id": self.drawn["last_node_id"] + 1,
+            "last_link_id": 0,
+            "nodes": [self.node()],
+            "links": [],
+            "groups": [],
+            "definitions": {"subgraphs": [self.definition()]},
+            "config": {},
+            "extra": {},
+            "version": 0.4,
+        }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("address")
+    parser.add_argument("names", nargs="*", default=list(BLUEPRINTS))
+    options = parser.parse_args()
+    SUBGRAPHS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = chromium(playwright)
+        for name in options.names:
+            # new ones: the front end keeps values by the number of a node, of any graph
+            pages = [open_page(browser, options.address, style) for style in (MODERN, CLASSIC)]
+            blueprint = BLUEPRINTS[name]
+            drawn = json.loads(draw(pages, Workflow(blueprint.closed())))
+            made = Subgraph(name, blueprint, drawn).file()
+            text = json.dumps(made, indent=1, ensure_ascii=False)
+            (SUBGRAPHS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+            print(name, flush=True)
+            for page in pages:
+                page.close()
+        browser.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
