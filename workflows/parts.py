@@ -75,7 +75,7 @@ PAIR = {
     "right": ("Hallo3FindFace", 1, {"face_index": 1}, {"image": "portrait"}),
     "identity": (
         "Hallo3EncodeIdentity",
-        1,
+        2,
         {},
         {key: LOADED["identity"][3][key] for key in ("image", "vae", "reference_network", "seed")},
     ),
