@@ -1,6 +1,6 @@
 """The texts of the pack in another language.
 
-`translations/LANGUAGE.json` has a translation for each English text. A text that stands in many
+`LANGUAGE.json`, next to this file, has a translation for each English text. A text that stands in many
 places is translated once.
 """
 
@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-TRANSLATIONS = Path(__file__).with_name("translations")
+TRANSLATIONS = Path(__file__).parent
 WRAPPED = re.compile(r"\n(?!- |\d+\. )\s*")
 
 
