@@ -1,7 +1,7 @@
 """The texts of the pack in another language.
 
-`LANGUAGE.json`, next to this file, has a translation for each English text. A text that stands in many
-places is translated once.
+`LANGUAGE.json`, next to this file, has a translation for each English text. A text that stands in
+many places is translated once.
 """
 
 import json
@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 TRANSLATIONS = Path(__file__).parent
+# A line break that does not begin an item of a list.
 WRAPPED = re.compile(r"\n(?!- |\d+\. )\s*")
 
 

@@ -36,7 +36,7 @@ def test_every_node_explains_itself(nodes):
 def test_translations_and_help_pages_are_up_to_date(nodes):
     """If this fails, run `python -m locales.make`."""
     expected = files(nodes)
-    written = {*LOCALES.glob("*/*.json"), *PAGES.rglob("*.md")}
+    written = {*LOCALES.rglob("*.json"), *PAGES.rglob("*.md")}
     by_hand = {DEFINITIONS.with_name(f"{name}.json") for name in ("main", "commands", "settings")}
     assert expected.keys() == written - by_hand
     for path, text in expected.items():
@@ -61,6 +61,30 @@ def test_every_text_is_translated(language):
         numbers = Counter(re.findall(r"\d+", english)) - Counter(re.findall(r"\d+", text))
         assert not numbers, (english, text)
         assert not set("|@") & set(text), f"ComfyUI's front end gives these a meaning: {text}"
+
+
+@pytest.mark.parametrize("language", languages(), ids=lambda each: each.language)
+def test_every_node_is_called_by_its_translated_name(nodes, language):
+    names = [node["display_name"] for node in nodes.values()]
+    translated = {name: language.known[name].lower() for name in names}
+    assert len(set(translated.values())) == len(names)
+    for english, text in language.known.items():
+        for name in names:
+            if re.search(rf"\b{name}\b", english):
+                assert translated[name] in text.lower(), (name, text)
+
+
+def test_the_settings_page_has_its_texts():
+    page = (PAGES.parent / "hallo3.js").read_text("utf-8")
+    texts = {
+        name: json.loads((LOCALES / "en" / f"{name}.json").read_text("utf-8"))
+        for name in ("main", "settings", "commands")
+    }
+    ids = {name.replace(".", "_") for name in re.findall(r'id: "(.+)"', page)}
+    assert ids == {*texts["settings"], *texts["commands"]}
+    assert {*re.findall(r'say\("(\w+)"\)', page)} == texts["main"]["hallo3"].keys()
+    for category in texts["main"]["settingsCategories"]:
+        assert page.count(f'"{category}"') == len(texts["settings"])
 
 
 def test_a_text_without_a_translation_stays_english(nodes, tmp_path, monkeypatch):
