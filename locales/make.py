@@ -7,9 +7,9 @@ written to `locales/en/nodeDefs.json` and to the help pages in `web/docs/`. A he
 the title and the description of its node; what follows is written by hand, up to the tables of
 inputs and outputs. The other files of `locales/en/` are written by hand: the texts of the settings.
 
-All of it is then written in the languages of `locales/*.json`. Texts that lack a
-translation are printed, and stand empty in that file, to be filled in. Texts that are no longer
-used are taken out of it.
+All of it is then written in the languages of `locales/*.json`. Texts that lack a translation are
+printed, and stand empty in that file, to be filled in. Texts that are no longer used are taken out
+of it.
 """
 
 import argparse
