@@ -28,7 +28,7 @@ class Blueprint:
         known = self.values | given
         prompt = {}
         for id, node in self.nodes.items():
-            named = node["widgets_values_named"] if "widgets_values_named" in node else {}
+            named = node.get("widgets_values_named", {})
             widgets = {each["name"] for each in node["inputs"] if "widget" in each}
             inputs = {name: value for name, value in named.items() if name in widgets}
             for each in node["inputs"]:
@@ -62,7 +62,7 @@ def sockets(definition: dict) -> dict[str, tuple[str, dict]]:
                 template = options["template"]
                 ((type_, options),) = template["input"]["required"].values()
                 grown = [f"{name}.{template['prefix']}{i}" for i in range(3)]
-                found |= {each: (type_, options) for each in grown}
+                found |= dict.fromkeys(grown, (type_, options))
             else:
                 found[name] = ("COMBO" if isinstance(type_, list) else type_, options)
     return found
