@@ -59,6 +59,18 @@ class AnimatePortrait(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3AnimatePortrait",
             display_name="Animate Portrait",
+            search_aliases=[
+                "lip sync",
+                "lipsync",
+                "talking head",
+                "talking portrait",
+                "talking photo",
+                "avatar",
+                "audio to video",
+                "speech to video",
+                "sing",
+                "song",
+            ],
             category=CATEGORY,
             description="Animates the portrait with the whole speech, segment by segment. "
             "You can stop at any time: finished segments are kept on disk, and the next run "

@@ -23,7 +23,8 @@ class SpeechStrength(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3SpeechStrength",
             display_name="Speech Strength",
-            category=CATEGORY,
+            search_aliases=["mouth strength", "lip strength", "audio scale"],
+            category=f"{CATEGORY}/speech",
             description="Changes over time how strongly the speech moves the face. 0: as in "
             "silence. 1: as the model has learned. Above 1: more than that.",
             inputs=[
@@ -75,7 +76,8 @@ class Speaker(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3Speaker",
             display_name="Speaker",
-            category=CATEGORY,
+            search_aliases=["multiple people"],
+            category=f"{CATEGORY}/speech",
             description="One of several people in a picture: what this person says, and where "
             "this person is. Connect it to Dialogue.",
             inputs=[
@@ -108,7 +110,14 @@ class Dialogue(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3Dialogue",
             display_name="Dialogue",
-            category=CATEGORY,
+            search_aliases=[
+                "conversation",
+                "multiple people",
+                "two people",
+                "talking heads",
+                "podcast",
+            ],
+            category=f"{CATEGORY}/speech",
             description="Lets several people in one picture speak. Everybody else keeps silent. "
             "Connect a Speaker for each turn, or one for each person.",
             inputs=[

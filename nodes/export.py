@@ -20,7 +20,8 @@ class ExportVideo(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3ExportVideo",
             display_name="Export Video",
-            category=CATEGORY,
+            search_aliases=["save video", "prores", "png sequence"],
+            category=f"{CATEGORY}/finish",
             description="Writes a video for editors: as ProRes, or as a PNG for each frame. Save "
             "Video writes MP4.",
             inputs=[

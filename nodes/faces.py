@@ -22,7 +22,8 @@ class FindFace(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3FindFace",
             display_name="Find Face",
-            category=CATEGORY,
+            search_aliases=["face detection", "detect face", "insightface", "face box"],
+            category=f"{CATEGORY}/portrait",
             description="Finds the face that speaks. It uses InsightFace if that is installed, "
             "otherwise scikit-image, which finds frontal faces only.",
             inputs=[

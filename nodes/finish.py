@@ -64,7 +64,8 @@ class CropFace(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3CropFace",
             display_name="Crop Face",
-            category=CATEGORY,
+            search_aliases=["face restore", "face detailer", "track face", "face crop"],
+            category=f"{CATEGORY}/finish",
             description="Follows one face through a video and crops a square around it, for a face "
             "restorer, an upscaler or any other image node. Paste Face puts the squares back.",
             inputs=[
@@ -222,7 +223,8 @@ class PasteFace(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3PasteFace",
             display_name="Paste Face",
-            category=CATEGORY,
+            search_aliases=["face restore", "uncrop face", "face detailer"],
+            category=f"{CATEGORY}/finish",
             description="Puts the squares of Crop Face back into the frames, with a soft edge. "
             "Outside the squares, every pixel stays as it was.",
             inputs=[

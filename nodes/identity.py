@@ -46,7 +46,8 @@ class EncodeIdentity(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3EncodeIdentity",
             display_name="Encode Identity",
-            category=CATEGORY,
+            search_aliases=["portrait", "reference image", "face id"],
+            category=f"{CATEGORY}/portrait",
             description="Fits a portrait to the canvas and encodes it. It runs once for a video.",
             inputs=[
                 io.Image.Input(

@@ -40,7 +40,8 @@ class LoadDiT(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3LoadDiT",
             display_name="Load Hallo3 DiT",
-            category=CATEGORY,
+            search_aliases=["load model", "checkpoint", "diffusion model", "unet"],
+            category=f"{CATEGORY}/loaders",
             description="Loads the denoiser as a MODEL, and the reference network that belongs "
             "to it.",
             inputs=[
@@ -80,7 +81,8 @@ class LoadVAE(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3LoadVAE",
             display_name="Load Hallo3 VAE",
-            category=CATEGORY,
+            search_aliases=["vae", "cogvideox"],
+            category=f"{CATEGORY}/loaders",
             description="Loads the CogVideoX VAE. It decodes a few frames at a time, as the "
             "published program does.",
             inputs=[
@@ -122,7 +124,8 @@ class LoadSpeechEncoder(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3LoadSpeechEncoder",
             display_name="Load Hallo3 Speech Encoder",
-            category=CATEGORY,
+            search_aliases=["audio encoder", "wav2vec2"],
+            category=f"{CATEGORY}/loaders",
             description="Loads wav2vec2, which turns speech into features.",
             inputs=[
                 file_input(

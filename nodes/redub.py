@@ -82,6 +82,15 @@ class Redub(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3Redub",
             display_name="Redub",
+            search_aliases=[
+                "lip sync",
+                "lipsync",
+                "dub",
+                "dubbing",
+                "video to video",
+                "translate video",
+                "replace speech",
+            ],
             category=CATEGORY,
             description="Gives a video other words. It makes only the mouth or the face of one "
             "person anew, segment by segment. Everything else stays as it is. Finished segments "

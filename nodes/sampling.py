@@ -176,7 +176,8 @@ class SegmentConditioning(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3SegmentConditioning",
             display_name="Segment Conditioning",
-            category=CATEGORY,
+            search_aliases=["audio conditioning"],
+            category=f"{CATEGORY}/segments",
             description="The conditioning of one segment, for ComfyUI's own samplers.",
             inputs=[*segment_inputs(), *settings_inputs(*STRENGTHS)],
             outputs=[
@@ -211,7 +212,8 @@ class Sampler(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3Sampler",
             display_name="Hallo3 Sampler",
-            category=CATEGORY,
+            search_aliases=["few steps", "dpm++", "ddim"],
+            category=f"{CATEGORY}/segments",
             description="The published samplers, for SamplerCustomAdvanced.",
             inputs=settings_inputs("sampler", "interval"),
             outputs=[
@@ -233,7 +235,8 @@ class Scheduler(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3Scheduler",
             display_name="Hallo3 Scheduler",
-            category=CATEGORY,
+            search_aliases=["sigmas", "noise schedule"],
+            category=f"{CATEGORY}/segments",
             description="The published noise schedule, for SamplerCustomAdvanced.",
             inputs=[model_input(), *settings_inputs("steps")],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced.")],
@@ -251,7 +254,8 @@ class Guider(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3Guider",
             display_name="Hallo3 Guider",
-            category=CATEGORY,
+            search_aliases=["audio guidance", "speech cfg", "cfg"],
+            category=f"{CATEGORY}/segments",
             description="Guidance of its own for speech and for the prompt, for "
             "SamplerCustomAdvanced.",
             inputs=[
@@ -276,7 +280,8 @@ class SampleSegment(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3SampleSegment",
             display_name="Sample Segment",
-            category=CATEGORY,
+            search_aliases=["ksampler", "single segment"],
+            category=f"{CATEGORY}/segments",
             description="Samples one segment of 1.88 s, as the published program does.",
             inputs=[*segment_inputs(), *segment_settings_inputs()],
             outputs=[

@@ -22,7 +22,8 @@ class EncodeSpeech(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3EncodeSpeech",
             display_name="Encode Speech",
-            category=CATEGORY,
+            search_aliases=["audio encoder", "wav2vec2", "voice"],
+            category=f"{CATEGORY}/speech",
             description="Turns speech into features that move the mouth. It takes any sample "
             "rate and any number of channels.",
             inputs=[
@@ -101,7 +102,8 @@ class EncodePrompt(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3EncodePrompt",
             display_name="Encode Prompt",
-            category=CATEGORY,
+            search_aliases=["clip text encode", "text encoder", "prompt"],
+            category=f"{CATEGORY}/prompt",
             description="Encodes a prompt. It does what CLIP Text Encode does, and also works "
             "with the built-in model.",
             inputs=[
@@ -124,7 +126,8 @@ class PromptsOverTime(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3PromptsOverTime",
             display_name="Prompts Over Time",
-            category=CATEGORY,
+            search_aliases=["prompt schedule", "prompt travel", "timed prompts"],
+            category=f"{CATEGORY}/prompt",
             description="Prompts that change as the clip goes on. A prompt holds from its second "
             "until the next. A segment of 1.88 s has one prompt.",
             inputs=[

@@ -121,7 +121,8 @@ class DecodeVAE(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3DecodeVAE",
             display_name="Decode VAE",
-            category=CATEGORY,
+            search_aliases=["vae decode", "latent to video"],
+            category=f"{CATEGORY}/segments",
             description="Decodes a segment, a few frames at a time. It leaves out the two frames "
             "that repeat the end of the previous segment.",
             inputs=[
@@ -157,7 +158,8 @@ class ExtendWithMotionFrames(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3ExtendWithMotionFrames",
             display_name="Extend With Motion Frames",
-            category=CATEGORY,
+            search_aliases=["continue video", "extend video", "motion frames"],
+            category=f"{CATEGORY}/segments",
             description="Makes the next segment continue from the last two frames of an image "
             "batch.",
             inputs=[

@@ -18,7 +18,8 @@ class IsolateVocals(io.ComfyNode):
         return io.Schema(
             node_id="Hallo3IsolateVocals",
             display_name="Isolate Vocals",
-            category=CATEGORY,
+            search_aliases=["vocal separation", "separate voice", "remove music", "stems", "song"],
+            category=f"{CATEGORY}/speech",
             description="Separates the voice from music, so the lips do not move to the drums.",
             inputs=[
                 io.Audio.Input("audio", tooltip="Speech or song with other sound around it."),

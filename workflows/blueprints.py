@@ -21,8 +21,6 @@ class Blueprint(NamedTuple):
     """What each input sets."""
     outputs: dict[str, str]
     """Where each output comes from."""
-    types: dict[str, str] = {}
-    """Of inputs and outputs whose nodes take more than one type."""
 
     def targets(self, name: str) -> list[tuple[str, str]]:
         """The nodes that an input goes to, and the names of their inputs."""
@@ -158,7 +156,6 @@ BLUEPRINTS = {
             **sampling("redub"),
         },
         {"video": "redub.3", "frames": "redub.0", "audio": "redub.1"},
-        {"video": "VIDEO"},
     ),
     "Restore the Face (Hallo3)": Blueprint(
         "The video with a sharper face: an upscaler or a face restorer works on the face only, and "
@@ -175,6 +172,5 @@ BLUEPRINTS = {
             "match_colours": "paste.match_colours",
         },
         {"video": "paste", "crops": "restore"},
-        {"video": "VIDEO"},
     ),
 }

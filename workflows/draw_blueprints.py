@@ -46,7 +46,7 @@ class Subgraph:
     def input(self, place: int, name: str) -> dict:
         links = []
         for node, slot, given in self.ends(name):
-            type_ = self.blueprint.types.get(name, given["type"])
+            type_ = one_type(given)
             given["link"] = self.link(INPUT_NODE, place, node["id"], slot, type_)
             links.append(given["link"])
             if "widget" in given:
@@ -66,7 +66,7 @@ class Subgraph:
         key, _, slot = self.blueprint.outputs[name].partition(".")
         node, slot = self.nodes[key], int(slot or 0)
         given = node["outputs"][slot]
-        type_ = self.blueprint.types.get(name, given["type"])
+        type_ = one_type(given)
         link = self.link(node["id"], slot, OUTPUT_NODE, place, type_)
         given["links"] = [*(given["links"] or []), link]
         return {**self.end("output", place, name, type_, self.right), "linkIds": [link]}
@@ -149,6 +149,11 @@ class Subgraph:
             "extra": {},
             "version": 0.4,
         }
+
+
+def one_type(socket: dict) -> str:
+    """The type of a socket. Nodes that work on images or on a video work on a video here."""
+    return "VIDEO" if socket["type"] in ("IMAGE,VIDEO", "*") else socket["type"]
 
 
 def main() -> int:
