@@ -74,9 +74,10 @@ def read_sound(path: Path) -> Sound:
 
 
 def seconds_in_header(path: Path) -> float:
-    """How long a sound or video file is, as its header says. 0 if that cannot be read."""
+    """How long a file with sound is, as its header says. 0 if it does not say, or has no sound."""
     with suppress(av.FFmpegError, OSError), path.open("rb") as file, _open(file) as container:
-        return (container.duration or 0) / av.time_base
+        if container.streams.audio:
+            return (container.duration or 0) / av.time_base
     return 0.0
 
 

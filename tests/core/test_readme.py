@@ -52,6 +52,8 @@ RUN = (
 
 PARSED = (
     "python -m hallo3_core animate --portrait P --speech S --output O.mp4",
+    "python -m hallo3_core batch JOBS.csv --output FOLDER",
+    "python -m hallo3_core batch JOBS.csv --output FOLDER --ray ADDRESS",
     "python -m hallo3_core evaluate VIDEO...",
     "python -m hallo3_core plan",
     "python -m hallo3_core store --empty",
@@ -100,6 +102,7 @@ PIP = (
     "pip install -r requirements.txt -r requirements-standalone.txt -r training/requirements.txt",
     "pip install -r requirements-faces.txt",
     "pip install -r requirements-voices.txt",
+    "pip install -r requirements-batch.txt",
     "pip install onnxruntime",
     "pip install insightface",
     "pip install insightface onnxruntime",

@@ -68,9 +68,9 @@ def do_all(jobs: list[Job], workers: Workers, states: States, progress: BatchPro
                 running += 1
         if done := workers.next():
             running -= 1
-            job, worker, (seconds, error) = done
-            again = error and int(states.of(job).tries) < TRIES
-            states.ended(job, WAITING if again else FAILED if error else DONE, seconds, error)
+            job, worker, result = done
+            again = result.error and int(states.of(job).tries) < TRIES
+            states.ended(job, WAITING if again else FAILED if result.error else DONE, result)
             if again:
                 failed[job.row] = worker
                 job.options.overwrite = True  # what is there now comes from the first try

@@ -10,6 +10,7 @@ from ...errors import InputError
 from ...media.export import first_file
 from ...media.outputs import write_file
 from .jobs import Job
+from .workers import Result
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 
@@ -25,6 +26,7 @@ class Line:
     worker: str = ""
     seconds: str = ""
     error: str = ""
+    warnings: str = ""
     fingerprint: str = ""
 
 
@@ -63,9 +65,10 @@ class States:
         line.state, line.worker, line.tries = RUNNING, worker, f"{int(line.tries) + 1}"
         self.write_if_possible()
 
-    def ended(self, job: Job, state: str, seconds: float, error: str) -> None:
+    def ended(self, job: Job, state: str, result: Result) -> None:
         line = self.of(job)
-        line.state, line.seconds, line.error = state, f"{seconds:.2f}", error
+        line.state, line.seconds = state, f"{result.seconds:.2f}"
+        line.error, line.warnings = result.error, result.warnings
         self.write_if_possible()
 
     def stopped(self) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import time
+import traceback
 from contextlib import chdir
 from itertools import count
 from pathlib import Path
@@ -28,13 +29,33 @@ LEAST_STORE = 100_000_000
 DIED = "The worker ended in the middle: it was killed, or its machine has no memory left."
 
 logger = logging.getLogger(__name__)
+PACKAGE = logging.getLogger(__package__.partition(".cli")[0])
 
 
 class Result(NamedTuple):
-    """How long a job took, in seconds, and the sentence that says why it failed."""
+    """How long a job took, in seconds, the sentence that says why it failed, and warnings."""
 
     seconds: float
     error: str = ""
+    warnings: str = ""
+
+
+class Warnings(logging.Handler):
+    """Keeps the warnings of a job. They would disturb the progress bar."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.texts: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts[record.getMessage()] = None
+
+    def __enter__(self) -> "Warnings":
+        PACKAGE.addHandler(self)
+        return self
+
+    def __exit__(self, *error) -> None:
+        PACKAGE.removeHandler(self)
 
 
 class Done(NamedTuple):
@@ -78,14 +99,14 @@ class Worker:
         start, error = time.perf_counter(), ""
         options = argparse.Namespace(**vars(job.options))
         try:
-            with chdir(job.folder):
+            with chdir(job.folder), Warnings() as warnings:
                 animate.make_video(options, self.load)
         except InputError as wrong:
             error = f"{wrong}"
         except Exception as failure:
-            logger.exception("Row %s failed.", job.row)
+            traceback.print_exc()
             error = f"{type(failure).__name__}: {failure}"
-        return Result(time.perf_counter() - start, error)
+        return Result(time.perf_counter() - start, error, " ".join(warnings.texts))
 
     def load(self, options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Hallo3:
         """The model for a job. It is loaded if it is not the one of the job before."""
@@ -197,6 +218,7 @@ def join(ray, address: str | None, number: int | None) -> None:
             address or "local",
             runtime_env={"env_vars": {**kept, "PYTHONPATH": path}},
             logging_level=logging.ERROR,
+            log_to_driver=False,
             **({} if address else started),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
