@@ -1,38 +1,36 @@
 """The jobs of a table. The built-in model makes videos of less than a second in one step."""
 
 import csv
-import re
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 
+from batch_tables import GOOD, SECONDS, lay_out, table
 from hallo3_core import cli as command_line
-from hallo3_core.builtin import DRAWN_ONLY, PORTRAIT
+from hallo3_core.builtin import DRAWN_ONLY
 from hallo3_core.cli import animate as animate_command
+from hallo3_core.cli.batch import clips
 from hallo3_core.cli.batch import workers as batch_workers
+from hallo3_core.cli.batch.clips import pauses
 from hallo3_core.cli.batch.jobs import read_jobs
 from hallo3_core.cli.batch.schedule import BatchProgress, do_all
 from hallo3_core.cli.batch.table import States
 from hallo3_core.cli.batch.workers import Done, Result
-from hallo3_core.sound.sound_file import seconds_in_header
-from sound_files import RATE, voice, write_wav
-
-SECONDS = {"short": 0.2, "middle": 0.28, "long": 0.4, "longest": 1.0}
+from hallo3_core.media.video import read_frames, save_sound
+from hallo3_core.sound.sound_file import read_sound, seconds_in_header
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A folder with sounds, a portrait and a file that is no picture."""
-    for name, seconds in SECONDS.items():
-        write_wav(tmp_path / f"{name}.wav", voice(seconds, RATE), RATE)
-    (tmp_path / "me.png").write_bytes(PORTRAIT.read_bytes())
-    (tmp_path / "broken.png").write_text("no picture")
+    lay_out(tmp_path)
     return tmp_path
 
 
@@ -47,12 +45,6 @@ def run(monkeypatch, capsys):
 
     yield run
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def table(folder: Path, *rows: str, header="portrait,speech,output,steps,seed") -> Path:
-    file = folder / "jobs.csv"
-    file.write_text("\n".join((header, *rows)), "utf-8")
-    return file
 
 
 def states(folder: Path) -> dict[str, dict[str, str]]:
@@ -85,16 +77,15 @@ def do(folder: Path, workers: Acted, *rows: str) -> dict[str, dict[str, str]]:
     (folder / "out").mkdir()
     jobs = read_jobs(table(folder, *rows), folder / "out")
     kept = States(folder / "out" / "jobs.states.csv", jobs)
-    do_all(jobs, workers, kept, BatchProgress(jobs, 0, quiet=True))
+    do_all(jobs, workers, kept, BatchProgress(jobs, quiet=True))
     return states(folder)
 
 
 def test_the_longest_first_and_once_more_on_another_worker(folder):
     """`b` fails on the worker that gets it first, and `c` on all."""
     workers = Acted(2, {("b", "2"): "no memory", ("c", ""): "no face"})
-    rows = (
-        f"me.png,{name}.wav,{output}.mp4,1,0" for output, name in zip("dcba", SECONDS, strict=True)
-    )
+    named = zip("dcba", SECONDS, strict=True)
+    rows = (f"me.png,{name}.wav,{output}.mp4,1,0" for output, name in named)
     lines = do(folder, workers, *rows)
     order = [("a", "1"), ("b", "2"), ("c", "1"), ("d", "2"), ("b", "1"), ("c", "2")]
     assert workers.log == order
@@ -120,82 +111,9 @@ def test_the_time_left_follows_the_speech(folder):
     now = iter((0.0, 8.0))
     rows = "me.png,middle.wav,a.mp4,1,0", "me.png,longest.wav,b.mp4,1,0"
     jobs = read_jobs(table(folder, *rows), folder)
-    progress = BatchProgress(jobs, 0, quiet=True, clock=lambda: next(now))
+    progress = BatchProgress(jobs, quiet=True, clock=lambda: next(now))
     progress.left, progress.made = jobs[0].seconds, jobs[1].seconds
     assert progress.seconds_left == pytest.approx(8 * 0.28, rel=0.01)
-
-
-def test_how_long_a_file_is(folder):
-    assert seconds_in_header(folder / "long.wav") == pytest.approx(0.4, abs=0.001)
-    assert seconds_in_header(folder / "broken.png") == 0
-
-
-THREE = "me.png,short.wav,a.mp4"
-GOOD = f"{THREE},1,0"
-
-
-@pytest.mark.parametrize(
-    ("header", "rows", "says"),
-    [
-        ("portrait,speech", [], "jobs.csv has no column output: add it."),
-        ("portrait,output", [], "jobs.csv has no column speech or speaker: add it."),
-        ("portrait,speech,output,sed", [], "has a column 'sed', .* the nearest is seed."),
-        ("portrait,speech,output,quiet", [], "has a column 'quiet', which is no option"),
-        ("portrait,speech,output,seed,Seed", [], "has two columns seed: keep one."),
-        (None, [], "jobs.csv has no jobs: write a row"),
-        (None, ["", ",,,,"], "jobs.csv has no jobs: write a row"),
-        (None, [GOOD, "me.png,none.wav,b.mp4,1,0"], "Row 3: there is no none.wav"),
-        (None, [GOOD, "", "me.png,,b.mp4,1,0"], "Row 4: it has no speech or speaker"),
-        (None, [GOOD, "me.png,long.wav,./a.mp4,1,0"], "Row 3: .*a.mp4 is also the output of row 2"),
-        (None, ["me.png,short.wav,a.mp4,many,0"], "Row 2: steps: invalid int value: 'many'."),
-        (None, ["me.png,short.wav,a.mp4,0,0"], "Row 2: The number of steps is 0"),
-        (None, ["me.png,short.wav,a.avi,1,0"], "Row 2: The output .*a.avi does not end in .mp4"),
-        (None, [f"{GOOD},7"], "Row 2: it has 6 cells, but there are 5 columns."),
-        ("portrait,speech,output,no-store", [f"{THREE},maybe"], "no-store is 'maybe': write"),
-        ("portrait,speech,output,fit", [f"{THREE},x"], "Row 2: fit: invalid choice: 'x'"),
-    ],
-)
-def test_wrong_tables(run, folder, header, rows, says):
-    file = table(folder, *rows, **({"header": header} if header else {}))
-    status, printed, complaints = run("batch", file, "--output", folder / "out")
-    assert (status, printed, complaints.count("\n")) == (2, "", 1)
-    assert re.search(says, complaints)
-    assert not (folder / "out").exists()
-
-
-def test_what_is_no_table(run, folder):
-    for name, says in (("none.csv", "There is no table"), ("long.wav", "cannot be read as a")):
-        status, _, complaints = run("batch", folder / name, "--output", folder / "out")
-        assert status == 2
-        assert says in complaints
-
-
-def test_every_option_has_a_column(folder):
-    """As Excel writes it in Europe: with a mark at the beginning, and semicolons."""
-    header = "\ufeffPortrait;speaker;output;guidance_interval;no-store;isolate vocals;from;seed"
-    row = "me.png;me.png long.wav 'me.png' \"short.wav\";a.mp4;0 0.5;yes;TRUE;0.1;-5"
-    (job,) = read_jobs(table(folder, row, header=header), folder / "out")
-    options = job.options
-    assert options.speaker == [
-        [Path("me.png"), Path("long.wav")],
-        [Path("me.png"), Path("short.wav")],
-    ]
-    assert options.interval == [0, 0.5]
-    assert (options.store, options.isolate_vocals, options.start) == (False, Path(), 0.1)
-    assert options.seed == -5
-    assert job.output == folder / "out" / "a.mp4"
-    assert job.seconds == pytest.approx(0.6, abs=0.001)
-
-
-def test_a_changed_file_or_option_changes_the_fingerprint(folder):
-    def found(row=GOOD) -> str:
-        return read_jobs(table(folder, row), folder)[0].fingerprint
-
-    before = found()
-    assert found() == before == found(GOOD.replace("a.mp4", "b.mp4"))
-    assert found(GOOD[:-1] + "7") != before
-    write_wav(folder / "short.wav", voice(0.2, RATE, seed=1), RATE)
-    assert found() != before
 
 
 def test_the_videos_are_those_of_animate(run, folder, monkeypatch):
@@ -293,17 +211,52 @@ def test_several_workers_need_ray(run, folder, monkeypatch):
     assert "The number of workers is 0" in run(*command, 0)[2]
 
 
+def test_where_a_speech_is_cut():
+    """In the middle of pauses, at whole frames. Clips have at most 10 s if there are pauses."""
+    spans = [(0.0, 4.0), (5.0, 8.0), (8.5, 25.0), (26.0, 29.0), (30.0, 31.01), (31.99, 33.0)]
+    assert pauses(spans, 33.0, 10.0) == [206, 638]
+    assert pauses(spans, 33.0, 5.0) == [112, 206, 638, 738]
+    assert pauses(spans, 33.0, 40.0) == []
+    assert pauses([(0.0, 33.0)], 33.0, 10.0) == []
+
+
+def test_a_long_speech_is_cut_and_joined(run, folder, monkeypatch):
+    """The video of 25 frames is made of clips of 14 and 11, each of which begins anew."""
+    monkeypatch.setattr(clips, "speech_spans", lambda waveform: [(0, 0.4), (0.72, 1.0)])
+    rows = f"{GOOD[:-1]}2", "me.png,longest.wav,b.mp4,1,2"
+    command = "batch", table(folder, *rows), "--output", folder / "out", "--cut", 0.6
+    status, printed, _ = run(*command)
+    assert status == 0
+    assert "2 of 2 jobs are done, 0 of them before this start; 0 failed" in printed
+    names = sorted(path.name for path in (folder / "out").iterdir())
+    assert names == ["a.mp4", "b.mp4", "jobs.states.csv"]
+    assert {name: line["state"] for name, line in states(folder).items()} == {
+        "a": "done",
+        "b": "done",
+    }
+    joined = np.stack(list(read_frames(folder / "out" / "b.mp4")))
+    assert len(joined) == 25
+    assert seconds_in_header(folder / "out" / "b.mp4") == pytest.approx(1, abs=0.05)
+    speech = read_sound(folder / "longest.wav").prepared()
+    border = 14 * 640
+    for part, shown in ((speech[:border], joined[:14]), (speech[border:], joined[14:])):
+        save_sound(part[None], 16_000, folder / "part.wav", overwrite=True)
+        words = ["--portrait", folder / "me.png", "--speech", folder / "part.wav", "--steps", 1]
+        words += ["--seed", 2, "--output", folder / "part.mp4", "--overwrite"]
+        assert run("animate", *words)[0] == 0
+        assert np.array_equal(np.stack(list(read_frames(folder / "part.mp4"))), shown)
+    assert "2 of them before this start" in run(*command)[1]
+
+
 def kill_the_worker_of(unfinished: Path, killed: list[int]) -> None:
     """Kill the process that writes a file, as soon as there is one."""
-    while not killed:
-        for process in psutil.Process().children(recursive=True):
-            try:
-                if f"{unfinished}" in [file.path for file in process.open_files()]:
-                    process.kill()
-                    killed.append(process.pid)
-            except psutil.Error:
-                continue
-        time.sleep(0.05)
+    while not unfinished.exists():
+        time.sleep(0.02)
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if f"{unfinished}" in [file.path for file in process.open_files()]:
+                process.kill()
+                killed.append(process.pid)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")

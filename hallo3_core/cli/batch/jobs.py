@@ -73,10 +73,11 @@ def in_row(number: int) -> Iterator[None]:
         raise InputError(f"Row {number}: {error}") from error
 
 
-def read_jobs(table: Path, outputs: Path) -> list[Job]:
+def read_jobs(table: Path, outputs: Path, longest: float | None = None) -> list[Job]:
     """The jobs of a table. Their videos go into the folder `outputs`.
 
-    Raises `InputError` if the table cannot be read, or if a row is wrong or names a missing file.
+    Speech of more than `longest` seconds is cut. Raises `InputError` if the table cannot be read,
+    or if a row is wrong or names a missing file.
     """
     parser, folder = RowParser(), table.absolute().parent
     header, *rows = read_rows(table)
@@ -87,6 +88,8 @@ def read_jobs(table: Path, outputs: Path) -> list[Job]:
             continue
         with in_row(number), chdir(folder):
             job = read_job(parser, columns, cells, number, outputs)
+            if longest is not None and job.seconds > longest:
+                job.fingerprint = fingerprint((job.fingerprint, longest))
             same = jobs.setdefault(str(job.output.resolve()).casefold(), job)
             if same is not job:
                 raise InputError(f"{job.output} is also the output of row {same.row}.")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -21,15 +22,13 @@ class BatchProgress:
     def __init__(
         self,
         jobs: list[Job],
-        done: int,
         quiet: bool,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.left, self.made = sum(job.seconds for job in jobs), 0.0
         self.clock, self.began = clock, clock()
-        total = len(jobs) + done
         self.bar = tqdm(
-            total=total, initial=done, desc="jobs", bar_format=LAYOUT, disable=quiet, mininterval=0
+            total=len(jobs), desc="jobs", bar_format=LAYOUT, disable=quiet, mininterval=0
         )
 
     @property
@@ -55,12 +54,12 @@ class BatchProgress:
 def do_all(jobs: list[Job], workers: Workers, states: States, progress: BatchProgress) -> None:
     """Give the jobs to the workers, and write what becomes of them."""
     waiting = sorted(jobs, key=lambda job: job.seconds, reverse=True)
-    failed: dict[int, str] = {}  # the worker on which a row failed
+    failed: dict[Path, str] = {}  # the worker on which a job failed
     running = 0
     while waiting or running:
         for worker in tuple(workers.free):
             others = workers.alive > 1
-            fitting = (job for job in waiting if not (others and failed.get(job.row) == worker))
+            fitting = (job for job in waiting if not (others and failed.get(job.output) == worker))
             if job := next(fitting, None):
                 waiting.remove(job)
                 states.started(job, worker)
@@ -72,7 +71,7 @@ def do_all(jobs: list[Job], workers: Workers, states: States, progress: BatchPro
             again = result.error and int(states.of(job).tries) < TRIES
             states.ended(job, WAITING if again else FAILED if result.error else DONE, result)
             if again:
-                failed[job.row] = worker
+                failed[job.output] = worker
                 job.options.overwrite = True  # what is there now comes from the first try
                 waiting.insert(0, job)
             else:

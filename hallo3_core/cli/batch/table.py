@@ -2,7 +2,7 @@
 
 import csv
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from io import StringIO
 from pathlib import Path
 
@@ -41,13 +41,19 @@ class States:
         self.file, self.before = file, read_lines(file)
         self.lines: dict[Path, Line] = {}
         for job in jobs:
-            earlier = self.before.get(str(job.output))
-            fresh = Line(str(job.row), str(job.output), fingerprint=job.fingerprint)
-            same = earlier and (earlier.state, earlier.fingerprint) == (DONE, job.fingerprint)
-            if earlier and same and first_file(job.output).exists():
-                fresh = earlier
-                fresh.row = str(job.row)
-            self.lines[job.output] = fresh
+            self.add(job)
+
+    def add(self, job: Job) -> None:
+        """Add a line for a job."""
+        earlier = self.before.get(str(job.output))
+        line = Line(str(job.row), str(job.output), fingerprint=job.fingerprint)
+        same = earlier and (earlier.state, earlier.fingerprint) == (DONE, job.fingerprint)
+        if earlier and same and first_file(job.output).exists():
+            line = replace(earlier, row=line.row)
+        self.lines[job.output] = line
+
+    def remove(self, job: Job) -> None:
+        del self.lines[job.output]
 
     def of(self, job: Job) -> Line:
         return self.lines[job.output]
@@ -57,8 +63,9 @@ class States:
         earlier = self.before.get(str(job.output))
         return earlier is not None and earlier.state in (DONE, RUNNING)
 
-    def count(self, state: str) -> int:
-        return sum(line.state == state for line in self.lines.values())
+    def count(self, jobs: list[Job], state: str) -> int:
+        """How many of the jobs are in a state."""
+        return sum(self.of(job).state == state for job in jobs)
 
     def started(self, job: Job, worker: str) -> None:
         line = self.of(job)
