@@ -24,6 +24,7 @@ from hallo3_core.cli.batch.jobs import read_jobs
 from hallo3_core.cli.batch.schedule import BatchProgress, do_all
 from hallo3_core.cli.batch.table import States
 from hallo3_core.cli.batch.workers import Done, Result
+from hallo3_core.errors import InputError
 from hallo3_core.media.video import read_frames, save_sound
 from hallo3_core.sound.sound_file import read_sound, seconds_in_header
 
@@ -209,6 +210,12 @@ def test_several_workers_need_ray(run, folder, monkeypatch):
         "requirements-batch.txt, or give --workers 1.\n"
     )
     assert "The number of workers is 0" in run(*command, 0)[2]
+
+
+def test_an_address_where_nobody_answers():
+    with pytest.raises(InputError, match=r"There is no Ray at 127\.0\.0\.1:1 .*: check"):
+        batch_workers.check_address("127.0.0.1:1")
+    batch_workers.check_address("auto")
 
 
 def test_where_a_speech_is_cut():

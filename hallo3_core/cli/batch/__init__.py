@@ -101,10 +101,13 @@ def join(cut_job: CutJob, states: States) -> None:
     lines = [states.of(clip) for clip in cut_job.clips]
     errors = [line.error for line in lines if line.state == FAILED]
     seconds = sum(float(line.seconds) for line in lines)
-    if errors:
-        states.ended(cut_job.whole, FAILED, Result(seconds, errors[0]))
+    try:
+        if errors:
+            raise InputError(errors[0])
+        cut_job.join()
+    except InputError as error:
+        states.ended(cut_job.whole, FAILED, Result(seconds, f"{error}"))
         return
-    cut_job.join()
     for clip in cut_job.clips:
         states.remove(clip)
     states.ended(cut_job.whole, DONE, Result(seconds))

@@ -29,7 +29,7 @@ DECIDE_NOTHING = ("output", "overwrite", "quiet", "store")
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A video to make. `options` are those of `animate`, and `row` is 2 for the first job.
 

@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import time
 import traceback
 from contextlib import chdir
@@ -97,15 +98,15 @@ class Worker:
     def work(self, job: Job) -> Result:
         """Make the video of a job."""
         start, error = time.perf_counter(), ""
-        options = argparse.Namespace(**vars(job.options))
-        try:
-            with chdir(job.folder), Warnings() as warnings:
-                animate.make_video(options, self.load)
-        except InputError as wrong:
-            error = f"{wrong}"
-        except Exception as failure:
-            traceback.print_exc()
-            error = f"{type(failure).__name__}: {failure}"
+        with Warnings() as warnings:
+            try:
+                with chdir(job.folder):
+                    animate.make_video(job.options, self.load)
+            except InputError as wrong:
+                error = f"{wrong}"
+            except Exception as failure:
+                traceback.print_exc()
+                error = f"{type(failure).__name__}: {failure}"
         return Result(time.perf_counter() - start, error, " ".join(warnings.texts))
 
     def load(self, options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Hallo3:
@@ -208,6 +209,7 @@ class RayWorkers:
 
 def join(ray, address: str | None, number: int | None) -> None:
     """Join the Ray at `address`, or start one here. Raises `InputError` if there is none."""
+    check_address(address or "")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     kept = {name: value for name, value in os.environ.items() if name.startswith("HALLO3_")}
     path = os.pathsep.join(filter(None, (f"{ROOT}", os.environ.get("PYTHONPATH"))))
@@ -228,3 +230,14 @@ def join(ray, address: str | None, number: int | None) -> None:
         ) from error
     finally:
         signal.signal(signal.SIGTERM, terminated)  # Ray's own would not say what is done
+
+
+def check_address(address: str) -> None:
+    """Raise `InputError` if nothing answers at HOST:PORT. Ray itself would wait for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"There is no Ray at {address} ({error}): check the address.") from error
