@@ -259,11 +259,13 @@ def kill_the_worker_of(unfinished: Path, killed: list[int]) -> None:
     """Kill the process that writes a file, as soon as there is one."""
     while not unfinished.exists():
         time.sleep(0.02)
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if f"{unfinished}" in [file.path for file in process.open_files()]:
-                process.kill()
-                killed.append(process.pid)
+    workers = psutil.Process().children(recursive=True)
+    while not killed and unfinished.exists():  # it is opened a moment later
+        for process in workers:
+            with suppress(psutil.Error):
+                if f"{unfinished}" in [file.path for file in process.open_files()]:
+                    process.kill()
+                    killed.append(process.pid)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")

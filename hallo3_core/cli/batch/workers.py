@@ -226,7 +226,8 @@ def join(ray, address: str | None, number: int | None) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = f"{error}".strip().splitlines()[0].rstrip(".")
         raise InputError(
-            f"Ray at {address or 'this machine'} cannot be used ({reason}): check the address."
+            f"Ray at {address or 'this machine'} cannot be used ({reason}): check its address and "
+            "its token."
         ) from error
     finally:
         signal.signal(signal.SIGTERM, terminated)  # Ray's own would not say what is done
