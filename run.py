@@ -27,6 +27,7 @@ REQUIREMENTS = {
         "requirements-standalone.txt",
         "requirements-faces.txt",
         "requirements-voices.txt",
+        "requirements-batch.txt",
         "requirements-test.txt",
         "training/requirements.txt",
     ),

@@ -12,6 +12,7 @@ from ..errors import BAD_INPUT, INTERRUPTED, InputError
 
 COMMANDS = {
     "animate": "make a portrait speak",
+    "batch": "do the jobs of a table, on one or more machines",
     "examples": "copy the example pictures and sounds",
     "convert": "convert published files for ComfyUI",
     "check": "say what weights files are, and check them",
@@ -21,7 +22,7 @@ COMMANDS = {
     "evaluate": "measure videos of talking faces",
 }
 """The module of each command here has `add`, which defines its options, and `run`, which returns
-the exit status. `STOPPED` is the line printed after Ctrl-C.
+the exit status. `STOPPED` is the line printed after Ctrl-C, if the error does not say more.
 """
 
 
@@ -49,6 +50,6 @@ def main() -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print(options.stopped)
+    except KeyboardInterrupt as stop:
+        print(f"{stop}" or options.stopped)
         return INTERRUPTED

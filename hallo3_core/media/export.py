@@ -23,10 +23,8 @@ FORMATS = {".mov": "ProRes 422 HQ", ".png": "a PNG for each frame, and a WAV"}
 def check_export(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
     """Raise `InputError` if no video can or may be written to `path`, as MP4 or in `FORMATS`."""
     ending = path.suffix.lower()
-    if ending == ".png":
-        check_file(numbered_picture(path, 0), inputs, overwrite)
-    elif ending in FORMATS:
-        check_file(path, inputs, overwrite)
+    if ending in FORMATS:
+        check_file(first_file(path), inputs, overwrite)
     elif ending == ".mp4":
         check_output(path, inputs, overwrite)
     else:
@@ -100,7 +98,7 @@ def write_pictures(
     frames: Iterable[np.ndarray], rate: Fraction, sound: Sound | None, path: Path, overwrite: bool
 ) -> Path:
     """A PNG for each frame, and the sound as a WAV."""
-    first = numbered_picture(path, 0)
+    first = first_file(path)
     check_name(first, overwrite=overwrite)
     count = 0
     for count, frame in enumerate(frames, 1):
@@ -110,6 +108,11 @@ def write_pictures(
             sound.cut(0, float(count / rate)), sound.rate, path.with_suffix(".wav"), overwrite
         )
     return first
+
+
+def first_file(path: Path) -> Path:
+    """The file that a video named `path` has on the disk. Of many pictures, it is the first."""
+    return numbered_picture(path, 0) if path.suffix.lower() == ".png" else path
 
 
 def numbered_picture(path: Path, number: int) -> Path:

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from itertools import chain, islice
 from pathlib import Path
@@ -71,6 +71,14 @@ def read_sound(path: Path) -> Sound:
     if not longest.samples:
         raise InputError(f"The sound in {path} is empty: use a file with speech in it.")
     return longest
+
+
+def seconds_in_header(path: Path) -> float:
+    """How long a file with sound is, as its header says. 0 if it does not say, or has no sound."""
+    with suppress(av.FFmpegError, OSError), path.open("rb") as file, _open(file) as container:
+        if container.streams.audio:
+            return (container.duration or 0) / av.time_base
+    return 0.0
 
 
 @contextmanager

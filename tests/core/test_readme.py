@@ -52,6 +52,7 @@ RUN = (
 
 PARSED = (
     "python -m hallo3_core animate --portrait P --speech S --output O.mp4",
+    "python -m hallo3_core batch JOBS.csv --output FOLDER",
     "python -m hallo3_core evaluate VIDEO...",
     "python -m hallo3_core plan",
     "python -m hallo3_core store --empty",
@@ -78,6 +79,7 @@ PARSED = (
 HELP = (
     "python tests/parity.py tests/fixtures",
     "python -m benchmarks",
+    "python -m benchmarks.batch",
     "python -m benchmarks.card_memory",
     "python -m benchmarks.comfyui_flags --small-vae --seconds 1.96",
     "python -m benchmarks.full_size",
@@ -98,8 +100,7 @@ HELP = (
 PIP = (
     "pip install -r requirements.txt -r requirements-standalone.txt",
     "pip install -r requirements.txt -r requirements-standalone.txt -r training/requirements.txt",
-    "pip install -r requirements-faces.txt",
-    "pip install -r requirements-voices.txt",
+    *(f"pip install -r requirements-{name}.txt" for name in ("faces", "voices", "batch")),
     "pip install onnxruntime",
     "pip install insightface",
     "pip install insightface onnxruntime",
@@ -291,8 +292,7 @@ def test_what_takes_long_is_parsed(line, monkeypatch):
     program, *words = shlex.split(line)[1:]
     if program == "-m":
         module, *words = words
-        started = STARTS[module](monkeypatch, words)
-        assert started
+        assert STARTS[module](monkeypatch, words)
         return
     assert program == "run.py"
     started = []

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,13 @@ from .inputs import (
     find_voice,
     read_curve,
 )
-from .writing import encoding_of, write_video
+from .writing import Written, encoding_of, write_video
 
 OUTPUT = Path("hallo3.mp4")
 STOPPED = "Stopped before the first segment was done."
+
+Load = Callable[[argparse.Namespace, torch.device, torch.dtype], Hallo3]
+"""Returns the model that the options ask for, such as `load_model`."""
 
 logger = logging.getLogger(__name__)
 
@@ -141,11 +145,17 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 def run(options: argparse.Namespace) -> int:
     options.output = options.output or free_name(OUTPUT)
-    inputs = given_files(options)
-    check_export(options.output, inputs, options.overwrite)
-    if options.framing:
-        check_picture_file(options.framing, inputs, options.overwrite)
-    settings = settings_of(options)
+    print("\n".join(make_video(options, load_model).lines()))
+    return 0
+
+
+def make_video(options: argparse.Namespace, load: Load) -> Written:
+    """Do the job that the options describe. `options.output` must be given.
+
+    `load` returns the model. It is called when the inputs are found to be good. Raises `InputError`
+    if they are not.
+    """
+    settings = checked_settings(options)
     encoding = encoding_of(options)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
@@ -162,8 +172,8 @@ def run(options: argparse.Namespace) -> int:
     found = [find_voice(file, options) for file in files or [options.speech]]
 
     with enough_memory("load the model", "use fp8 weights"):
-        model = load_model(options, device, dtype)
-    noise, footage = SeededNoise(settings.seed), None
+        model = load(options, device, dtype)
+    noise, footage, fit = SeededNoise(settings.seed), None, options.fit
     text = encoded_prompts(model, options.prompt) if options.prompt else None
     voices = encoded_voices(model, found, options)
     speech = together(voices, people, options)
@@ -171,11 +181,11 @@ def run(options: argparse.Namespace) -> int:
     if scene:
         footage, face = Footage(scene.frames(), scene.track, model.config.canvas[0]), scene.face.box
         portrait, region = footage.portrait, footage.face_region(face, options.face_growth)
-        speech, options.fit = fitted(speech, len(scene.track)), "published"
+        speech, fit = fitted(speech, len(scene.track)), "published"
     edit = edit_of(speech, options.segment_seeds, options.stay, options.start, options.end)
     networks = model.vae, model.reference_network
     with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
-        identity = encode_portrait(*networks, portrait, region, noise, embedding, options.fit)
+        identity = encode_portrait(*networks, portrait, region, noise, embedding, fit)
     animator = ModelAnimator(model, identity, speech, noise, text=text, **vars(settings))
     track = together(heard, people, options).sound
     assert track is not None  # all sounds are known
@@ -184,6 +194,15 @@ def run(options: argparse.Namespace) -> int:
         mask = footage.region(scene.face.box, options.region, scene.mask)
         redub = Redub(animator, footage, mask, options.strength)
     return write_video(animator, redub, edit.heard(track, speech), edit, encoding, options)
+
+
+def checked_settings(options: argparse.Namespace) -> Settings:
+    """The settings of a job. Raises `InputError` if its files cannot or may not be written."""
+    inputs = given_files(options)
+    check_export(options.output, inputs, options.overwrite)
+    if options.framing:
+        check_picture_file(options.framing, inputs, options.overwrite)
+    return settings_of(options)
 
 
 def encoded_voices(model: Hallo3, found: list[Voice], options: argparse.Namespace) -> list[Speech]:
@@ -226,9 +245,21 @@ def given_files(options: argparse.Namespace) -> list[Path]:
         options.model,
         options.isolate_vocals,
         options.speech_curve,
+        options.face_models,
         *(file for speaker in options.speaker for file in speaker),
     )
     return [path for path in given if path]
+
+
+def model_choice(options: argparse.Namespace) -> tuple:
+    """What decides which model `load_model` loads, beside the device and the dtype."""
+    model = options.model or (options.undistilled, people_of(options))
+    return model, options.lora, options.lora_strength
+
+
+def people_of(options: argparse.Namespace) -> int:
+    """How many people the built-in model must know: one, or two who speak."""
+    return min(max(len(options.speaker), 1), 2)
 
 
 def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Hallo3:
@@ -238,8 +269,7 @@ def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.d
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if options.model is None:
-        people = min(max(len(options.speaker), 1), 2)
-        model, plan = builtin.load(not options.undistilled, people).to(dtype), None
+        model, plan = builtin.load(not options.undistilled, people_of(options)).to(dtype), None
     else:
         plan = plan_for(options.model, short_name(dtype), free_memory(device), device.type != "cpu")
         if not options.quiet:

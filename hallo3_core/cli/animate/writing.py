@@ -4,14 +4,14 @@ import argparse
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...animate import ModelAnimator, NotDecoded, seconds_to_decode
 from ...autoencoder.vae import save_latent
 from ...clip.edit import Edit
 from ...clip.redub import Redub
 from ...clip.segments import make_segments
-from ...errors import INTERRUPTED, InputError, NotEnoughMemory
+from ...errors import InputError, NotEnoughMemory
 from ...media.encoding import LOSSLESS, Encoding
 from ...media.export import FORMATS, export
 from ...media.outputs import free_name
@@ -27,6 +27,19 @@ from ...store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
 from ..store import STORE
 
 
+class Written(NamedTuple):
+    """A finished video. `taken` of its `segments` were kept from an earlier run."""
+
+    video: VideoWriter
+    segments: int
+    taken: int
+
+    def lines(self) -> Iterator[str]:
+        yield saved(self.video)
+        if self.taken:
+            yield f"{self.taken} of {self.segments} segments were kept from an earlier run."
+
+
 def write_video(
     animator: ModelAnimator,
     redub: Redub | None,
@@ -34,11 +47,11 @@ def write_video(
     edit: Edit,
     encoding: Encoding,
     options: argparse.Namespace,
-) -> int:
+) -> Written:
     """Compute the segments of a clip, and write the video with the sound `heard`.
 
-    With a `redub`, they are those of its video. Returns the exit status. Raises `InputError` if
-    memory runs out.
+    With a `redub`, they are those of its video. Raises `InputError` if memory runs out. After
+    Ctrl-C, `KeyboardInterrupt` says where the finished part is.
     """
     identity, speech = animator.identity, animator.speech
     (height, width), steps = identity.size, animator.settings.steps
@@ -69,17 +82,14 @@ def write_video(
     except KeyboardInterrupt:
         if not video.saved:
             raise
-        print(f"Stopped. {saved(video)}." + (" Start again to continue." if kept.usable else ""))
-        return INTERRUPTED
+        again = " Start again to continue." if kept.usable else ""
+        raise KeyboardInterrupt(f"Stopped. {saved(video)}.{again}") from None
     if exported(options) and video.saved:
         frames = read_frames(video.saved)
         first = export(frames, Fraction(FPS), heard, options.output, options.overwrite)
         video.saved.unlink()
         video.saved = first
-    print(saved(video))
-    if taken:
-        print(f"{taken} of {segments} segments were kept from an earlier run.")
-    return 0
+    return Written(video, segments, taken)
 
 
 def encoding_of(options: argparse.Namespace) -> Encoding:
