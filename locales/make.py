@@ -2,22 +2,28 @@
 
     python -m locales.make
 
-The texts stand in the nodes themselves (`nodes/`), and nowhere else by hand. They are written to
-`locales/en/nodeDefs.json`, which translations start from, and to the help pages in `web/docs/`. A
-help page begins with the title and the description of its node; what follows is written by hand,
-up to the tables of inputs and outputs.
+The English texts stand in the nodes themselves (`nodes/`), and nowhere else by hand. They are
+written to `locales/en/nodeDefs.json` and to the help pages in `web/docs/`. A help page begins with
+the title and the description of its node; what follows is written by hand, up to the tables of
+inputs and outputs. The other files of `locales/en/` are written by hand: the texts of the settings.
+
+All of it is then written in the languages of `locales/*.json`. Texts that lack a translation are
+printed, and stand empty in that file, to be filled in. Texts that are no longer used are taken out
+of it.
 """
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.comfyui_server import free_port, running
+from locales.translate import Translation, as_json, languages
 from run import find_comfyui
 
 ROOT = Path(__file__).resolve().parents[1]
-DEFINITIONS = ROOT / "locales" / "en" / "nodeDefs.json"
+LOCALES = ROOT / "locales"
+DEFINITIONS = LOCALES / "en" / "nodeDefs.json"
 PAGES = ROOT / "web" / "docs"
 TABLES = ("Inputs", "Outputs")
 
@@ -27,8 +33,24 @@ def files(nodes: dict[str, dict]) -> dict[Path, str]:
     nodes = {name: node for name, node in nodes.items() if name.startswith("Hallo3")}
     definitions = {name: definition(node) for name, node in nodes.items()}
     pages = {PAGES / f"{name}.md": node for name, node in nodes.items()}
-    written = {DEFINITIONS: json.dumps(definitions, indent=2, ensure_ascii=False) + "\n"}
-    return written | {path: help_page(by_hand(path), node) for path, node in pages.items()}
+    written = {DEFINITIONS: as_json(definitions)}
+    written |= {path: help_page(by_hand(path), node) for path, node in pages.items()}
+    for language in languages():
+        written |= translated(language, nodes, definitions)
+    return written
+
+
+def translated(say: Translation, nodes: dict[str, dict], definitions: dict) -> dict[Path, str]:
+    """The files of a language, and its translations: those that are used, in their order."""
+    folder = LOCALES / say.language
+    written = {folder / "nodeDefs.json": as_json(say.tree(definitions))}
+    for path in sorted(DEFINITIONS.parent.glob("*.json")):
+        if path != DEFINITIONS:
+            written[folder / path.name] = as_json(say.tree(json.loads(path.read_text("utf-8"))))
+    for name, node in nodes.items():
+        prose = [say.prose(part) for part in by_hand(PAGES / f"{name}.md")]
+        written[PAGES / name / f"{say.language}.md"] = help_page(prose, node, say)
+    return written | {say.path: as_json(say.asked)}
 
 
 def definition(node: dict) -> dict:
@@ -74,26 +96,35 @@ def by_hand(path: Path) -> list[str]:
     return ["\n\n".join(prose), *(s for s in sections if s.partition("\n")[0] not in TABLES)]
 
 
-def help_page(by_hand: list[str], node: dict) -> str:
+def help_page(by_hand: list[str], node: dict, say: Callable[[str], str] = str) -> str:
+    """The page in the language of `say`; `by_hand` is in that language already."""
     prose, *after = by_hand
     optional = node["input"].get("optional", {})
     inputs = [
-        (f"{name} (optional)" if name in optional else name, kind, text)
-        for name, kind, text in inputs_of(node)
+        (f"{label(name, say)} ({say('optional')})" if name in optional else label(name, say), *rest)
+        for name, *rest in inputs_of(node)
     ]
+    outputs = [(label(name, say), *rest) for name, *rest in outputs_of(node)]
     parts = [
-        f"# {node['display_name']}",
-        node["description"],
+        f"# {say(node['display_name'])}",
+        say(node["description"]),
         prose,
-        f"## Inputs\n\n{table('input', inputs)}",
-        f"## Outputs\n\n{table('output', outputs_of(node))}",
+        f"## {say('Inputs')}\n\n{table(say('input'), inputs, say)}",
+        f"## {say('Outputs')}\n\n{table(say('output'), outputs, say)}",
         *(f"## {section}" for section in after),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def table(kind: str, rows: Iterable[tuple[str, str, str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in [(kind, "type", "meaning"), *rows]]
+def label(name: str, say: Callable[[str], str]) -> str:
+    """The name that the user sees, and the one that graphs and the text by hand have."""
+    return name if say(name) == name else f"{say(name)} `{name}`"
+
+
+def table(kind: str, rows: Iterable[tuple], say: Callable[[str], str]) -> str:
+    heading = (kind, say("type"), say("meaning"))
+    rows = [heading, *((name, type_, say(text)) for name, type_, text in rows)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|---|---|---|", *lines[1:]])
 
 
@@ -102,7 +133,11 @@ def main() -> None:
     with running(find_comfyui(), free_port()) as server:
         nodes = server.ask("/object_info")
     for path, text in files(nodes).items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")
+    for language in languages():
+        for english in language.missing():
+            print(f"not translated in {language.path.relative_to(ROOT)}: {english}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from comfy_api.latest import Input, InputImpl, io
+from comfy_api.latest import Input, io
 from torch import Tensor
 
 from ..hallo3_core import builtin
@@ -21,11 +21,10 @@ from ..hallo3_core.clip.redub import (
     still_face,
 )
 from ..hallo3_core.clip.redub import Redub as RedubAnimator
-from ..hallo3_core.clip.segments import make_segments
 from ..hallo3_core.media.encoding import STANDARD, Encoding
 from ..hallo3_core.media.frames import VideoFile
 from ..hallo3_core.media.picture import one_mask, rgb_images, size_of
-from ..hallo3_core.media.video import VideoWriter, at_25_fps
+from ..hallo3_core.media.video import at_25_fps
 from ..hallo3_core.network.config import FPS
 from ..hallo3_core.noise import SeededNoise
 from ..hallo3_core.portrait.encode import Identity, encode_portrait
@@ -34,16 +33,6 @@ from ..hallo3_core.portrait.track import FaceTrack
 from ..hallo3_core.sampling.schedule import spaced
 from ..hallo3_core.settings import Settings
 from ..hallo3_core.sound.audio import sound_of_audio
-from .animate import (
-    clip_outputs,
-    encoding_inputs,
-    frames_connected,
-    kept_of,
-    run_again,
-    soundtrack_input,
-    unfinished_video,
-    write_video,
-)
 from .animator import NodeAnimator
 from .host.model import RunOnce
 from .host.onnx import face_finder
@@ -51,8 +40,9 @@ from .host.out_of_memory import VAE_ON_CPU, enough_memory
 from .host.say import say, show
 from .host.time_left import ClipTime
 from .host.vae import open_encoder
-from .host.video import frames_of, temporary_file
-from .sampling import audio_part, hallo3_model
+from .host.video import frames_of
+from .rendering import clip_outputs, encoding_inputs, render, run_again, soundtrack_input
+from .sampling import hallo3_model
 from .settings import settings_inputs, settings_of
 from .sockets import (
     CATEGORY,
@@ -185,17 +175,7 @@ class Redub(io.ComfyNode):
         clip = ClipTime(speech.segments, len(spaced(settings.steps, strength)))
         animator = NodeAnimator(model, vae, identity, speech, positive, settings, clip)
         redub = RedubAnimator(animator, footage, footage.region(found.box, region, anew), strength)
-        connected = frames_connected(cls.hidden.dynprompt, cls.hidden.unique_id)
-        kept = kept_of(animator, redub.decides())
-        encoding = Encoding(codec, crf)
-        segments = make_segments(redub, identity, speech, kept, encoding=encoding, frames=connected)
-        unfinished, file = unfinished_video(kept), temporary_file()
-        video = VideoWriter(file, *footage.size, heard, encoding=encoding)
-        shown = write_video(segments, video, clip, connected, unfinished)
-        unfinished.unlink(missing_ok=True)
-        clip.done("done")
-        audio = audio_part(heard, 0, speech.frames)
-        return io.NodeOutput(shown, audio, float(FPS), InputImpl.VideoFromFile(str(file)))
+        return render(cls, animator, redub, footage.size, heard, Encoding(codec, crf))
 
 
 def steady(frames: Tensor | Input.Video) -> Iterator[np.ndarray]:

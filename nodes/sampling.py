@@ -18,11 +18,13 @@ from ..hallo3_core.sound.sound import Sound
 from ..hallo3_core.speech.dialogue import Dialogue, faces, voices
 from ..hallo3_core.speech.encode import Speech
 from .host.guider import guider_of
+from .host.loading import BUILT_IN
 from .host.memory import plan
 from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, Heard, RunOnce, Seen
 from .host.out_of_memory import enough_memory
 from .host.sampling import published_sampler, published_sigmas, sample_segment
 from .host.time_left import ClipTime
+from .host.tiny_decoder import find_tiny_decoder
 from .settings import segment_settings_inputs, settings_inputs, settings_of
 from .sockets import (
     CATEGORY,
@@ -95,7 +97,12 @@ def condition(
             f"There is no segment {index}: the speech of {speech.frames} frames has "
             f"{speech.segments}, from 0 to {speech.segments - 1}."
         )
-    host_model.latent_format.learn_colours(identity)
+    built_in = host_model.model_config.file in BUILT_IN
+    decoder = None if built_in else find_tiny_decoder()
+    if decoder:
+        host_model.latent_format.preview_with(decoder, identity)
+    else:
+        host_model.latent_format.learn_colours(identity)
     companions = host_model.model_config.companions
     project = RunOnce(companions.audio_projector, model.load_device)
     heard = voices(speech, index, identity, config, settings.speech_strength)

@@ -5,15 +5,26 @@ import { app } from "../../scripts/app.js";
 
 const SEGMENTS = "/hallo3/segments";
 
+// The texts are in locales/. The front end itself translates the settings and the command by their
+// ids; the texts in `hallo3` are only ours.
+const texts = await api.getCustomNodesI18n();
+const { settings, commands } = texts.en;
+
+function say(name) {
+  const language = app.extensionManager.setting.get("Comfy.Locale");
+  return texts[language]?.hallo3?.[name] ?? texts.en.hallo3[name];
+}
+
 function inWords({ folder, segments, bytes }) {
   const size = bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
-  return `${segments} ${segments === 1 ? "segment" : "segments"}, ${size} in ${folder}`;
+  const values = { folder, segments, size };
+  return say("kept").replace(/{(\w+)}/g, (_, name) => values[name]);
 }
 
 async function emptyStore() {
   const answer = await api.fetchApi(SEGMENTS, { method: "DELETE" });
   const detail = inWords(await answer.json());
-  const summary = "Finished segments are deleted";
+  const summary = say("deleted");
   app.extensionManager.toast.add({ severity: "success", summary, detail, life: 5000 });
   return detail;
 }
@@ -22,7 +33,7 @@ function storeElement() {
   const element = document.createElement("div");
   const text = document.createElement("span");
   const button = document.createElement("button");
-  button.textContent = "Delete";
+  button.textContent = say("delete");
   button.className = "p-button p-component p-button-sm";
   button.onclick = async () => (text.textContent = `${await emptyStore()} `);
   api
@@ -65,22 +76,24 @@ app.registerExtension({
     {
       id: "Hallo3.SegmentStore.Empty",
       category: ["Hallo3", "Finished segments", "Empty"],
-      name: "What is kept",
-      tooltip: "Finished segments of Animate Portrait. Without them a clip is computed anew.",
+      ...settings.Hallo3_SegmentStore_Empty,
       type: storeElement,
       defaultValue: null,
     },
     {
       id: "Hallo3.SegmentStore.Size",
       category: ["Hallo3", "Finished segments", "Size"],
-      name: "Disk space in GB",
-      tooltip: "The segments that were not used for the longest time are deleted first. 0 keeps none.",
+      ...settings.Hallo3_SegmentStore_Size,
       type: "number",
       defaultValue: 20,
       attrs: { min: 0, max: 10000, showButtons: true },
     },
   ],
   commands: [
-    { id: "Hallo3.EmptySegmentStore", label: "Hallo3: delete finished segments", function: emptyStore },
+    {
+      id: "Hallo3.EmptySegmentStore",
+      ...commands.Hallo3_EmptySegmentStore,
+      function: emptyStore,
+    },
   ],
 });

@@ -24,7 +24,7 @@ class Workflow(NamedTuple):
 
 
 ROOM = {
-    "Hallo3FindFace": 70,
+    "Hallo3FindFace": 330,
     "Hallo3EncodeIdentity": 110,
     "Hallo3EncodeSpeech": 60,
     "Hallo3Dialogue": 170,
@@ -75,7 +75,7 @@ PAIR = {
     "right": ("Hallo3FindFace", 1, {"face_index": 1}, {"image": "portrait"}),
     "identity": (
         "Hallo3EncodeIdentity",
-        1,
+        2,
         {},
         {key: LOADED["identity"][3][key] for key in ("image", "vae", "reference_network", "seed")},
     ),

@@ -187,30 +187,29 @@ def save_card(name: str, film: Film) -> None:
     print(f"{file}: {len(small)} frames, {file.stat().st_size / 1e3:.0f} kB", flush=True)
 
 
-def stock_samplers(films: dict[str, Film]) -> Film:
-    return [beside(*pair) for pair in zip(films["save"], films["preview"], strict=True)]
+def any_length(films: dict[str, Film]) -> None:
+    save_film("speaks", with_speech(films["save"]))
+    save_strip("2-any-length", films["save"])
 
 
-def group_and_song(films: dict[str, Film]) -> Film:
+def stock_samplers(films: dict[str, Film]) -> None:
+    pairs = zip(films["save"], films["preview"], strict=True)
+    save_film("4-stock-samplers", [beside(*pair) for pair in pairs])
+
+
+def group_and_song(films: dict[str, Film]) -> None:
     group = Image.open(EXAMPLES / "group.png").convert("RGB")
     height = films["save"][0].height
     group = group.resize((3 * height, height), Image.Resampling.LANCZOS)
-    return [beside(group, frame) for frame in films["save"]]
+    save_film("6-group-and-song", [beside(group, frame) for frame in films["save"]])
 
 
-def any_length(film: Film) -> None:
-    save_film("speaks", with_speech(film))
-    save_strip("2-any-length", film)
-
-
-FILM_OF = {"4 Stock samplers": stock_samplers, "6 Group and song": group_and_song}
-"""What a workflow makes, if that is more than the video it saves."""
-DOCUMENTED: dict[str, Callable[[Film], None]] = {
-    "1 Quick start": lambda film: save_film("1-quick-start", film),
+DOCUMENTED: dict[str, Callable[[dict[str, Film]], None]] = {
+    "1 Quick start": lambda films: save_film("1-quick-start", films["save"]),
     "2 Any length": any_length,
-    "3 Three segments by hand": lambda film: save_strip("3-three-segments", film),
-    "4 Stock samplers": lambda film: save_film("4-stock-samplers", film),
-    "6 Group and song": lambda film: save_film("6-group-and-song", film),
+    "3 Three segments by hand": lambda films: save_strip("3-three-segments", films["save"]),
+    "4 Stock samplers": stock_samplers,
+    "6 Group and song": group_and_song,
 }
 """The pictures of the documentation."""
 
@@ -223,10 +222,9 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     for name in options.names:
         films = run(options.address, WORKFLOWS[name])
-        film = FILM_OF[name](films) if name in FILM_OF else films["save"]
-        save_card(name, film)
+        save_card(name, films["save"])
         if name in DOCUMENTED:
-            DOCUMENTED[name](film)
+            DOCUMENTED[name](films)
 
 
 if __name__ == "__main__":

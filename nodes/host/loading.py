@@ -31,6 +31,9 @@ DTYPES = {"default": None, **{name: BY_NAME[name].matrices for name in STORED}}
 
 UNDISTILLED = builtin.WEIGHTS / builtin.TRANSFORMER_FILE
 TWO_PEOPLE = builtin.WEIGHTS / builtin.TWO_PEOPLE_FILE
+DISTILLED = None, TWO_PEOPLE
+BUILT_IN = *DISTILLED, UNDISTILLED
+"""Which `file` of a `HostConfig` is a distilled built-in model, and which is a built-in one."""
 """Other files of the built-in model. None is the distilled one for one person."""
 
 
@@ -52,7 +55,7 @@ def load_dit(file: Path | None, weight_dtype: torch.dtype | None):
 
 def read_networks(file: Path | None) -> tuple[Hallo3Config, list[dict[str, Tensor]]]:
     """The sizes of the model, and the weights of each of `NETWORKS` under our names."""
-    if file in (None, TWO_PEOPLE):
+    if file in DISTILLED:
         model = builtin.load(people=1 if file is None else 2)
         networks = (model.denoiser, model.reference_network, model.audio_projector)
         return model.config, [network.state_dict() for network in networks]
@@ -97,7 +100,7 @@ def load_companion(
     config = host_config.unet_config["config"]
     module = network(config, operations, dtype=dtype, device=unet_offload_device())
     module.compute_dtype = manual_cast or dtype
-    module.built_in = host_config.file in (None, TWO_PEOPLE, UNDISTILLED)
+    module.built_in = host_config.file in BUILT_IN
     patcher = patcher_class(disable_dynamic)(
         module.eval().requires_grad_(False), get_torch_device(), unet_offload_device()
     )

@@ -6,12 +6,14 @@ Finished segments are shown by their last frame.
 import comfy.latent_formats
 import torch
 import torch.nn.functional as F
+from comfy.taesd.taehv import TAEHV
 from PIL import Image
 from torch import Tensor
 
 from ...hallo3_core.media.picture import to_bytes
 from ...hallo3_core.network.config import SPACE_COMPRESSION
 from ...hallo3_core.portrait.encode import Identity
+from .tiny_decoder import decode_frame
 
 CAUTION = 0.01
 """The weight of the ridge. It limits colours that the portrait does not have."""
@@ -27,6 +29,23 @@ class Hallo3Latents(comfy.latent_formats.CogVideoX1_5):
     fit a linear map, for any autoencoder. The preview leaves out the canvas around the picture, as
     the video does.
     """
+
+    def preview_with(self, decoder: TAEHV, identity: Identity) -> None:
+        """Previews show the middle of the segment, decoded by a tiny decoder.
+
+        ComfyUI passes the latents through `latent_rgb_factors_reshape` and then takes a linear map
+        of the channels to RGB. The channels are already RGB, so the map changes nothing.
+        """
+        rows, columns = identity.place
+
+        def decoded(latents: Tensor) -> Tensor:
+            middle = latents.shape[2] // 2
+            frame = self.process_out(latents[:1, :, middle : middle + 1])
+            return decode_frame(decoder, frame)[..., rows, columns]
+
+        self.latent_rgb_factors_reshape = decoded
+        self.latent_rgb_factors = torch.eye(3).tolist()
+        self.latent_rgb_factors_bias = [0.0] * 3
 
     def learn_colours(self, identity: Identity) -> None:
         rows, columns = map(latent_pixels, identity.place)

@@ -21,7 +21,7 @@ from ...hallo3_core.sampling.samplers import FEW, SAMPLERS, sample, schedule_of
 from ...hallo3_core.sampling.schedule import spaced
 from ...hallo3_core.settings import Settings
 from .guider import guider_of
-from .loading import TWO_PEOPLE
+from .loading import DISTILLED
 from .time_left import ClipTime
 
 FOR_FEW_STEPS = (
@@ -117,7 +117,7 @@ def sample_segment(
     says (`Source`). `clip` is told of every step. Raises `InputError` if the numbers overflow or
     there is not enough memory.
     """
-    if model.model.model_config.file in (None, TWO_PEOPLE) and settings.sampler != FEW:
+    if model.model.model_config.file in DISTILLED and settings.sampler != FEW:
         logger.warning(FOR_FEW_STEPS)
     empty, seed = latent["samples"], (settings.seed + index) % 2**64
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)

@@ -191,6 +191,8 @@ def test_quality_of_the_video():
         codec: noise_to_signal(colours(Encoding(codec).encode(frames)), wanted) for codec in CODECS
     }
     assert quality["lossless"] == np.inf
+    bytes_of_it = torch.from_numpy(wanted).byte()
+    assert np.array_equal(colours(Encoding("lossless").encode(bytes_of_it)), wanted)
     assert quality["h264-444"] > 45
     assert 40 < quality["h264"] < quality["h264-444"]
     small, large = (len(Encoding("h264", crf).encode(frames)) for crf in (30, 4))

@@ -24,7 +24,7 @@ DRAWS = {
 """Nodes that draw noise, and the input of each that sets the seed."""
 STEPS, GUIDANCE = 4, 1.0
 SHOWN = {
-    "Hallo3FindFace": 64,
+    "Hallo3FindFace": 308,
     "Hallo3EncodeIdentity": 96,
     "Hallo3EncodeSpeech": 58,
     "Hallo3Dialogue": 58,

@@ -171,13 +171,15 @@ def test_a_part_of_the_clip(host, quick_decoding, calls):
     for what in ("ProRes 422 HQ", "a PNG for each frame, and a WAV"):
         parts.graph("Hallo3ExportVideo", video=out[3], filename_prefix="x/a", format=what)
     host.run(parts.graph)
-    written = {file.name: file for file in (host.base / "output" / "x").iterdir()}
-    picture = torch.from_numpy(np.array(Image.open(written["a_00002__00024.png"])))
-    assert torch.equal(picture / 255, shown[24])
-    with av.open(written["a_00001_.mov"]) as container:
+    written = host.base / "output" / "x"
+    (last,) = written.glob("a_*_00024.png")
+    assert torch.equal(torch.from_numpy(np.array(Image.open(last))) / 255, shown[24])
+    (film,) = written.glob("a_*.mov")
+    with av.open(film) as container:
         assert container.streams.video[0].frames == 25
         assert len(container.streams.audio) == 1
-    assert written["a_00002_.wav"].stat().st_size == 44 + 2 * 25 * 640
+    (heard,) = written.glob("a_*.wav")
+    assert heard.stat().st_size == 44 + 2 * 25 * 640
 
 
 @pytest.mark.parametrize("cache", ["RAM_PRESSURE", "CLASSIC", "LRU", "NONE"])

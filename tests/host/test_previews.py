@@ -1,6 +1,8 @@
 """Colours of the live preview."""
 
 import importlib
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from comfyui import switch_previews_on
+from safetensors.torch import save
 from test_segments import sample
 
 ALL = (slice(0, 128), slice(0, 192))
@@ -76,6 +79,44 @@ def test_the_black_bars_are_left_out(host, parts, previews, place, size):
     assert shown.shape[:2] == size
     if size[1] > 1:
         assert shown.min() > 0.9
+
+
+def test_the_tiny_decoder_shows_the_middle_of_the_segment(host, parts, previews):
+    """Random weights with the names and shapes of taecvx. The bars are left out."""
+    parts.graph.keep(parts.model)
+    (patcher,) = host.run(parts.graph)
+    pack = type(patcher.model).__module__.rpartition(".")[0]
+    tiny = importlib.import_module(f"{pack}.tiny_decoder")
+    folder = Path(sys.modules["folder_paths"].get_folder_paths("vae_approx")[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    assert tiny.find_tiny_decoder() is None
+    torch.manual_seed(0)
+    shapes = tiny.TAEHV(latent_channels=16).state_dict()
+    weights = {name: (torch.randn(old.shape) / 20).half() for name, old in shapes.items()}
+    (folder / "taecvx.safetensors").write_bytes(save(weights))
+    try:
+        decoder = tiny.find_tiny_decoder()
+        latent_format = type(patcher.model.latent_format)()
+        place = slice(0, 32), slice(8, 40)
+        latent_format.preview_with(decoder, SimpleNamespace(place=place))
+        latents = torch.randn(1, 16, 13, 4, 6)
+        shown = previews(latent_format, latents)
+    finally:
+        (folder / "taecvx.safetensors").unlink()
+    wanted = decoder.decode(latents[:, :, 6:7] / 0.7)[0, :, 0, *place].movedim(0, -1).clamp(0, 1)
+    assert shown.shape == (32, 32, 3)
+    assert np.abs(shown - wanted.numpy()).max() < 1.5 / 255
+
+
+def test_a_damaged_tiny_decoder_is_told(host, parts, tmp_path, caplog):
+    parts.graph.keep(parts.model)
+    (patcher,) = host.run(parts.graph)
+    pack = type(patcher.model).__module__.rpartition(".")[0]
+    tiny = importlib.import_module(f"{pack}.tiny_decoder")
+    file = tmp_path / "taecvx.safetensors"
+    file.write_bytes(b"nothing")
+    assert tiny._load(str(file)) is None
+    assert "taecvx.safetensors cannot be loaded" in caplog.text
 
 
 def test_sampling_shows_pictures(host, parts, previews, monkeypatch):

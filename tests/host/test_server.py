@@ -21,8 +21,9 @@ WORKFLOWS = {
     "6 Group and song",
     "7 Dialogue",
     "8 Restore the face",
+    "9 New words",
 }
-HIDDEN = ("dynprompt", "unique_id")
+HIDDEN = ("dynprompt", "unique_id", "prompt", "extra_pnginfo")
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +94,26 @@ def test_the_store_is_emptied_on_request(server: Server):
     emptied = server.ask("/hallo3/segments", method="DELETE")
     assert (emptied["segments"], emptied["bytes"]) == (0, 0)
     assert emptied["folder"].startswith(str(server.base / "user"))
+
+
+def test_only_what_a_change_touches_is_computed_again(server: Server):
+    """Two segments, with a prompt that changes in the second."""
+    graph = animate(server.speech(2), seed=0, steps=1)
+
+    def kept(later: str, **inputs) -> str:
+        """What the node says of the kept segments of the clip."""
+        prompts = {"prompts": f"0 a woman\n1.9 {later}"}
+        graph["prompts"] = {"class_type": "Hallo3PromptsOverTime", "inputs": prompts}
+        graph["animate"]["inputs"] |= {"positive": ["prompts", 0], **inputs}
+        before = len(server.log.read_text())
+        server.run(graph)
+        return server.log.read_text()[before:]
+
+    assert "kept" not in kept("she smiles")
+    assert "; 1 of 2 segments were kept" in kept("she turns")
+    assert "; 2 of 2 segments were kept" in kept("she smiles", crf=20)
+    assert "; 1 of 2 segments were kept" in kept("she smiles", segment_seeds="1:9")
+    assert "; 1 of 1 segments were kept" in kept("she smiles", end=1.5)
 
 
 def test_finished_segments_outlive_an_interrupt_a_kill_and_emptied_folders(server: Server):

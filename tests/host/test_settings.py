@@ -62,18 +62,18 @@ def test_a_new_setting_becomes_an_input_and_an_option(inputs, nodes_settings, mo
 
     @dataclass(frozen=True)
     class More(pack):
-        strength: float = setting(0.5, "How strong it is.", most=2, step=0.25, advanced=True)
+        liveliness: float = setting(0.5, "How strong it is.", most=2, step=0.25, advanced=True)
 
     monkeypatch.setattr(nodes_settings, "Settings", More)
     monkeypatch.setattr(animate, "Settings", More)
-    new = inputs()["strength"]
-    shown = [name for name in inputs() if name in (*NAMES, "strength")]
-    assert shown[-1] == "strength"
+    new = inputs()["liveliness"]
+    shown = [name for name in inputs() if name in (*NAMES, "liveliness")]
+    assert shown[-1] == "liveliness"
     assert (new.default, new.min, new.max, new.step) == (0.5, 0.0, 2.0, 0.25)
     assert (new.tooltip, new.optional, new.advanced) == ("How strong it is.", True, True)
-    assert nodes_settings.settings_of({"strength": 1.5}).strength == 1.5
-    assert nodes_settings.settings_of({}).strength == 0.5
-    assert options()["strength"] == "--strength"
+    assert nodes_settings.settings_of({"liveliness": 1.5}).liveliness == 1.5
+    assert nodes_settings.settings_of({}).liveliness == 0.5
+    assert options()["liveliness"] == "--liveliness"
 
 
 def test_the_settings_of_a_node(nodes_settings):

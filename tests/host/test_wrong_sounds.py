@@ -51,7 +51,7 @@ def test_a_soundtrack_that_is_no_sound_is_told_before_sampling(
     host, parts, monkeypatch, audio, says
 ):
     animate = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS["Hallo3AnimatePortrait"])
-    monkeypatch.setattr(animate, "write_video", None)
+    monkeypatch.setattr(animate, "render", None)
     parts.graph.keep(animated(parts, soundtrack=given(host, parts.graph, "AUDIO", audio)))
     fails(host, parts.graph, says)
 

@@ -110,7 +110,7 @@ def test_measured_videos_are_not_made_again(tmp_path):
     name = f"person {index}, anchor 0.5"
     np.savez_compressed(tmp_path / f"drift 2 s, {name}.npz", **far)
     lines = list(drift.report(None, tmp_path, FEW, seconds=2, anchors=[0.5]))
-    assert lines[0] == f"{name}, last tenth / first tenth: identity 2.69, colour 1.00"
+    assert lines[0] == f"{name}, last tenth / first tenth: identity 2.70, colour 1.00"
     assert (tmp_path / "drift.png").stat().st_size > 10_000
 
 
