@@ -2,12 +2,12 @@
 
     python workflows/draw.py http://127.0.0.1:8188 [NAME ...] [--run]
 
-Each graph of `graphs.py` (or each NAME) becomes a .json file in the UI format, and a .jpg file with
-its screenshot, in this folder. The layout is such that no node covers another, in the classic and
-in the modern style of nodes. With --run, each graph is also queued from the browser in both styles.
-It must finish with a video, and no node may cover another then either. The .jpg then shows the
-results. Start ComfyUI with `--preview-method auto` for that. This script needs playwright and
-Chromium; the pack does not.
+Each graph of `graphs.py` (or each NAME) becomes a .json file in the UI format in this folder, and a
+screenshot in docs/pictures/graphs. The layout is such that no node covers another, in the classic
+and in the modern style of nodes. With --run, each graph is also queued from the browser in both
+styles. It must finish with a video, and no node may cover another then either. The screenshot then
+shows the results. Start ComfyUI with `--preview-method auto` for that. This script needs playwright
+and Chromium; the pack does not.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from layout import columns, overlaps
 from parts import DOWNLOADS, Workflow
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+SCREENSHOTS = HERE.parent / "docs" / "pictures" / "graphs"
 CANVAS = {"x": 60, "y": 40, "width": 1540, "height": 900}
 """The part of the page that shows the graph."""
 CLASSIC, MODERN = False, True
@@ -231,7 +232,7 @@ def main() -> int:
                     made, largest = run(page, options.address)
                     check(name, largest)
                     print(name, made, flush=True)
-            page.screenshot(path=HERE / f"{name}.jpg", type="jpeg", quality=80, clip=CANVAS)
+            page.screenshot(path=SCREENSHOTS / f"{name}.jpg", type="jpeg", quality=80, clip=CANVAS)
             for page in pages:
                 page.close()
         browser.close()

@@ -2,9 +2,12 @@
 
     python workflows/results.py http://127.0.0.1:8188 [NAME ...]
 
-The pictures go to docs/pictures: animated WebP files, and strips of frames. "5 Finish" has none,
-because it needs model files that ComfyUI does not bring. The example files must be in ComfyUI's
-input folder (`python -m hallo3_core examples`).
+Each workflow gets a moving picture in this folder, which ComfyUI shows among its templates. Those
+of the documentation go to docs/pictures: animated WebP files, and strips of frames. The example
+files must be in ComfyUI's input folder (`python -m hallo3_core examples`).
+
+ComfyUI asks for the picture of a pack's template as NAME.jpg, and for nothing else. So these files
+have that name, but are animated WebP: browsers tell pictures by their first bytes.
 """
 
 import argparse
@@ -22,7 +25,8 @@ from graphs import WORKFLOWS
 from parts import Workflow
 from PIL import Image, ImageDraw
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 EXAMPLES = ROOT / "hallo3_core" / "builtin" / "example"
 PICTURES = ROOT / "docs" / "pictures"
 FPS = 25
@@ -30,6 +34,8 @@ SIDE = 256
 """Of the moving picture at the top of the README, in pixels."""
 WAVE = 44
 """Height of the speech below it."""
+CARD = 320
+"""Width of the picture of a template, in pixels."""
 INK, PAPER, MARK = (70, 74, 84), (250, 250, 250), (214, 69, 65)
 
 Film = list[Image.Image]
@@ -43,17 +49,30 @@ def ask(address: str, path: str, data: dict | None = None) -> bytes:
 
 def prompt_of(workflow: Workflow, known: dict) -> dict:
     """A workflow as ComfyUI's server takes it; `known` is its /object_info."""
-    prompt = {}
+    prompt, bypassed = {}, {key for group in workflow.groups for key in group.nodes}
     for key, (kind, _, widgets, links, *_) in workflow.nodes.items():
-        if kind == "MarkdownNote":
+        if kind == "MarkdownNote" or key in bypassed:
             continue
         inputs = first_choices(known[kind]["input"].get("required", {}))
         inputs |= widgets
         for name, place in links.items():
-            source, _, slot = place.partition(".")
-            inputs[name] = [source, int(slot or 0)]
+            if place := past(place, bypassed, workflow, known):
+                source, _, slot = place.partition(".")
+                inputs[name] = [source, int(slot or 0)]
         prompt[key] = {"class_type": kind, "inputs": inputs}
     return prompt
+
+
+def past(place: str, bypassed: set[str], workflow: Workflow, known: dict) -> str | None:
+    """Where a link begins without the bypassed nodes: they pass on what has the type of it."""
+    source, _, slot = place.partition(".")
+    if source not in bypassed:
+        return place
+    kind, _, _, links, *_ = workflow.nodes[source]
+    type_ = known[kind]["output"][int(slot or 0)]
+    taken = known[kind]["input"]["required"]
+    same = [link for name, link in links.items() if taken[name][0] == type_]
+    return past(same[0], bypassed, workflow, known) if same else None
 
 
 def first_choices(required: dict, before: str = "") -> dict:
@@ -157,6 +176,17 @@ def save_strip(name: str, film: Film, count: int = 6) -> None:
     save_film(name, [beside(*chosen)], quality=85)
 
 
+def save_card(name: str, film: Film) -> None:
+    """The picture of a template: every second frame, small."""
+    height = round(CARD * film[0].height / film[0].width)
+    small = [frame.resize((CARD, height), Image.Resampling.LANCZOS) for frame in film[::2]]
+    file = HERE / f"{name}.jpg"
+    first, *rest = small
+    options = {"append_images": rest, "duration": 2000 // FPS, "loop": 0, "quality": 50}
+    first.save(file, format="WEBP", save_all=True, **options)
+    print(f"{file}: {len(small)} frames, {file.stat().st_size / 1e3:.0f} kB", flush=True)
+
+
 def any_length(films: dict[str, Film]) -> None:
     save_film("speaks", with_speech(films["save"]))
     save_strip("2-any-length", films["save"])
@@ -174,23 +204,27 @@ def group_and_song(films: dict[str, Film]) -> None:
     save_film("6-group-and-song", [beside(group, frame) for frame in films["save"]])
 
 
-PICTURE_OF: dict[str, Callable[[dict[str, Film]], None]] = {
+DOCUMENTED: dict[str, Callable[[dict[str, Film]], None]] = {
     "1 Quick start": lambda films: save_film("1-quick-start", films["save"]),
     "2 Any length": any_length,
     "3 Three segments by hand": lambda films: save_strip("3-three-segments", films["save"]),
     "4 Stock samplers": stock_samplers,
     "6 Group and song": group_and_song,
 }
+"""The pictures of the documentation."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("address")
-    parser.add_argument("names", nargs="*", default=list(PICTURE_OF))
+    parser.add_argument("names", nargs="*", default=list(WORKFLOWS))
     options = parser.parse_args()
     PICTURES.mkdir(exist_ok=True)
     for name in options.names:
-        PICTURE_OF[name](run(options.address, WORKFLOWS[name]))
+        films = run(options.address, WORKFLOWS[name])
+        save_card(name, films["save"])
+        if name in DOCUMENTED:
+            DOCUMENTED[name](films)
 
 
 if __name__ == "__main__":

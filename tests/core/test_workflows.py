@@ -5,6 +5,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hallo3_core.store.segment_store import GB, SIZE
 
@@ -76,6 +77,16 @@ def graph(request) -> Graph:
 
 def test_there_are_nine():
     assert [name[0] for name in NAMES] == [*"123456789"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_picture_among_the_templates_moves(name):
+    """ComfyUI asks for a .jpg; browsers show the animated WebP that it is."""
+    with Image.open(ROOT / "workflows" / f"{name}.jpg") as picture:
+        assert (picture.format, picture.width) == ("WEBP", 320)
+        assert picture.n_frames >= 20
+    with Image.open(ROOT / "docs" / "pictures" / "graphs" / f"{name}.jpg") as graph:
+        assert graph.format == "JPEG"
 
 
 def test_one_seed_is_linked_to_all_and_stays(graph):
