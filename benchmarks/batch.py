@@ -2,7 +2,7 @@
 
 `python -m benchmarks.batch` does 12 jobs, of which two are bad, and kills a worker in the middle.
 Then it does the ten good ones on one worker and on two, without the store. Each worker has one
-thread. It takes ten minutes on two cores.
+thread.
 """
 
 import argparse
