@@ -24,8 +24,6 @@ INPUT_NODE, OUTPUT_NODE = -10, -20
 """The numbers of the two ends of a subgraph, in the front end."""
 WIDTH, ROW, GAP = 160, 20, 100
 """Sizes of these ends, in pixels."""
-PREVIEW = "$$canvas-image-preview"
-"""What the front end calls the results that a node shows."""
 LINK = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
 
 
@@ -133,17 +131,9 @@ class Subgraph:
             "mode": 0,
             "inputs": inputs,
             "outputs": outputs,
-            "properties": {"previewExposures": self.previews()},
+            "properties": {},
             "widgets_values": [*self.widgets.values()],
         }
-
-    def previews(self) -> list[dict]:
-        """What the node shows of the nodes inside: the videos that they save."""
-        saving = [node for node in self.drawn["nodes"] if node["type"] == "SaveVideo"]
-        return [
-            {"name": PREVIEW, "sourceNodeId": str(node["id"]), "sourcePreviewName": PREVIEW}
-            for node in saving
-        ]
 
     def file(self) -> dict:
         return {
