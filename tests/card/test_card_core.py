@@ -25,7 +25,7 @@ from hallo3_core.memory.device import choose_dtype
 from hallo3_core.memory.plan import GB
 from hallo3_core.model import convert
 from hallo3_core.model.finding import TRANSFORMER_FILE
-from hallo3_core.store.segment_store import SegmentStore
+from hallo3_core.store.segment_store import SEGMENT, SegmentStore
 from small_model import changed, save_model
 
 SHORT, LONG = 0.3, 2.1
@@ -82,7 +82,7 @@ def animate(model, speech, tmp_path_factory) -> Animate:
                 )
             options = command_line.parse([str(word) for word in given])
             assert options.run(options) == 0
-        return [load_file(path) for path in SegmentStore(store).files()]
+        return [load_file(file) for file in SegmentStore(store).files() if file.suffix == SEGMENT]
 
     return run
 

@@ -108,10 +108,10 @@ def test_animate_portrait_is_interrupted_and_goes_on(host, clip, watch):
     parts.graph.keep(animated(parts, STEPS))
     with pytest.raises(InterruptedError):
         host.run(parts.graph)
-    assert watch.steps == [1, 2, 3]
+    assert watch.steps == [1, 2, 2, 3]  # the finished segment is shown after its last step
     assert kept() == [0]
     model, frames = host.run(parts.graph)
-    assert watch.steps[3:] == [2, 3, 4]
+    assert watch.steps[4:] == [2, 3, 4, 4]
     assert (frames - torch.cat([segment.frames for segment in clip])).abs().max() < 1e-3
 
     previewer = sys.modules["latent_preview"].get_previewer("cpu", model.model.latent_format)

@@ -99,8 +99,8 @@ class Starts:
             with self.watch(type(networks[-1])), working(placement, *networks):
                 yield
 
-        def noted(animator: ModelAnimator, index: int, motion: torch.Tensor) -> torch.Tensor:
-            latents = sample(animator, index, motion)
+        def noted(animator: ModelAnimator, index: int, *rest) -> torch.Tensor:
+            latents = sample(animator, index, *rest)
             self.sampled.append(index)
             return latents
 

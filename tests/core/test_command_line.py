@@ -329,7 +329,7 @@ def test_a_killed_job_goes_on_where_it_was(run, long_speech, tmp_path):
 def test_ctrl_c_before_the_first_segment_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "hallo3_core", "animate", "--output", tmp_path / "v.mp4"]
     process = subprocess.Popen(
-        [*command, "--undistilled"],  # whose first segment takes a while
+        [*command, "--undistilled", "--no-store"],  # its first segment takes a while
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

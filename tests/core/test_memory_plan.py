@@ -296,7 +296,7 @@ def test_latents_in_the_store_are_decoded_by_the_next_start(picture, tmp_path, m
 
     sampled = []
 
-    def sample(animator, index, motion):
+    def sample(animator, index, motion, seed):
         sampled.append(index)
         raise InputError("enough")
 

@@ -1,6 +1,5 @@
 """The fingerprint of a MODEL depends on what it computes. Without one, no segments are kept."""
 
-import inspect
 import sys
 
 import pytest
@@ -22,8 +21,8 @@ def direct(host) -> Direct:
 @pytest.fixture(scope="module")
 def of_model(host):
     """The fingerprint of a MODEL."""
-    animator = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS["Hallo3AnimatePortrait"])
-    module = sys.modules[animator.parts_of.__module__]
+    node = host.nodes.NODE_CLASS_MAPPINGS["Hallo3AnimatePortrait"]
+    module = sys.modules[f"{node.__module__.rpartition('.')[0]}.host.fingerprint"]
     return lambda model: fingerprint(module.model_parts(model), module.parts_of)
 
 

@@ -121,8 +121,9 @@ def test_finished_segments_outlive_an_interrupt_a_kill_and_emptied_folders(serve
     output = server.base / "output"
     shutil.rmtree(output)
     graph = animate(server.speech(2), seed=0, steps=3)
+    before = len(server.log.read_text())
     prompt = server.queue(graph)
-    while "segment 2 of 2: sampling" not in server.log.read_text():
+    while "segment 2 of 2: sampling" not in server.log.read_text()[before:]:
         time.sleep(0.02)
     server.read("/interrupt", {})
     assert server.wait(prompt)["status_str"] == "error"
