@@ -334,6 +334,8 @@ def test_ctrl_c_before_the_first_segment_leaves_nothing(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a job in the background of a shell ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while "steps" not in process.stderr.readline():
         time.sleep(0.1)
