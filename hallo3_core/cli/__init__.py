@@ -1,10 +1,12 @@
 """The command line: `python -m hallo3_core COMMAND`."""
 
 import argparse
+import gc
 import signal
 import sys
 import warnings
 from importlib import import_module
+from types import ModuleType
 
 from PIL import Image
 
@@ -26,6 +28,19 @@ the exit status. `STOPPED` is the line printed after Ctrl-C, if the error does n
 """
 
 
+def imported(name: str) -> ModuleType:
+    """The module of a command.
+
+    While it is imported, the garbage collector stands still: it would search all that the libraries
+    make again and again, and nothing of that is ever garbage.
+    """
+    gc.disable()
+    module = import_module(f".{name}", __name__)
+    gc.freeze()
+    gc.enable()
+    return module
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options. Only the module of the command is imported: that of `animate` takes seconds."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -34,7 +49,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, says in COMMANDS.items():
         own = commands.add_parser(name, help=says)
         if name in words[:1]:
-            command = import_module(f".{name}", __name__)
+            command = imported(name)
             command.add(own)
             own.set_defaults(run=command.run, stopped=command.STOPPED)
     return parser.parse_args(words)
