@@ -25,7 +25,7 @@ class Codec(NamedTuple):
 
 # ComfyUI reads white of H.264 as 255 / 256, also of lossless H.264. It reads PNG exactly.
 CODECS = {
-    "h264": Codec("libx264", "yuv420p", "plays everywhere; half the resolution for colours"),
+    "h264": Codec("libx264", "yuv420p", "the most common; half the resolution for colours"),
     "h264-444": Codec("libx264", "yuv444p", "all colours; for editors, and browsers like Chrome"),
     "lossless": Codec("png", "rgb24", "every pixel as it was decoded; a PNG for each frame"),
 }
