@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from hallo3_core import builtin
+from hallo3_core import examples
 from hallo3_core.cli.batch.jobs import Job, read_jobs
 from hallo3_core.cli.batch.schedule import BatchProgress, do_all
 from hallo3_core.cli.batch.table import States, read_lines
@@ -29,9 +29,9 @@ JOBS, BAD, WORKERS = 10, 2, 2
 
 def write_table(folder: Path, bad: int, store: bool) -> Path:
     """A table of jobs with speech of 1 to 2 s. The bad ones have a portrait that is no picture."""
-    speech = read_sound(builtin.SPEECH)
+    speech = read_sound(examples.SPEECH)
     (folder / "broken.png").write_text("no picture")
-    (folder / "me.png").write_bytes(builtin.PORTRAIT.read_bytes())
+    (folder / "me.png").write_bytes(examples.PORTRAIT.read_bytes())
     lines = ["portrait,speech,output,seed,no-store"]
     for index in range(JOBS + bad):
         sound = folder / f"{index}.wav"

@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from hallo3_core import builtin
+from hallo3_core import builtin, examples
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
@@ -28,8 +28,8 @@ def ways() -> dict[str, Callable[[], object]]:
     """Each samples the first segment."""
     model, noise = builtin.load(), SeededNoise(0)
     networks = model.vae, model.reference_network
-    identity = encode_portrait(*networks, builtin.pair(), None, noise)
-    speech = encode_speech(model.speech_encoder, read_sound(builtin.SPEECH).mono(16_000))
+    identity = encode_portrait(*networks, examples.pair(), None, noise)
+    speech = encode_speech(model.speech_encoder, read_sound(examples.SPEECH).mono(16_000))
     left = torch.zeros(512, 768)
     left[:, :384] = 1
     two = Dialogue((Speaker(speech, left), Speaker(speech, 1 - left)))

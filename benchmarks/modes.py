@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from hallo3_core import builtin
+from hallo3_core import builtin, examples
 from hallo3_core.animate import animate
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.conditioning import AudioProjector
@@ -56,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.size:
         model = random_model(SIZES[name])
-        portrait = builtin.portrait()
+        portrait = examples.portrait()
         parts = (model.vae, model.reference_network, portrait, None, SeededNoise(0))
         identity = encode_portrait(*parts)
         waveform = torch.randn(16_000 * 2, generator=torch.Generator().manual_seed(1))

@@ -19,8 +19,8 @@ from ..hallo3_core.media.encoding import CODECS, MOST_CRF, STANDARD, Encoding
 from ..hallo3_core.media.video import VideoWriter
 from ..hallo3_core.network.config import FPS, Size
 from ..hallo3_core.sound.sound import Sound
+from ..hallo3_core.store.clip_store import NOTHING_KEPT, ClipStore
 from ..hallo3_core.store.fingerprint import Unknown, fingerprint
-from ..hallo3_core.store.segment_store import NOTHING_KEPT, ClipStore
 from .animator import NodeAnimator
 from .host.fingerprint import parts_of
 from .host.images import kept as as_kept

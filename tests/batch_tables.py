@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hallo3_core.builtin import PORTRAIT
+from hallo3_core.examples import PORTRAIT
 from sound_files import RATE, voice, write_wav
 
 SECONDS = {"short": 0.2, "middle": 0.28, "long": 0.4, "longest": 1.0}

@@ -29,7 +29,8 @@ from .builtin_model import train_builtin
 from .denoiser import DISTILLED
 from .distill import METHODS, STEPS, distill
 from .finetune import RANK, STAGES, finetune, memory_table
-from .measure import CASES, CLIPS, FEW_CASES, folder_of, report
+from .measure import CASES, CLIPS, FEW_CASES, report
+from .measured import folder_of
 from .sheet import sheets
 
 

@@ -1,11 +1,13 @@
 """Shots of the drawn world."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hallo3_core.network.config import FPS, SEGMENT_FRAMES, Hallo3Config
+from hallo3_core.network.config import FPS, SEGMENT_FRAMES, Hallo3Config, Size
 from hallo3_core.portrait.face_mask import box_region
 
 from .examples import VARIANTS, Shot
@@ -23,11 +25,13 @@ NO_FACE = 0.2
 """Share of the portraits without a found face: their region is the whole picture."""
 
 
+@dataclass(frozen=True)
 class DrawnShots:
     """`count` shots of a split, on the canvas of a model."""
 
-    def __init__(self, split: Split, count: int, config: Hallo3Config):
-        self.split, self.count, self.config = split, count, config
+    split: Split
+    count: int
+    config: Hallo3Config
 
     def __len__(self) -> int:
         return self.count
@@ -62,8 +66,6 @@ def shot(split: Split, index: int, config: Hallo3Config) -> Shot:
         if generator.random() > NO_FACE:
             left, top, right, bottom = likeness.geometry.face_box.tolist()
             regions[i] = box_region((left + bar, top, right + bar, bottom), config.canvas)
-    boxes = np.stack([frame.geometry.mouth_box for frame in shown])
-    left, top, right, bottom = *boxes[:, :2].min(0), *boxes[:, 2:].max(0)
     return Shot(
         canvas([frame.picture for frame in shown]),
         canvas([likeness.picture for likeness in likenesses]).movedim(1, 0),
@@ -71,5 +73,15 @@ def shot(split: Split, index: int, config: Hallo3Config) -> Shot:
         torch.from_numpy(speech.waveform),
         start,
         torch.zeros(config.face_channels),
-        box_region((left + bar, top, right + bar, bottom), config.canvas),
+        mouth_region(shown, config.canvas, bar),
     )
+
+
+def mouth_region(frames: list[Frame], canvas: Size, bar: int = 0) -> Tensor:
+    """(height, width): 1 where the mouth is in any of the frames.
+
+    On the canvas, there is a bar of so many pixels left of the frames.
+    """
+    boxes = np.stack([frame.geometry.mouth_box for frame in frames])
+    left, top, right, bottom = *boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()
+    return box_region((left + bar, top, right + bar, bottom), canvas)

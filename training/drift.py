@@ -14,9 +14,11 @@ from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.config import FPS
 
 from .measure import Case, animated, portrait, talks
+from .measured import array_of, keep
 from .world.speech import Utterance
 
 SECONDS = 120
+DISTANCES = "identity", "colour"
 PARTS = 10
 """The last tenth of a video is compared with its first tenth."""
 
@@ -35,15 +37,17 @@ def distances(
     `identity` is that of `Tracks`, and `colour` is Delta E between the mean colours of the face.
     They are kept in `file`, and are read from it if it exists.
     """
-    if not file.exists():
+
+    def made() -> dict[str, np.ndarray]:
         reader = drawn_reader(model.device)
         likeness = portrait(index, model.config.canvas[0]).picture
         frames = animated(model, case, index, speech)
         tracks = track(reader, frames, likeness, device=model.device)
         still = track(reader, [likeness], likeness, device=model.device)
-        colour = colour_distance(tracks, still)
-        np.savez_compressed(file, identity=tracks.distance, colour=colour)
-    return dict(np.load(file))
+        return {"identity": tracks.distance, "colour": colour_distance(tracks, still)}
+
+    keep(file, made)
+    return {name: array_of(file, name) for name in DISTANCES}
 
 
 def colour_distance(tracks: Tracks, still: Tracks) -> np.ndarray:
@@ -53,9 +57,9 @@ def colour_distance(tracks: Tracks, still: Tracks) -> np.ndarray:
 
 def plot(curves: dict[str, dict[str, np.ndarray]], file: Path) -> None:
     """Plot the `distances` of videos, which have names. Values are means of a second."""
-    names = ("identity", "colour")
-    figure, axes = plt.subplots(len(names), 1, figsize=(8, 4), sharex=True, layout="constrained")
-    for axis, name in zip(axes, names, strict=True):
+    count = len(DISTANCES)
+    figure, axes = plt.subplots(count, 1, figsize=(8, 4), sharex=True, layout="constrained")
+    for axis, name in zip(axes, DISTANCES, strict=True):
         for video, values in curves.items():
             smooth = np.convolve(values[name], np.ones(FPS) / FPS, "valid")
             axis.plot(np.arange(len(smooth)) / FPS, smooth, label=video, linewidth=0.8)
@@ -79,7 +83,6 @@ def report(
     The measured distances and the plot go to `folder`. Videos that are measured already are not
     made again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     curves = {}
     for index, speech in islice(talks(round(seconds * FPS)), clips):
         for anchor in anchors:

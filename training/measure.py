@@ -19,7 +19,7 @@ from hallo3_core.animate import animate
 from hallo3_core.autoencoder.images import decode_images
 from hallo3_core.autoencoder.vae import LATENT_SCALE
 from hallo3_core.evaluation.reader import drawn_reader
-from hallo3_core.evaluation.report import median, seams
+from hallo3_core.evaluation.report import seams
 from hallo3_core.evaluation.sync import best_lag, correlation
 from hallo3_core.evaluation.tracks import Tracks, track
 from hallo3_core.model.hallo3 import Hallo3
@@ -30,7 +30,16 @@ from hallo3_core.portrait.face_mask import box_region
 from hallo3_core.settings import Settings, distilled
 from hallo3_core.speech.encode import encode_speech
 
-from .examples import digest
+from .measured import (
+    DRAWN,
+    clip_file,
+    frames_of,
+    heading,
+    keep,
+    line,
+    middle,
+    tracks_of,
+)
 from .pool import to_pixels
 from .world.clips import Clip as DrawnClip
 from .world.clips import clip_with, motion_of, person_of, speech_of
@@ -123,7 +132,7 @@ def true_clip(side: int, index: int, speech: Utterance) -> DrawnClip:
 
 
 def drawn(side: int, index: int, speech: Utterance) -> np.ndarray:
-    """The true frames. Their row in the table shows the error of the measures themselves."""
+    """The true frames."""
     return true_clip(side, index, speech).frames
 
 
@@ -157,7 +166,7 @@ def videos(model: Hallo3, cases: dict[str, Case]) -> dict[str, Video]:
     """All videos that are measured, by name."""
     side = model.config.canvas[0]
     return {
-        "drawn": partial(drawn, side),
+        DRAWN: partial(drawn, side),
         "autoencoder": partial(reconstructed, model, 0),
         **{noisy(noise): partial(reconstructed, model, noise) for noise in NOISES},
         **{name: partial(animated, model, case) for name, case in cases.items()},
@@ -180,34 +189,22 @@ class Clip:
         return best_lag(self.tracks.opening, self.truth)[1]
 
 
-def clip_file(folder: Path, case: str, index: int) -> Path:
-    """The file with the frames and tracks of a clip."""
-    return folder / f"{case.replace(' ', '_')}_{index}.npz"
-
-
-def frames_of(file: Path) -> np.ndarray:
-    """The frames of a measured clip, (frames, height, width, 3) uint8."""
-    with np.load(file) as stored:
-        return stored["frames"]
-
-
 def measure(
     name: str, video: Video, side: int, folder: Path, clips: int, device: torch.device
 ) -> list[Clip]:
     """Measure the first clips of a case. Clips that are in `folder` already are not made again."""
     reader, done = drawn_reader(device), []
-    folder.mkdir(parents=True, exist_ok=True)
     person = getattr((CASES | FEW_CASES).get(name), "person", 0)
+
+    def made(index: int, speech: Utterance) -> dict[str, np.ndarray]:
+        frames = np.stack(list(video(index, speech)))
+        likeness = portrait(index + person, side).picture
+        return {"frames": frames, **vars(track(reader, frames, likeness, device=device))}
+
     for index, speech in islice(talks(), clips):
         file = clip_file(folder, name, index)
-        if not file.exists():
-            frames = np.stack(list(video(index, speech)))
-            likeness = portrait(index + person, side).picture
-            tracks = track(reader, frames, likeness, device=device)
-            np.savez_compressed(file, frames=frames, **vars(tracks))
-        with np.load(file) as stored:
-            tracks = Tracks(**{key: stored[key] for key in Tracks.__dataclass_fields__})
-        done.append(Clip(tracks, mouth_of(speech, FRAMES).opening))
+        keep(file, partial(made, index, speech))
+        done.append(Clip(tracks_of(file), mouth_of(speech, FRAMES).opening))
     return done
 
 
@@ -222,7 +219,8 @@ def swapped(clips: list[Clip]) -> list[float]:
 
 def row(name: str, clips: list[Clip]) -> str:
     """A row of the table: medians over the clips."""
-    numbers = (
+    return line(
+        name,
         f"{middle(clip.sync for clip in clips):.3f}",
         f"{min(clip.sync for clip in clips):.2f}",
         f"{middle(clip.lag for clip in clips):+.0f}",
@@ -233,11 +231,6 @@ def row(name: str, clips: list[Clip]) -> str:
         f"{middle(np.nanmean(clip.tracks.sharpness) for clip in clips):.3f}",
         f"{middle(np.nanmean(clip.tracks.flicker) for clip in clips):.2f}",
     )
-    return f"| {name} | {' | '.join(numbers)} |"
-
-
-def middle(values: Iterable[float]) -> float:
-    return median(np.array(list(values)))
 
 
 def reconstruction(folder: Path, side: int, clips: int) -> tuple[float, float]:
@@ -247,7 +240,7 @@ def reconstruction(folder: Path, side: int, clips: int) -> tuple[float, float]:
     """
     whole, mouths = [], []
     for index, speech in islice(talks(), clips):
-        pair = [frames_of(clip_file(folder, name, index)) for name in ("drawn", "autoencoder")]
+        pair = [frames_of(clip_file(folder, name, index)) for name in (DRAWN, "autoencoder")]
         whole.append(peak_signal_noise_ratio(*pair))
         boxes = true_clip(side, index, speech).geometry.mouth_box.round().astype(int)
         cut = [np.concatenate([mouth_in(*row) for row in zip(f, boxes, strict=True)]) for f in pair]
@@ -261,20 +254,12 @@ def mouth_in(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     return frame[top:bottom, left:right].reshape(-1, 3)
 
 
-def folder_of(model: Hallo3, run: Path) -> Path:
-    """The folder for the clips of these weights."""
-    networks = (model.denoiser, model.reference_network, model.audio_projector)
-    return run / "measured" / digest(*networks, model.vae, model.speech_encoder)
-
-
 def report(
     model: Hallo3, folder: Path, cases: dict[str, Case], clips: int = CLIPS
 ) -> Iterator[str]:
     """The lines of the table, each as soon as it is ready, and the autoencoder's PSNR."""
     measures = ("r of the mouth", "lowest r", "lag", "swapped", "mean opening", "identity", "seams")
-    header = ("case", *measures, "sharpness", "flicker")
-    yield f"| {' | '.join(header)} |"
-    yield "|---" * len(header) + "|"
+    yield from heading("case", *measures, "sharpness", "flicker")
     side = model.config.canvas[0]
     for name, video in videos(model, cases).items():
         yield row(name, measure(name, video, side, folder, clips, model.device))

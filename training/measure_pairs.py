@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from hallo3_core import builtin
@@ -25,7 +24,9 @@ from hallo3_core.settings import distilled
 from hallo3_core.speech.dialogue import Dialogue, Speaker
 from hallo3_core.speech.encode import encode_speech
 
-from .measure import FRAMES, clip_file, folder_of, middle, talks, to_bytes
+from .measure import FRAMES, talks, to_bytes
+from .measured import DRAWN, array_of, clip_file, folder_of, heading, keep, line, middle
+from .sheet import strips
 from .world.clips import motion_of, person_of
 from .world.pair import beside, centred, draw_pair, still_pair
 from .world.speech import Utterance
@@ -34,9 +35,6 @@ from .world.visemes import mouth_of
 PAIRS = 10
 SIZE = 512, 768
 """Of the pictures of pairs."""
-DRAWN = "drawn"
-SHOWN = range(5, FRAMES, 15)
-"""The frames of a video that are shown."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def pair_talks(count: int) -> list[Talk]:
 
 
 def drawn(talk: Talk) -> np.ndarray:
-    """The true frames, (frames, height, width, 3) uint8. They show the error of the measures."""
+    """The true frames, (frames, height, width, 3) uint8."""
     rows = zip(talk.numbers, talk.speeches, strict=True)
     motions = [motion_of("test", number, speech, FRAMES) for number, speech in rows]
     mouths = [mouth_of(speech, FRAMES) for speech in talk.speeches]
@@ -120,15 +118,20 @@ def openings(reader: Reader, frames: np.ndarray, device: torch.device) -> np.nda
     return np.stack([reader(part).opening.cpu().numpy() for part in half])
 
 
+def pair_file(folder: Path, name: str, talk: Talk) -> Path:
+    return clip_file(folder, f"pair {name}", talk.numbers[0])
+
+
 def measure(model: Hallo3, name: str, talk: Talk, folder: Path, reader: Reader) -> np.ndarray:
     """The opening of both mouths, (2, frames). A clip that is in `folder` is not made again."""
-    file = clip_file(folder, f"pair {name}", talk.numbers[0])
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+
+    def made() -> dict[str, np.ndarray]:
         frames = drawn(talk) if name == DRAWN else animated(model, talk, CASES[name])
-        np.savez_compressed(file, frames=frames, opening=openings(reader, frames, model.device))
-    with np.load(file) as stored:
-        return stored["opening"]
+        return {"frames": frames, "opening": openings(reader, frames, model.device)}
+
+    file = pair_file(folder, name, talk)
+    keep(file, made)
+    return array_of(file, "opening")
 
 
 def follows(opening: np.ndarray, truth: np.ndarray) -> list[float]:
@@ -137,7 +140,7 @@ def follows(opening: np.ndarray, truth: np.ndarray) -> list[float]:
 
 
 def row(name: str, values: list[float]) -> str:
-    return f"| {name} | {middle(values):.3f} | {min(values):.3f} | {max(values):.3f} |"
+    return line(name, *(f"{number:.3f}" for number in (middle(values), min(values), max(values))))
 
 
 def listeners(found: dict[str, np.ndarray]) -> list[float]:
@@ -155,8 +158,7 @@ def report(model: Hallo3, run: Path, count: int = PAIRS) -> Iterator[str]:
         for talk in all_talks
     ]
     pairs = list(zip(clips, all_talks, strict=True))
-    yield "| of both people of the pairs | median | lowest | highest |"
-    yield "|---|---|---|---|"
+    yield from heading("of both people of the pairs", "median", "lowest", "highest")
     for name, case in ((DRAWN, DRAWN), ("both speak", "both")):
         own = [r for found, talk in pairs for r in follows(found[case], talk.truth)]
         other = [r for found, talk in pairs for r in follows(found[case], talk.truth[::-1])]
@@ -173,15 +175,5 @@ def report(model: Hallo3, run: Path, count: int = PAIRS) -> Iterator[str]:
     for case in (DRAWN, "strength 0.5", "both", "strength 1.5"):
         yield row(f"mean opening, {case}", [mean for c in clips for mean in c[case].mean(axis=1)])
     yield ""
-    yield str(sheet(folder, all_talks))
-
-
-def sheet(folder: Path, all_talks: list[Talk]) -> Path:
-    """A picture of the clips in which both speak: a row for each pair."""
-    rows = []
-    for talk in all_talks:
-        with np.load(clip_file(folder, "pair both", talk.numbers[0])) as stored:
-            rows.append(np.concatenate(list(stored["frames"][list(SHOWN)]), axis=1))
-    file = folder / "pairs.png"
-    Image.fromarray(np.concatenate(rows)).save(file)
-    return file
+    both = (pair_file(folder, "both", talk) for talk in all_talks)
+    yield str(strips(both, folder / "pairs.png"))

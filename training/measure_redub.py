@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from hallo3_core import builtin
 from hallo3_core.animate import ModelAnimator
@@ -28,7 +27,19 @@ from hallo3_core.portrait.track import paste, track_of_boxes
 from hallo3_core.settings import distilled
 from hallo3_core.speech.encode import encode_speech
 
-from .measure import FRAMES, clip_file, folder_of, middle, talks
+from .measure import FRAMES, talks
+from .measured import (
+    DRAWN,
+    array_of,
+    clip_file,
+    folder_of,
+    heading,
+    keep,
+    line,
+    middle,
+    tracks_of,
+)
+from .sheet import strips
 from .world.clips import Clip, clip_with, motion_of, person_of
 from .world.speech import Utterance
 from .world.visemes import mouth_of
@@ -36,9 +47,6 @@ from .world.visemes import mouth_of
 CLIPS = 10
 SIZE = 192, 288
 """Of the videos."""
-DRAWN = "drawn"
-SHOWN = range(5, FRAMES, 15)
-"""The frames of a video that are shown."""
 
 
 @dataclass(frozen=True)
@@ -122,19 +130,23 @@ def reached(redub: Redub) -> np.ndarray:
     return (torch.cat(marks)[..., 0] > 0).numpy()
 
 
+def take_file(folder: Path, name: str, take: Take) -> Path:
+    return clip_file(folder, f"redub {name}", take.index)
+
+
 def measure(model: Hallo3, name: str, take: Take, folder: Path, reader: Reader) -> Result:
     """Measure one video. A video that is in `folder` is not made again."""
-    file = clip_file(folder, f"redub {name}", take.index)
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+
+    def made() -> dict[str, np.ndarray]:
         frames, outside = take.clip.frames, 0
         if name != DRAWN:
             frames, outside = redubbed(model, take, CASES[name])
         tracks = track(reader, frames, take.clip.frames[0], device=model.device)
-        np.savez_compressed(file, frames=frames, outside=outside, **vars(tracks))
-    with np.load(file) as stored:
-        tracks = Tracks(**{key: stored[key] for key in Tracks.__dataclass_fields__})
-        return Result(tracks, int(stored["outside"]))
+        return {"frames": frames, "outside": np.array(outside), **vars(tracks)}
+
+    file = take_file(folder, name, take)
+    keep(file, made)
+    return Result(tracks_of(file), int(array_of(file, "outside")))
 
 
 def row(name: str, found: list[Result], sources: list[Result], all_takes: list[Take]) -> str:
@@ -148,7 +160,8 @@ def row(name: str, found: list[Result], sources: list[Result], all_takes: list[T
         result.tracks.distance.mean() / source.tracks.distance.mean()
         for result, source in zip(found, sources, strict=True)
     ]
-    numbers = (
+    return line(
+        name,
         f"{middle(new):.3f}",
         f"{min(new):.2f}",
         f"{middle(old):.3f}",
@@ -158,37 +171,20 @@ def row(name: str, found: list[Result], sources: list[Result], all_takes: list[T
         f"{middle(seams(result.tracks.jump) for result in found):.2f}",
         f"{sum(result.outside for result in found)}",
     )
-    return f"| {name} | {' | '.join(numbers)} |"
 
 
 def report(model: Hallo3, run: Path, count: int = CLIPS) -> Iterator[str]:
     """The lines of the table, each as soon as it is ready, and the name of a picture."""
-    folder, reader, all_takes = (
-        folder_of(model, run),
-        drawn_reader(model.device),
-        list(takes(count)),
-    )
+    folder, reader = folder_of(model, run), drawn_reader(model.device)
+    all_takes = list(takes(count))
     follows = ("r with the new speech", "lowest", "r with the old speech", "highest")
-    header = ("redub", *follows, "identity", "highest", "seams", "changed outside")
-    yield f"| {' | '.join(header)} |"
-    yield "|---" * len(header) + "|"
+    yield from heading("redub", *follows, "identity", "highest", "seams", "changed outside")
     sources = [measure(model, DRAWN, take, folder, reader) for take in all_takes]
     yield row(DRAWN, sources, sources, all_takes)
     for name in CASES:
         found = [measure(model, name, take, folder, reader) for take in all_takes]
         yield row(name, found, sources, all_takes)
     yield ""
-    yield str(sheet(folder, all_takes))
-
-
-def sheet(folder: Path, all_takes: list[Take]) -> Path:
-    """A picture of some frames of each video: first as drawn, then redubbed as by default."""
     default = next(name for name, case in CASES.items() if case == Case())
-    rows = []
-    for take in all_takes:
-        for name in (DRAWN, default):
-            with np.load(clip_file(folder, f"redub {name}", take.index)) as stored:
-                rows.append(np.concatenate(list(stored["frames"][list(SHOWN)]), axis=1))
-    file = folder / "redub.png"
-    Image.fromarray(np.concatenate(rows)).save(file)
-    return file
+    both = (take_file(folder, name, take) for take in all_takes for name in (DRAWN, default))
+    yield str(strips(both, folder / "redub.png"))

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hallo3_core import builtin
 from hallo3_core.network.config import FPS, SEGMENT_FRAMES, Hallo3Config
-from hallo3_core.portrait.face_mask import box_region
 
 from .denoiser import DISTILLED, freeze, losses, with_face_of
 from .distill import roll_out, roll_out_in
-from .drawn import FRAMES
+from .drawn import FRAMES, DrawnShots, mouth_region
 from .examples import VARIANTS, Example, Examples, Shot
 from .loop import Loop, Settings
 from .networks import Batch, Networks
@@ -47,20 +45,14 @@ WHOLE_EVERY = 8
 """Two steps in so many see the whole picture: one of pairs, and one of single people."""
 
 
-class PairShots:
-    """`count` shots of pairs of a split, on the canvas of a model."""
-
-    def __init__(self, split: Split, count: int, config: Hallo3Config):
-        self.split, self.count, self.config = split, count, config
-
-    def __len__(self) -> int:
-        return self.count
+class PairShots(DrawnShots):
+    """`count` shots of two people each."""
 
     def __getitem__(self, index: int) -> Shot:
         return shot(self.split, index, self.config)
 
     def title(self, index: int) -> str:
-        return f"pair {self.split} {index}"
+        return f"pair {super().title(index)}"
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ def shot(split: Split, index: int, config: Hallo3Config) -> Shot:
     shown = [made.frame(start + i, config.canvas) for i in range(SEGMENT_FRAMES)]
     other, _ = made.frame(int(generator.integers(FRAMES)), config.canvas)
     pictures = [picture for picture, _ in shown]
-    lips = [mouth_region([both[side] for _, both in shown], config) for side in (0, 1)]
+    lips = [mouth_region([both[side] for _, both in shown], config.canvas) for side in (0, 1)]
     return Shot(
         to_pixels(np.stack(pictures)),
         to_pixels(np.stack([pictures[0], other])).movedim(1, 0),
@@ -118,12 +110,6 @@ def shot(split: Split, index: int, config: Hallo3Config) -> Shot:
         torch.zeros(config.face_channels),
         torch.maximum(*lips),
     )
-
-
-def mouth_region(frames: list[Frame], config: Hallo3Config) -> Tensor:
-    """(height, width): 1 where the mouth is in any of the frames."""
-    boxes = np.stack([frame.geometry.mouth_box for frame in frames])
-    return box_region((*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()), config.canvas)
 
 
 class Joined(Examples):

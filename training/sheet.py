@@ -1,20 +1,22 @@
-"""Contact sheets of the clips that `measure` made."""
+"""Contact sheets of measured videos."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 
 from hallo3_core.network.config import FPS
 
-from .measure import FRAMES, NOISES, Case, clip_file, frames_of, noisy, talks
+from .measure import FRAMES, NOISES, Case, noisy, talks
+from .measured import DRAWN, array_of, clip_file, frames_of
 from .world.speech import Utterance
 from .world.visemes import mouth_of
 
-SHOWN = np.arange(3, FRAMES, 9)
-"""The frames of a video that are shown."""
+SHOWN, FEWER = slice(3, None, 9), slice(5, None, 15)
+"""The frames of a video that are shown: in the two sheets, and in `strips`."""
 PEOPLE = 4
 INCHES = 10
 
@@ -28,7 +30,7 @@ def sheets(folder: Path, clips: int, cases: dict[str, Case]) -> Iterator[Path]:
 
 def one_person(folder: Path, index: int, cases: dict[str, Case]) -> Path:
     """One person and one speech, a row for each case."""
-    names = ("drawn", "autoencoder", *map(noisy, NOISES), *cases)
+    names = (DRAWN, "autoencoder", *map(noisy, NOISES), *cases)
     size = INCHES, 0.98 * len(names)
     figure, axes = plt.subplots(len(names), figsize=size, layout="constrained")
     for axis, name in zip(axes, names, strict=True):
@@ -48,8 +50,7 @@ def people(folder: Path, spoken: dict[int, Utterance], case: str) -> Path:
         made = clip_file(folder, case, index)
         picture.imshow(strip(made))
         picture.axis("off")
-        with np.load(made) as stored:
-            opening = stored["opening"]
+        opening = array_of(made, "opening")
         seconds, truth = np.arange(FRAMES) / FPS, mouth_of(speech, FRAMES).opening
         curves.fill_between(seconds, truth / truth.max(), alpha=0.25, label="meant")
         curves.plot(seconds, opening / opening.max(), label="in the frames")
@@ -59,9 +60,15 @@ def people(folder: Path, spoken: dict[int, Utterance], case: str) -> Path:
     return save(figure, folder / "people.jpg")
 
 
-def strip(file: Path) -> np.ndarray:
+def strip(file: Path, shown: slice = SHOWN) -> np.ndarray:
     """Frames of a measured video side by side, uint8."""
-    return np.concatenate(frames_of(file)[SHOWN], axis=1)
+    return np.concatenate(frames_of(file)[shown], axis=1)
+
+
+def strips(files: Iterable[Path], picture: Path) -> Path:
+    """Write a picture with a row for each measured video. All videos have one size."""
+    Image.fromarray(np.concatenate([strip(file, FEWER) for file in files])).save(picture)
+    return picture
 
 
 def save(figure: plt.Figure, file: Path) -> Path:

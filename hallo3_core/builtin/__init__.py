@@ -10,15 +10,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import ByT5Tokenizer, T5Config, T5EncoderModel, Wav2Vec2Config, Wav2Vec2Model
 
 from ..autoencoder.vae import autoencoder
-from ..media.picture import read_image
 from ..model.hallo3 import Hallo3
 from ..model.loading import load_transformers
 from ..network.config import Hallo3Config
-from ..sound.sound_file import read_sound
 from ..text import TextEncoder
 
 DRAWN_ONLY = (
@@ -36,14 +34,6 @@ STEPS = 4
 VAE_FILE = "vae.safetensors"
 SPEECH_ENCODER_FILE = "speech_encoder.safetensors"
 SEED = 3
-PORTRAIT = Path(__file__).parent / "example" / "portrait.png"
-GROUP = Path(__file__).parent / "example" / "group.png"
-PAIR = Path(__file__).parent / "example" / "pair.png"
-SPEECH = Path(__file__).parent / "example" / "speech.wav"
-
-CHORDS = ((220.0, 261.6, 329.6), (174.6, 220.0, 261.6), (196.0, 246.9, 293.7))
-"""Notes in Hz."""
-CHORD_SECONDS = 0.8
 
 CONFIG = Hallo3Config(
     layers=4,
@@ -89,43 +79,6 @@ class SmallSpeechEncoder(Wav2Vec2Model):
             )
         )
         self.widen = nn.Linear(64, CONFIG.audio_channels)
-
-
-def portrait() -> Tensor:
-    """A drawn person who does not exist, (3, 512, 512) in [0, 1].
-
-    `python -m training.world portrait` makes it.
-    """
-    return read_image(PORTRAIT)
-
-
-def group() -> Tensor:
-    """The portrait and another drawn person side by side, (3, 512, 1536) in [0, 1].
-
-    `python -m training.world group` makes it.
-    """
-    return read_image(GROUP)
-
-
-def pair() -> Tensor:
-    """The portrait and another drawn person close together, (3, 512, 768) in [0, 1].
-
-    `python -m training.world pair` makes it.
-    """
-    return read_image(PAIR)
-
-
-def song() -> tuple[Tensor, int]:
-    """The example speech mixed with plucked chords, (1, samples) in [-1, 1], and its rate in Hz."""
-    speech = read_sound(SPEECH)
-    time = torch.arange(speech.samples) / speech.rate
-    music = torch.zeros_like(time)
-    for i, chord in enumerate(CHORDS * 4):
-        since = time - i * CHORD_SECONDS
-        pluck = torch.where(since > 0, torch.exp(-2 * since), torch.zeros(()))
-        for note in chord:
-            music += 0.05 * pluck * torch.sin(2 * torch.pi * note * since)
-    return (speech.mono() + music).clamp(-1, 1)[None], speech.rate
 
 
 def text_encoder() -> TextEncoder:

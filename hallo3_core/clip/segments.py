@@ -14,7 +14,8 @@ from ..portrait.encode import Identity
 from ..sampling.fade import fade_out, shown_frames
 from ..speech.dialogue import Dialogue
 from ..speech.encode import Speech
-from ..store.segment_store import NOTHING_KEPT, ClipStore, FinishedSegment
+from ..store.clip_store import NOTHING_KEPT, ClipStore
+from ..store.segment_store import FinishedSegment
 from .edit import WHOLE, Edit
 
 

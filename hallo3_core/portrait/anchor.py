@@ -1,8 +1,9 @@
 """Keeps the colours of a long video at those of the portrait."""
 
+import torch
 from torch import Tensor
 
-from ..media.colours import matched
+from ..media.colours import matched_in_lab
 from .encode import Identity
 
 
@@ -17,8 +18,7 @@ def anchored(frames: Tensor, identity: Identity, strength: float) -> Tensor:
         return frames
     rows, columns = identity.place
     portrait = (identity.portrait.movedim(1, -1) + 1) / 2
-    result = frames.clone()
-    result[:, rows, columns] = matched(
-        frames[:, rows, columns], portrait[:, rows, columns], strength
-    ).to(frames)
+    inside, result = frames[:, rows, columns].float(), frames.clone()
+    matched = matched_in_lab(inside, portrait[:, rows, columns])
+    result[:, rows, columns] = torch.lerp(inside, matched, strength).to(frames)
     return result

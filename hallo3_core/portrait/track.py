@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d, median_filter
 from torch import Tensor
 
 from ..errors import InputError
+from ..media.colours import matched
 from ..network.config import Size
 from .face_mask import region_box
 from .faces import Face, Finder, choose, overlap
@@ -30,8 +31,6 @@ CROP_SIZE = 512
 FEATHER = 0.15
 REACH = 3
 """Lanczos interpolation reaches over this many pixels of the coarser picture."""
-DARKEST_SPREAD = 1 / 255
-"""A smaller spread of a colour is not made larger: the picture is flat."""
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +239,7 @@ def paste(
         else:
             mask = _laid(region[..., None], track, number, Image.Resampling.BILINEAR)
         mask = mask.to(there)
-        new = torch.lerp(new, _with_colours(new, there, mask), match_colours)
+        new = torch.lerp(new, matched(new, there, mask).clamp(0, 1), match_colours)
         picture[rows, columns] = torch.lerp(there, new, mask).to(picture)
     return pasted
 
@@ -313,14 +312,3 @@ def _resample(
         np.asarray(Image.fromarray(channel).resize(size[::-1], by, place)) for channel in part
     ]
     return torch.from_numpy(np.stack(resized, axis=-1)).to(picture).clamp(0, 1)
-
-
-def _with_colours(picture: Tensor, other: Tensor, mask: Tensor) -> Tensor:
-    """The picture with the mean and the spread that each colour of `other` has under the mask."""
-    weight = mask / mask.sum().clamp(min=1e-6)
-    mean, wanted = ((colours * weight).sum((0, 1)) for colours in (picture, other))
-    spread, wide = (
-        ((colours - middle).square() * weight).sum((0, 1)).sqrt()
-        for colours, middle in ((picture, mean), (other, wanted))
-    )
-    return ((picture - mean) * wide / spread.clamp(min=DARKEST_SPREAD) + wanted).clamp(0, 1)

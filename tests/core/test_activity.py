@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hallo3_core import builtin
+from hallo3_core import examples
 from hallo3_core.errors import InputError
 from hallo3_core.sound.levels import TARGET, measured, normalized, with_silence
 from hallo3_core.sound.sound import Sound
@@ -31,7 +31,7 @@ def decibels(number: float) -> float:
 @pytest.fixture(scope="module")
 def paused() -> torch.Tensor:
     """The example speech, a pause of three seconds, and the speech again."""
-    speech = read_sound(builtin.SPEECH).mono(RATE)
+    speech = read_sound(examples.SPEECH).mono(RATE)
     return torch.cat([speech, torch.zeros(3 * RATE), speech])
 
 

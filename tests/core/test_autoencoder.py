@@ -7,7 +7,7 @@ import torch
 from diffusers.models.autoencoders import autoencoder_kl_cogvideox as cogvideox
 from safetensors.torch import load_file, save_file
 
-from hallo3_core import builtin
+from hallo3_core import builtin, examples
 from hallo3_core.autoencoder import images
 from hallo3_core.autoencoder import lean as lean_vae
 from hallo3_core.autoencoder.images import decode_images, encode_images
@@ -28,7 +28,7 @@ def vae():
 @pytest.fixture(scope="module")
 def latents(vae):
     """Latents of a still portrait: 128 x 192 pixels, 17 frames."""
-    pixels = torch.nn.functional.interpolate(builtin.portrait()[None], (128, 192)) * 2 - 1
+    pixels = torch.nn.functional.interpolate(examples.portrait()[None], (128, 192)) * 2 - 1
     with torch.no_grad():
         return vae.encode(pixels[:, :, None].repeat(1, 1, 17, 1, 1)).latent_dist.mean
 

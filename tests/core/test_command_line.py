@@ -16,13 +16,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from hallo3_core import builtin
 from hallo3_core import cli as command_line
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.cli import animate as animate_command
 from hallo3_core.cli.animate import writing
 from hallo3_core.clip.segments import Segment
-from hallo3_core.sound.sound_file import read_sound
 from parity import FIXTURES
 
 ROOT = Path(__file__).parents[2]
@@ -270,22 +268,6 @@ def test_weights_that_are_not_whole(run, tmp_path):
     status, _, complaints = run(model=tmp_path)
     assert status == 2
     assert "damaged or cut short" in complaints
-
-
-def test_examples_are_copied_on_request(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["hallo3_core", "examples", str(tmp_path)])
-    assert command_line.main() == 0
-    names = ("portrait.png", "group.png", "pair.png", "speech.wav", "song.wav")
-    portrait, group, pair, speech, song = files = [tmp_path / f"hallo3_{name}" for name in names]
-    assert capsys.readouterr().out.split() == [str(file) for file in files]
-    assert Image.open(portrait).size == (512, 512)
-    assert Image.open(group).size == (1536, 512)
-    assert Image.open(pair).size == (768, 512)
-    assert speech.read_bytes() == builtin.SPEECH.read_bytes()
-    spoken, sung = read_sound(speech), read_sound(song)
-    assert spoken.rate == 16_000
-    assert sung.samples == spoken.samples
-    assert 0.01 < (sung.mono() - spoken.mono()).std() < 0.2
 
 
 def test_stopping_keeps_the_segments_done(run, long_speech, tmp_path, monkeypatch):

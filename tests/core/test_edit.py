@@ -17,7 +17,8 @@ from hallo3_core.portrait.framing import filling
 from hallo3_core.sampling.fade import FADED_FRAMES, fade_out
 from hallo3_core.sound.sound import Sound
 from hallo3_core.speech.encode import Speech
-from hallo3_core.store.segment_store import ClipStore, SegmentStore
+from hallo3_core.store.clip_store import ClipStore
+from hallo3_core.store.segment_store import SegmentStore
 
 RATE = 16_000
 SEGMENTS = 5

@@ -14,7 +14,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from hallo3_core import builtin, onnx
+from hallo3_core import builtin, examples, onnx
 from hallo3_core.cli import parse
 from hallo3_core.cli.animate.inputs import find_face
 from hallo3_core.errors import InputError
@@ -292,13 +292,13 @@ def test_the_released_model_misses_the_embedding(tmp_path, caplog):
 
 def test_the_example_portrait_is_found():
     """The box contains brows, eyes, nose and mouth."""
-    (face,) = find_frontal_faces(builtin.portrait())
+    (face,) = find_frontal_faces(examples.portrait())
     assert overlap(face.box, (130, 150, 375, 440)) > 0.6
 
 
 def test_the_group_is_two_people_far_apart():
     """With `crop`, each face is in the middle, and no part of the other is visible."""
-    picture, canvas = builtin.group(), builtin.CONFIG.canvas
+    picture, canvas = examples.group(), builtin.CONFIG.canvas
     size, two = tuple(picture.shape[1:]), find_frontal_faces(picture)
     assert len(two) == 2
     for face, other in (two, two[::-1]):

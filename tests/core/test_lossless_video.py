@@ -5,7 +5,6 @@ from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -13,40 +12,21 @@ import torch
 from hallo3_core.errors import InputError
 from hallo3_core.media.frames import LosslessWriter, VideoFile, picture_of, with_changes
 from photograph import astronaut
+from video_files import write_film
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 12
 WINDOW = slice(20, 61), slice(33, 90)
-TICKS = 90_000
 UPRIGHT = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 TURNED = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, HEIGHT << 16, 0, 1 << 30)
 """The matrix of an MP4 that says how the video is shown."""
 
 
-def made(path: Path, encoder="libx264", pixels="yuv420p", times=None, **colours) -> VideoFile:
+def made(path: Path, encoder="libx264", pixels="yuv420p", **options) -> VideoFile:
     """A video of a moving photograph with a second of sound, 30000 / 1001 frames a second."""
     photograph = (astronaut() * 255).byte().permute(1, 2, 0).numpy()
+    parts = [photograph[i : i + HEIGHT, 100 + i : 100 + i + WIDTH] for i in range(FRAMES)]
     rate = Fraction(30_000, 1001)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(encoder, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
-        stream.codec_context.time_base = Fraction(1, TICKS)
-        for name, value in colours.items():
-            setattr(stream.codec_context, name, value)
-        sound = container.add_stream("aac", rate=48_000, layout="mono")
-        for number in range(FRAMES):
-            part = photograph[number : number + HEIGHT, 100 + number : 100 + number + WIDTH]
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(part), format="rgb24")
-            frame = frame.reformat(format=pixels)
-            frame.time_base = Fraction(1, TICKS)
-            frame.pts = round(TICKS * (times[number] if times else number / rate))
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-        wave = np.sin(np.arange(48_000, dtype=np.float32) / 20)[None]
-        heard = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-        heard.sample_rate, heard.pts = 48_000, 0
-        container.mux(sound.encode(heard))
-        container.mux(sound.encode())
-    return VideoFile(str(path))
+    return VideoFile(str(write_film(path, np.stack(parts), rate, encoder, pixels, **options)))
 
 
 def inverted(video: VideoFile, path: Path, window=WINDOW) -> VideoFile:
@@ -88,8 +68,8 @@ def samples(plane) -> np.ndarray:
 
 FORMATS = [
     ("libx264", "yuv420p", {}),
-    ("libx264", "yuv420p", {"colorspace": 1, "color_range": 1}),
-    ("libx264", "yuvj420p", {"color_range": 2}),
+    ("libx264", "yuv420p", {"colorspace": "1", "color_range": "1"}),
+    ("libx264", "yuvj420p", {"color_range": "2"}),
     ("libx264", "yuv422p", {}),
     ("libx264", "yuv420p10le", {}),
     ("libx264rgb", "bgr24", {}),
@@ -98,9 +78,9 @@ FORMATS = [
 ]
 
 
-@pytest.mark.parametrize(("encoder", "pixels", "colours"), FORMATS)
-def test_only_the_window_changes(tmp_path, encoder, pixels, colours):
-    video = made(tmp_path / "a.mp4", encoder, pixels, **colours)
+@pytest.mark.parametrize(("encoder", "pixels", "options"), FORMATS)
+def test_only_the_window_changes(tmp_path, encoder, pixels, options):
+    video = made(tmp_path / "a.mp4", encoder, pixels, **options)
     found = inverted(video, tmp_path / "b.mp4")
     assert differences(video, found) > 0.9
     middle = slice(24, 57), slice(37, 86)

@@ -1,8 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from skimage.color import rgb2lab
 
 from hallo3_core.errors import InputError
 from hallo3_core.noise import SeededNoise
+from hallo3_core.portrait.anchor import anchored
 from hallo3_core.portrait.encode import encode_portrait, framed_region, framing_of
 from hallo3_core.portrait.face_mask import box_region, face_region, region_box
 from hallo3_core.portrait.framing import FITS, published
@@ -188,3 +192,36 @@ def test_a_picture_of_no_numbers_is_not_encoded(recorded_model):
     networks = recorded_model.vae, recorded_model.reference_network
     with pytest.raises(InputError, match="The portrait has pixels that are NaN or infinite"):
         encode_portrait(*networks, image, None, SeededNoise(0))
+
+
+def lab(pictures: torch.Tensor) -> torch.Tensor:
+    """The mean and the standard deviation of each channel of Lab, (2, 3)."""
+    pixels = torch.from_numpy(rgb2lab(pictures.numpy())).flatten(0, -2)
+    return torch.stack([pixels.mean(0), pixels.std(0)])
+
+
+def test_the_anchor_brings_frames_to_the_colours_of_the_portrait():
+    """Frames that are too dark and too red. The bars beside the picture stay black."""
+    generator = torch.Generator().manual_seed(0)
+    portrait = torch.rand(1, 3, 32, 48, generator=generator) * 0.4 - 0.2
+    identity = SimpleNamespace(portrait=portrait, place=(slice(0, 32), slice(8, 40)))
+    shown = (portrait.movedim(1, -1)[:, :, 8:40] + 1) / 2
+    frames = torch.zeros(2, 32, 48, 3)
+    frames[:, :, 8:40] = shown.flip(1) * torch.tensor([0.8, 0.5, 0.5])
+    wanted, before = lab(shown), lab(frames[:, :, 8:40])
+    assert (before - wanted).abs().max() > 15
+    found = anchored(frames, identity, 1.0)
+    assert (lab(found[:, :, 8:40]) - wanted).abs().max() < 0.1
+    half = anchored(frames, identity, 0.5)
+    assert torch.allclose(half, (frames + found) / 2, atol=1e-6)
+    assert not found[:, :, :8].any()
+    assert anchored(frames, identity, 0.0) is frames
+
+
+def test_the_anchor_moves_flat_frames_to_the_mean_colour():
+    portrait = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 0.4 - 0.2
+    identity = SimpleNamespace(portrait=portrait, place=(slice(0, 32), slice(0, 48)))
+    frames = torch.full((2, 32, 48, 3), 0.3)
+    found = anchored(frames, identity, 1.0)
+    assert found.flatten(0, 2).std(0).max() < 1e-5
+    assert (lab(found)[0] - lab((portrait.movedim(1, -1) + 1) / 2)[0]).abs().max() < 0.1

@@ -26,8 +26,9 @@ from hallo3_core.sampling.samplers import SAMPLERS, sample
 from hallo3_core.sampling.schedule import Schedule, spaced
 from hallo3_core.speech.dialogue import Dialogue, Speaker
 from hallo3_core.speech.encode import Speech, encode_speech
+from hallo3_core.store.clip_store import NOTHING_KEPT, ClipStore
 from hallo3_core.store.fingerprint import fingerprint
-from hallo3_core.store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
+from hallo3_core.store.segment_store import SegmentStore
 
 SIDE, FRAMES = 32, 60
 SIZE = 40, 60

@@ -29,6 +29,7 @@ ROOMS = (
     "store",
     "clip",
     "animate",
+    "examples",
     "builtin",
     "evaluation",
     "cli",

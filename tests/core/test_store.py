@@ -18,8 +18,9 @@ from hallo3_core.sound.sound import Sound
 from hallo3_core.speech.dialogue import Dialogue, Speaker
 from hallo3_core.speech.encode import Speech, encode_speech
 from hallo3_core.store import segment_store as kept_segments
+from hallo3_core.store.clip_store import ClipStore
 from hallo3_core.store.fingerprint import Unknown, fingerprint
-from hallo3_core.store.segment_store import ClipStore, SegmentStore
+from hallo3_core.store.segment_store import SegmentStore
 
 STEPS = 2
 CALLS = 2 * STEPS

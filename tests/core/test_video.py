@@ -18,6 +18,7 @@ from hallo3_core.media.encoding import Encoding
 from hallo3_core.media.video import VideoWriter
 from hallo3_core.sound.sound import Sound
 from hallo3_core.sound.sound_file import read_sound
+from sound_files import write
 
 try:
     import resource
@@ -30,23 +31,9 @@ FRAMES = 101
 CUES = (1.0, 2.0, 3.0)
 
 
-def write_wav(path: Path, samples: np.ndarray, rate: int, codec: str = "pcm_s16le") -> Path:
-    """Write samples (samples, channels), float, to a sound file."""
-    layout = {1: "mono", 2: "stereo", 8: "7.1"}[samples.shape[1]]
-    packed = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, layout=layout)
-        if packed.size:
-            frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
-            frame.rate = rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
 def beeps(rate: int, channels: int) -> np.ndarray:
     """Four seconds of silence with a short tone at each cue."""
-    samples = np.zeros((int(rate * SECONDS), channels))
+    samples = np.zeros((int(rate * SECONDS), channels), np.float32)
     tone = 0.8 * np.sin(2 * np.pi * 1000 * np.arange(rate // 50) / rate)
     for cue in CUES:
         samples[int(cue * rate) :][: len(tone)] = tone[:, None]
@@ -75,7 +62,7 @@ def read_back(path: Path) -> tuple[list[float], np.ndarray, int]:
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 48_000, 192_000])
 @pytest.mark.parametrize("channels", [1, 2, 8])
 def test_picture_and_sound_stay_together(tmp_path, rate, channels):
-    sound = write_wav(tmp_path / "sound.wav", beeps(rate, channels), rate)
+    sound = write(tmp_path / "sound.wav", beeps(rate, channels), "pcm_s16le", rate)
     path = tmp_path / "video.mp4"
     with VideoWriter(path, 64, 96, read_sound(sound)) as video:
         for part in flashes().split(47):
@@ -231,7 +218,7 @@ def test_a_video_made_in_another_thread(tmp_path):
 
 
 def test_nothing_is_left_when_nothing_was_written(tmp_path):
-    sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
+    sound = write(tmp_path / "sound.wav", beeps(16_000, 1), "pcm_s16le", 16_000)
     with (
         pytest.raises(ZeroDivisionError),
         VideoWriter(tmp_path / "v.mp4", 64, 96, read_sound(sound)),
@@ -245,14 +232,14 @@ def test_nothing_is_left_when_nothing_was_written(tmp_path):
     [("missing/v.mp4", "There is no folder"), ("v.avi", "does not end in .mp4")],
 )
 def test_outputs_that_cannot_be_written(tmp_path, name, says):
-    sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1), 16_000)
+    sound = write(tmp_path / "sound.wav", beeps(16_000, 1), "pcm_s16le", 16_000)
     with pytest.raises(InputError, match=says):
         VideoWriter(tmp_path / name, 64, 96, read_sound(sound))
     assert [file.name for file in tmp_path.iterdir()] == ["sound.wav"]
 
 
 def test_the_sound_of_a_video_is_read(tmp_path):
-    sound = write_wav(tmp_path / "sound.wav", beeps(48_000, 2), 48_000)
+    sound = write(tmp_path / "sound.wav", beeps(48_000, 2), "pcm_s16le", 48_000)
     with VideoWriter(tmp_path / "video.mp4", 64, 96, read_sound(sound)) as video:
         video.write(flashes())
     heard = read_sound(tmp_path / "video.mp4")
@@ -261,7 +248,7 @@ def test_the_sound_of_a_video_is_read(tmp_path):
 
 
 def test_very_loud_samples_are_clipped(tmp_path):
-    sound = write_wav(tmp_path / "sound.wav", beeps(16_000, 1) * 1e9, 16_000, "pcm_f32le")
+    sound = write(tmp_path / "sound.wav", beeps(16_000, 1) * 1e9, "pcm_f32le", 16_000)
     with VideoWriter(tmp_path / "video.mp4", 64, 96, read_sound(sound)) as video:
         video.write(flashes())
     assert read_sound(tmp_path / "video.mp4").waveform[:, :].abs().max() < 1.5

@@ -6,7 +6,6 @@ import weakref
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 import torch
 from comfyui import Graph, Host, fails, given
@@ -14,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from photograph import astronaut
+from video_files import write_film
 
 FRAMES, HEIGHT, WIDTH = 11, 192, 256
 SHIFT = 6
@@ -40,20 +40,8 @@ def masks() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def video(host: Host) -> str:
     """The frames as a video with a sound, in ComfyUI's input folder."""
-    name = "face.mp4"
-    with av.open(str(host.base / "input" / name), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "12"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        sound = container.add_stream("aac", rate=16_000, layout="mono")
-        for picture in (photographs() * 255).byte().numpy():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-        wave = np.sin(np.arange(8000, dtype=np.float32) / 9)[None]
-        heard = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-        heard.sample_rate, heard.pts = 16_000, 0
-        container.mux(sound.encode(heard))
-        container.mux(sound.encode())
-    return name
+    pictures = (photographs() * 255).byte().numpy()
+    return write_film(host.base / "input" / "face.mp4", pictures, seconds=0.5, crf="12").name
 
 
 @pytest.fixture

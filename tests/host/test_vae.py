@@ -11,7 +11,7 @@ from comfyui import Host, HostError, Parts, build
 from safetensors.torch import load_file
 from test_segments import sample
 
-from hallo3_core import builtin
+from hallo3_core import builtin, examples
 from hallo3_core.model.check import check
 
 
@@ -27,7 +27,7 @@ def pack(host: Host, node: str) -> str:
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
     """A face that moves to the side, 9 frames of 128 x 320."""
-    portrait = torch.nn.functional.interpolate(builtin.portrait()[None], (320, 320))[:, :, 60:188]
+    portrait = torch.nn.functional.interpolate(examples.portrait()[None], (320, 320))[:, :, 60:188]
     frames = [portrait.roll(2 * i, dims=3) for i in range(9)]
     return torch.cat(frames).movedim(1, -1)
 

@@ -17,13 +17,13 @@ from training.measure import (
     FRAMES,
     NOISES,
     Clip,
-    clip_file,
     noisy,
     reconstruction,
     row,
     swapped,
     talks,
 )
+from training.measured import clip_file
 from training.sheet import sheets
 
 

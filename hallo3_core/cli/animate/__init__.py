@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import builtin
+from ... import builtin, examples
 from ...animate import ModelAnimator
 from ...clip.edit import EXAMPLE as SEEDS
 from ...clip.edit import edit_of
@@ -159,7 +159,7 @@ def make_video(options: argparse.Namespace, load: Load) -> Written:
     encoding = encoding_of(options)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
-    portrait = read_image(options.portrait) if options.portrait else builtin.portrait()
+    portrait = read_image(options.portrait) if options.portrait else examples.portrait()
     region: Tensor | None
     people, files = find_speakers(options, portrait), [file for _, file in options.speaker]
     scene = find_scene(options) if options.video else None

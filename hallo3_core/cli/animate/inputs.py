@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ... import builtin
+from ... import builtin, examples
 from ...clip.redub import REGION, REGIONS, STRENGTH, Frames, follow_face, pictures, still_face
 from ...errors import InputError
 from ...media.picture import read_mask, save_picture, size_of
@@ -148,7 +148,7 @@ def speaker_box(portrait: Tensor, face: Face, options: argparse.Namespace) -> Bo
 def add_voice(parser: argparse.ArgumentParser) -> None:
     """Add options for who speaks, and for preparing the sound."""
     argument = parser.add_argument
-    argument("--speech", type=Path, default=builtin.SPEECH, help="a sound or video file")
+    argument("--speech", type=Path, default=examples.SPEECH, help="a sound or video file")
     argument(
         "--speaker",
         nargs=2,

@@ -22,8 +22,9 @@ from ...sampling.schedule import spaced
 from ...sound.sound import Sound
 from ...speech.dialogue import Dialogue
 from ...speech.encode import Speech
+from ...store.clip_store import NOTHING_KEPT, ClipStore
 from ...store.fingerprint import fingerprint
-from ...store.segment_store import NOTHING_KEPT, ClipStore, SegmentStore
+from ...store.segment_store import SegmentStore
 from ..store import STORE
 
 

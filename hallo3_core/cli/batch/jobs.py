@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...sound.sound_file import seconds_in_header
+from ...store.clip_store import FORMAT
 from ...store.fingerprint import fingerprint
-from ...store.segment_store import FORMAT
 from .. import animate
 
 NEEDED = (("portrait", "video"), ("speech", "speaker"), ("output",))
