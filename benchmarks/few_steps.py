@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from hallo3_core import builtin
+from hallo3_core import builtin, examples
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.network.config import SAMPLE_RATE
 from hallo3_core.noise import SeededNoise
@@ -42,7 +42,7 @@ def whole_job(*options: str) -> None:
 def sampling(few: bool) -> Callable[[], object]:
     """The sampling of the first segment, with everything before it computed."""
     model, noise = builtin.load(few), SeededNoise(0)
-    identity = encode_portrait(model.vae, model.reference_network, builtin.portrait(), None, noise)
+    identity = encode_portrait(model.vae, model.reference_network, examples.portrait(), None, noise)
     speech = encode_speech(model.speech_encoder, torch.randn(2 * SAMPLE_RATE))
     settings = vars(Settings(**distilled(builtin.STEPS))) if few else {}
     animator = ModelAnimator(model, identity, speech, noise, **settings)
