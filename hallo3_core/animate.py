@@ -83,7 +83,6 @@ class ModelAnimator:
         self.settings, self.on_step = Settings(**settings), on_step
 
     def decides(self) -> tuple:
-        """Everything that the segments of the clip depend on, except the speech and the prompts."""
         model = self.model
         networks = (model.denoiser, model.audio_projector, model.vae)
         where = (torch.__version__, model.device.type, model.dtype)
@@ -198,7 +197,7 @@ class ModelAnimator:
         with enough_memory(f"continue with segment {index}"), model.working(model.vae):
             return motion_after(model.vae, self.identity.portrait, frames, draws)
 
-    def shown(self, index: int, frames: Tensor) -> Tensor:
+    def shown(self, frames: Tensor) -> Tensor:
         return frames
 
 

@@ -34,7 +34,6 @@ class NodeAnimator:
     clip: ClipTime
 
     def decides(self) -> tuple:
-        """Everything that decides the segments of the clip, except the speech and the prompts."""
         networks = model_parts(self.model), vae_parts(self.vae)
         return "comfyui", networks, self.identity, astuple(self.settings)
 
@@ -80,5 +79,5 @@ class NodeAnimator:
         settings = self.settings
         return extend(frames, self.vae, self.identity, settings.seed, index, settings.colour_anchor)
 
-    def shown(self, index: int, frames: Tensor) -> Tensor:
+    def shown(self, frames: Tensor) -> Tensor:
         return frames

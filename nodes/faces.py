@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from ..hallo3_core.media.picture import one_picture, size_of
 from ..hallo3_core.portrait.face_mask import box_region
 from ..hallo3_core.portrait.faces import choose, draw, no_face
-from .host.images import kept
+from .host.images import intermediate
 from .host.onnx import face_finder, face_folders
 from .host.say import say
 from .sockets import CATEGORY, FaceSocket
@@ -71,8 +71,8 @@ class FindFace(io.ComfyNode):
         preview = draw(picture, faces, face_index).movedim(0, -1)[None]
         return io.NodeOutput(
             face,
-            kept(preview),
-            kept(region[None]),
+            intermediate(preview),
+            intermediate(region[None]),
             len(faces),
             ui=ui.PreviewImage(preview, cls=cls),
         )

@@ -16,19 +16,16 @@ from ..hallo3_core.network.config import Size
 from ..hallo3_core.portrait.face_mask import region_box
 from ..hallo3_core.portrait.faces import Face, draw, largest_first
 from ..hallo3_core.portrait.framing import Box
-from ..hallo3_core.portrait.track import (
+from ..hallo3_core.portrait.squares import (
     CROP_SIZE,
     FEATHER,
-    FaceTrack,
     check_crops,
     check_frames,
     crop,
-    follow,
     paste,
-    track_face,
-    track_of_boxes,
 )
-from .host.images import kept
+from ..hallo3_core.portrait.track import FaceTrack, follow, track_face, track_of_boxes
+from .host.images import intermediate
 from .host.onnx import face_finder
 from .host.say import say
 from .host.video import LosslessVideo, frames_of, pictures_of, temporary_file, watched
@@ -118,7 +115,7 @@ class CropFace(io.ComfyNode):
         source = frames_of(frames)
         bar = comfy.utils.ProgressBar(2 * expected_frames(frames))
         track = track_of(watched(pictures_of(source), bar), face_index, boxes, mask).grown(margin)
-        crops, preview = cut(watched(pictures_of(source), bar), track, size)
+        crops, preview = crops_and_preview(watched(pictures_of(source), bar), track, size)
         side = (track.boxes[:, 2] - track.boxes[:, 0]).mean()
         say(f"{len(track)} crops; the square has {side:.0f} pixels in the frames")
         return io.NodeOutput(crops, track, preview)
@@ -194,15 +191,20 @@ def for_all(values: list, count: int, name: str) -> list:
     return values * count if len(values) == 1 else values
 
 
-def cut(pictures: Iterator[Tensor], track: FaceTrack, size: int) -> tuple[Tensor, Tensor]:
-    """The crops (frames, size, size, 3), and some frames with the square drawn."""
-    crops = kept(torch.empty(len(track), size, size, 3))
+def crops_and_preview(
+    pictures: Iterator[Tensor], track: FaceTrack, size: int
+) -> tuple[Tensor, Tensor]:
+    """The crops (frames, size, size, 3), and some frames with the square drawn.
+
+    Both in one pass: the pictures come from a file, and are not held in memory.
+    """
+    crops = intermediate(torch.empty(len(track), size, size, 3))
     every, shown = -(-len(track) // SHOWN), []
     for number, picture in enumerate(pictures):
         crops[number] = crop(picture[None], track, number, size)[0]
         if number % every == 0:
             shown.append(with_square(picture, track, number))
-    return crops, kept(torch.stack(shown))
+    return crops, intermediate(torch.stack(shown))
 
 
 def with_square(picture: Tensor, track: FaceTrack, number: int) -> Tensor:

@@ -9,7 +9,7 @@ from ..hallo3_core.noise import SeededNoise
 from ..hallo3_core.portrait.encode import encode_portrait, framed_region, framing_of
 from ..hallo3_core.portrait.face_mask import FACE_BOX_GROWTH, LEAST_GROWTH, MOST_GROWTH, region_of
 from ..hallo3_core.portrait.framing import FIT, FITS
-from .host.images import kept
+from .host.images import intermediate
 from .host.model import RunOnce
 from .host.out_of_memory import VAE_ON_CPU, enough_memory
 from .host.say import say
@@ -121,5 +121,7 @@ class EncodeIdentity(io.ComfyNode):
         region = torch.ones(size) if region is None else region
         regions = region, framed_region(framing_of(fit, size, canvas, region), region)
         return io.NodeOutput(
-            identity, kept(framed.clamp(0, 1)), *(kept(region[None]) for region in regions)
+            identity,
+            intermediate(framed.clamp(0, 1)),
+            *(intermediate(region[None]) for region in regions),
         )

@@ -159,12 +159,12 @@ class Redub(io.ComfyNode):
         **inputs,
     ) -> io.NodeOutput:
         hallo3_model(model)
-        settings, source = settings_of(inputs), partial(steady, frames)
+        settings, source = settings_of(inputs), partial(at_video_rate, frames)
         size = size_of(next(pictures(source))[..., 0])
         where = None if face_mask is None else one_mask(face_mask, size)
         anew = None if region_mask is None else one_mask(region_mask, size)
         show("following the face")
-        found, track = seen(source, face, where)
+        found, track = find_and_follow(source, face, where)
         heard = sound_of_audio(soundtrack, "The soundtrack") if soundtrack else speech.sound
         speech = fitted(speech, len(track))
         network = RunOnce(reference_network)
@@ -178,7 +178,7 @@ class Redub(io.ComfyNode):
         return render(cls, animator, redub, footage.size, heard, Encoding(codec, crf))
 
 
-def steady(frames: Tensor | Input.Video) -> Iterator[np.ndarray]:
+def at_video_rate(frames: Tensor | Input.Video) -> Iterator[np.ndarray]:
     """The frames of an IMAGE or a VIDEO at 25 fps, (height, width, 3) uint8.
 
     An IMAGE has 25 frames a second. Of a VIDEO made of an IMAGE, some are repeated or left out.
@@ -194,7 +194,9 @@ def steady(frames: Tensor | Input.Video) -> Iterator[np.ndarray]:
         yield (image * 255).round().byte().numpy()
 
 
-def seen(source: Frames, face: Face | None, mask: Tensor | None) -> tuple[Face, FaceTrack]:
+def find_and_follow(
+    source: Frames, face: Face | None, mask: Tensor | None
+) -> tuple[Face, FaceTrack]:
     """The face in the first frame, and its track."""
     if mask is not None:
         return still_face(source, mask)

@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 from uuid import uuid4
 
 import folder_paths
@@ -23,7 +22,7 @@ from ..hallo3_core.store.clip_store import NOTHING_KEPT, ClipStore
 from ..hallo3_core.store.fingerprint import Unknown, fingerprint
 from .animator import NodeAnimator
 from .host.fingerprint import parts_of
-from .host.images import kept as as_kept
+from .host.images import intermediate
 from .host.say import say
 from .host.store import segment_store
 from .host.time_left import ClipTime
@@ -133,16 +132,10 @@ def unfinished_video(kept: ClipStore) -> Path:
     return Path(folder_paths.get_output_directory()) / f"hallo3_unfinished_{clip[:8]}.mp4"
 
 
-class MakesClips(Animator, Protocol):
-    """An `Animator` that says everything that decides the segments of its clip."""
-
-    def decides(self) -> tuple: ...
-
-
 def render(
     node: type[io.ComfyNode],
     animator: NodeAnimator,
-    maker: MakesClips,
+    maker: Animator,
     size: Size,
     sound: Sound,
     encoding: Encoding,
@@ -205,7 +198,7 @@ def write_video(
             say(f"stopped; the first {video.seconds:.2f} s are in {unfinished}")
         raise
     _made.append(video.path)
-    return as_kept(as_floats(torch.cat(frames))) if connected else None
+    return intermediate(as_floats(torch.cat(frames))) if connected else None
 
 
 def as_floats(frames: torch.Tensor) -> torch.Tensor:

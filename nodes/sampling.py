@@ -1,4 +1,4 @@
-"""Segment Conditioning, Hallo3 Sampler and Scheduler, Sample Segment."""
+"""Segment Conditioning, Hallo3 Sampler, Hallo3 Scheduler, Hallo3 Guider and Sample Segment."""
 
 import logging
 
@@ -87,7 +87,10 @@ def condition(
 ) -> tuple[list, list, dict]:
     """Positive conditioning, negative conditioning and an empty LATENT for one segment.
 
-    Of the `settings`, the strengths count.
+    `motion` (1, 16, 1 or 13, height / 8, width / 8) are motion latents, or None for the still
+    portrait. Of the `settings`, the strengths count. This also prepares the previews, which every
+    sampler shows. Raises `InputError` if the model does not fit into memory, or if there is no such
+    segment.
     """
     host_model = hallo3_model(model)
     plan(model)
@@ -97,12 +100,7 @@ def condition(
             f"There is no segment {index}: the speech of {speech.frames} frames has "
             f"{speech.segments}, from 0 to {speech.segments - 1}."
         )
-    built_in = host_model.model_config.file in BUILT_IN
-    decoder = None if built_in else find_tiny_decoder()
-    if decoder:
-        host_model.latent_format.preview_with(decoder, identity)
-    else:
-        host_model.latent_format.learn_colours(identity)
+    prepare_previews(host_model, identity)
     companions = host_model.model_config.companions
     project = RunOnce(companions.audio_projector, model.load_device)
     heard = voices(speech, index, identity, config, settings.speech_strength)
@@ -125,6 +123,19 @@ def condition(
         [steer(no_text, {}, silent)],
         {"samples": samples, FRAMES: speech.new_frames(index)},
     )
+
+
+def prepare_previews(host_model: Hallo3Model, identity: Identity) -> None:
+    """Let samplers show the latents: by a tiny decoder, if the user has one, or by their colours.
+
+    The tiny decoder is for the released autoencoder.
+    """
+    built_in = host_model.model_config.file in BUILT_IN
+    decoder = None if built_in else find_tiny_decoder()
+    if decoder:
+        host_model.latent_format.preview_with(decoder, identity)
+    else:
+        host_model.latent_format.learn_colours(identity)
 
 
 def prompts_of(positive: list | None, index: int) -> list:

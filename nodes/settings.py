@@ -9,8 +9,6 @@ from comfy_api.latest import io
 from ..hallo3_core.settings import Choice, Settings
 
 LINKED_SEED = "Link one seed to all nodes of a video: each segment gets its own noise from it."
-
-
 BETWEEN = "colour_anchor"
 """The setting that works between segments. A node that samples one segment does not have it."""
 

@@ -1,4 +1,4 @@
-"""Encode Speech and Encode Prompt."""
+"""Encode Speech, Encode Prompt and Prompts Over Time."""
 
 from dataclasses import replace
 

@@ -29,9 +29,10 @@ def decode_segment(
 ) -> tuple[Tensor, Tensor]:
     """The new frames of a segment, without the canvas, and the last two frames with the canvas.
 
-    The new frames fade in from the last frame of `previous`, if that is given. The segments of a
-    batch are decoded one after the other, and the last two frames are those of the last segment.
-    Raises `InputError` if the latent or the previous frames do not fit.
+    Both are (frames, height, width, 3) in [0, 1]. The new frames fade in from the last frame of
+    `previous`, if that is given. The segments of a batch are decoded one after the other, and the
+    last two frames are those of the last segment. Raises `InputError` if the latent or the previous
+    frames do not fit.
     """
     samples = segments_of(latent, identity)
     if previous is not None:
@@ -93,9 +94,11 @@ def wrong_size(found: str, frames: Tensor, identity: Identity) -> InputError:
 def extend(
     frames: Tensor, vae, identity: Identity, seed: int, index: int, colour_anchor: float = 0
 ) -> Tensor:
-    """The motion for segment `index`, which continues from the last two of `frames`.
+    """The motion latents of segment `index`, (1, 16, 1, height / 8, width / 8).
 
-    Frames without the canvas are first put back on it. `colour_anchor` is that of `Settings`.
+    It continues from the last two of `frames` (frames, height, width, 3). Frames without the canvas
+    are first put back on it. `colour_anchor` is that of `Settings`. Raises `InputError` if there
+    are fewer than two frames, or if they have another size.
     """
     height, width = identity.portrait.shape[-2:]
     frames = rgb_images(frames, "The IMAGE on frames", last=MOTION_FRAMES)

@@ -13,7 +13,7 @@ import torch
 
 from hallo3_core import builtin
 from hallo3_core.animate import ModelAnimator
-from hallo3_core.clip.redub import REGION, STRENGTH, Footage, Redub, region_of_face
+from hallo3_core.clip.redub import REGION, STRENGTH, Footage, Redub
 from hallo3_core.clip.segments import make_segments
 from hallo3_core.evaluation.reader import Reader, drawn_reader
 from hallo3_core.evaluation.report import seams
@@ -22,8 +22,8 @@ from hallo3_core.evaluation.tracks import Tracks, track
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
-from hallo3_core.portrait.face_mask import box_region
-from hallo3_core.portrait.track import paste, track_of_boxes
+from hallo3_core.portrait.squares import paste
+from hallo3_core.portrait.track import track_of_boxes
 from hallo3_core.settings import distilled
 from hallo3_core.speech.encode import encode_speech
 
@@ -100,18 +100,17 @@ def redubbed(model: Hallo3, take: Take, case: Case) -> tuple[np.ndarray, int]:
     source, boxes = take.clip.frames, take.clip.geometry.face_box.tolist()
     side, noise = model.config.canvas[0], SeededNoise(take.index)
     footage = Footage(source, track_of_boxes(boxes, SIZE), side)
-    face = footage.in_square(boxes[0])
     identity = encode_portrait(
         model.vae,
         model.reference_network,
         footage.portrait,
-        box_region(face, (side, side)),
+        footage.face_region(boxes[0]),
         noise,
         fit="published",
     )
     heard = encode_speech(model.speech_encoder, torch.from_numpy(take.speech.waveform))
     animator = ModelAnimator(model, identity, heard, noise, **distilled(builtin.STEPS))
-    redub = Redub(animator, footage, region_of_face(face, side, case.region), case.strength)
+    redub = Redub(animator, footage, footage.region(boxes[0], case.region), case.strength)
     segments = list(make_segments(redub, identity, heard))
     frames = torch.cat([segment.frames for segment in segments]).numpy()
     changed = (frames != source).any(-1)

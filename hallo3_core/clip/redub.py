@@ -29,7 +29,8 @@ from ..portrait.encode import Identity, on_canvas
 from ..portrait.face_mask import FACE_BOX_GROWTH, box_region, region_box
 from ..portrait.faces import Face, Finder, choose, overlap
 from ..portrait.framing import Box
-from ..portrait.track import FaceTrack, crop, paste, track_face, track_of_region
+from ..portrait.squares import crop, paste
+from ..portrait.track import FaceTrack, track_face, track_of_region
 from ..sampling.inpainting import Source
 from ..speech.dialogue import Dialogue
 from ..speech.encode import Speech
@@ -81,7 +82,7 @@ def pictures(frames: Frames) -> Iterator[Tensor]:
     return (torch.from_numpy(frame) / 255 for frame in frames())
 
 
-def region_of_face(face: Box, side: int, region: str = REGION) -> Tensor:
+def region_of_face(face: Box, side: int, region: str) -> Tensor:
     """One of `REGIONS` as a mask (side, side) of a square, from the box of the face in it."""
     left, top, right, bottom = face
     shares = REGIONS[region]
@@ -184,8 +185,8 @@ class Footage:
         return torch.cat([pasted(number, *pair) for number, pair in enumerate(pairs)])
 
 
-class Maker(Animator, Protocol):
-    """An `Animator` that also encodes pictures, and samples from latents."""
+class SourceAnimator(Animator, Protocol):
+    """An `Animator` that can also begin with the latents of a source."""
 
     @property
     def identity(self) -> Identity: ...
@@ -195,9 +196,10 @@ class Maker(Animator, Protocol):
     ) -> Tensor: ...
 
     def encode(self, index: int, frames: Tensor) -> Tensor:
-        """Encode all frames of a segment on the canvas, (49, height, width, 3) in [0, 1]."""
+        """Encode all frames of a segment on the canvas, (49, height, width, 3) in [0, 1].
 
-    def decides(self) -> tuple: ...
+        Returns latents (1, 16, 13, height / 8, width / 8).
+        """
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ class Redub:
     new region in it.
     """
 
-    animator: Maker
+    animator: SourceAnimator
     footage: Footage
     region: Tensor
     strength: float = STRENGTH
@@ -253,7 +255,7 @@ class Redub:
         mask = on_canvas(identity, self.edged[None, ..., None])
         return self.animator.extend(index, torch.lerp(source, frames.to(source), mask))
 
-    def shown(self, index: int, frames: Tensor) -> Tensor:
+    def shown(self, frames: Tensor) -> Tensor:
         return self.footage.with_squares(frames, self.edged)
 
 

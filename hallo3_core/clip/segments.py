@@ -23,10 +23,12 @@ from .edit import WHOLE, Edit
 class Segment:
     """One segment of the video.
 
-    `latents` are (1, 16, 13, height / 8, width / 8), float32. `frames` are only the new frames that
-    the video shows, (frames, height, width, 3) in [0, 1] or uint8. They are None if the segment
-    comes from the store and the frames were not asked for. `taken` says whether it comes from the
-    store. `kept` is its encoded piece of the video there, if it has one.
+    - `latents` (1, 16, 13, height / 8, width / 8), float32.
+    - `frames` (frames, height, width, 3) in [0, 1] or uint8: only the new frames that the video
+      shows. They are None if the segment comes from the store and the frames were not asked for.
+    - `encoding`: how `piece` is encoded.
+    - `taken`: whether the segment comes from the store.
+    - `kept`: its encoded piece of the video in the store, if it has one.
     """
 
     index: int
@@ -38,7 +40,7 @@ class Segment:
 
     @cached_property
     def piece(self) -> bytes:
-        """The shown frames as H.264 in an MP4. No frames are no bytes."""
+        """The shown frames as an MP4 without sound. No frames are no bytes."""
         if self.kept is not None:
             return self.kept
         assert self.frames is not None  # what is not decoded has a piece
@@ -47,6 +49,9 @@ class Segment:
 
 class Animator(Protocol):
     """Makes the segments of one clip. Implementations differ in where the networks run."""
+
+    def decides(self) -> tuple:
+        """Everything that decides the segments of the clip, except the speech and the prompts."""
 
     def prompt(self, index: int) -> object:
         """The prompt of segment `index`, or its fingerprint. None if there is no prompt."""
@@ -69,10 +74,11 @@ class Animator(Protocol):
         `frames` (2, height, width, 3) are the last frames of the segment before, on the canvas.
         """
 
-    def shown(self, index: int, frames: Tensor) -> Tensor:
+    def shown(self, frames: Tensor) -> Tensor:
         """The frames of the video, from the new `frames` (frames, height, width, 3) of a segment.
 
-        The video has them as they are, unless they are a part of larger frames.
+        It is the segment whose `prompt` was asked for last. The video has the frames as they are,
+        unless they are a part of larger frames.
         """
 
 
@@ -165,7 +171,7 @@ class _Clip:
         new = shown_frames(canvas, self.identity.place, before.last if self.fade else None)
         if into and into.last is not None and self.fade:
             new = fade_out(new, into.last)
-        pictures = self.animator.shown(index, new)[shown]
+        pictures = self.animator.shown(new)[shown]
         segment = Segment(index, latents, pictures, self.encoding, bool(found), piece)
         if not found:
             motion = into.motion if into else self._extend(segment, canvas)

@@ -21,6 +21,7 @@ from torch import Tensor
 from .fingerprint import fingerprint
 
 GB = 10**9
+"""Disks are counted in these units. Memory is not (`memory/plan.py`)."""
 SIZE = 20 * GB
 SEGMENT, PIECE, LATENTS, PARTIAL = ".segment", ".piece", ".latents", ".partial"
 DAY = 24 * 60 * 60

@@ -54,7 +54,7 @@ class Stand:
     def extend(self, index: int, frames: torch.Tensor) -> torch.Tensor:
         return frames.mean().expand(1, 1, 13, 1, 2).clone()
 
-    def shown(self, index: int, frames: torch.Tensor) -> torch.Tensor:
+    def shown(self, frames: torch.Tensor) -> torch.Tensor:
         return frames
 
 

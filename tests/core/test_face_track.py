@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from hallo3_core.errors import InputError
 from hallo3_core.portrait.face_mask import region_box
 from hallo3_core.portrait.faces import Face
+from hallo3_core.portrait.squares import crop, paste
 from hallo3_core.portrait.track import (
     EVERY,
     FaceTrack,
-    crop,
     follow,
-    paste,
     smooth,
     track_face,
     track_of_boxes,

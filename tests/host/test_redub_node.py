@@ -104,19 +104,21 @@ def test_redub_equals_the_core_and_leaves_the_rest(host, files, parts):
 
 
 def test_frames_are_read_at_25_a_second(host, tmp_path):
-    steady = inspect.getmodule(host.nodes.NODE_CLASS_MAPPINGS["Hallo3Redub"].execute).steady
+    at_video_rate = inspect.getmodule(
+        host.nodes.NODE_CLASS_MAPPINGS["Hallo3Redub"].execute
+    ).at_video_rate
     api = importlib.import_module("comfy_api.latest")
     images = torch.arange(20).view(-1, 1, 1, 1).expand(-1, 8, 16, 3) / 255
-    assert [frame[0, 0, 0] for frame in steady(images)] == [*range(20)]
+    assert [frame[0, 0, 0] for frame in at_video_rate(images)] == [*range(20)]
     parts = api.Types.VideoComponents(images=images, audio=None, frame_rate=Fraction(50))
     video = api.InputImpl.VideoFromComponents(parts)
-    assert [frame[0, 0, 0] for frame in steady(video)] == [*range(1, 20, 2)]
+    assert [frame[0, 0, 0] for frame in at_video_rate(video)] == [*range(1, 20, 2)]
     file = tmp_path / "video.mp4"
     file.write_bytes(Encoding().encode(images * 8))
-    frames = np.stack(list(steady(api.InputImpl.VideoFromFile(str(file)))))
+    frames = np.stack(list(at_video_rate(api.InputImpl.VideoFromFile(str(file)))))
     assert np.array_equal(frames, list(read_frames(file)))
     part = api.InputImpl.VideoFromFile(str(file), start_time=0.2, duration=0.4)
-    assert np.array_equal(list(steady(part)), frames[5:15])
+    assert np.array_equal(list(at_video_rate(part)), frames[5:15])
 
 
 def test_kept_segments_are_not_sampled_again(host, files, parts, monkeypatch):
