@@ -61,7 +61,7 @@ def region_inputs() -> list[io.Input]:
             "region",
             options=list(REGIONS),
             default=REGION,
-            tooltip="What is made anew. mouth: mouth and chin. face: the whole face. Its movements "
+            tooltip="What is replaced. mouth: mouth and chin. face: the whole face. Its movements "
             "are then new too, and it is less like the source.",
         ),
         io.Float.Input(
@@ -92,8 +92,8 @@ class Redub(io.ComfyNode):
                 "replace speech",
             ],
             category=CATEGORY,
-            description="Gives a video other words. It makes only the mouth or the face of one "
-            "person anew, segment by segment. Everything else stays as it is. Finished segments "
+            description="Gives a video other words. It replaces only the mouth or the face of one "
+            "person, segment by segment. Everything else stays as it is. Finished segments "
             "are kept on disk.",
             inputs=[
                 model_input(),
@@ -125,7 +125,7 @@ class Redub(io.ComfyNode):
                 io.Mask.Input(
                     "region_mask",
                     optional=True,
-                    tooltip="What is made anew, as a mask of the first frame. It follows the face. "
+                    tooltip="What is replaced, as a mask of the first frame. It follows the face. "
                     "Without a mask, region decides.",
                 ),
                 soundtrack_input(),

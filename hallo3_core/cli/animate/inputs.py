@@ -110,14 +110,14 @@ def add_video(parser: argparse.ArgumentParser) -> None:
     argument(
         "--region",
         default=REGION,
-        help="what of the video is made anew: mouth, face, or a picture with this region white in "
+        help="what of the video is replaced: mouth, face, or a picture with this region white in "
         "the first frame (%(default)s)",
     )
     argument(
         "--strength",
         type=float,
         default=STRENGTH,
-        help="how much of the region is made anew, above 0 and up to 1 (%(default)s)",
+        help="how strongly the region changes, above 0 and up to 1 (%(default)s)",
     )
 
 
