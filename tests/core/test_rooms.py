@@ -28,6 +28,7 @@ ROOMS = (
     "settings",
     "store",
     "clip",
+    "prediction",
     "animate",
     "builtin",
     "evaluation",
