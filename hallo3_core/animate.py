@@ -114,9 +114,13 @@ class ModelAnimator:
         model = self.model
         try:
             with enough_memory(f"decode segment {index}"), model.working(model.vae):
-                return decode_images(model.vae, latents, count, model.tiles)
+                return self.decode_images(latents, count)
         except NotEnoughMemory as error:
             raise NotDecoded(error, index, latents) from error
+
+    def decode_images(self, latents: Tensor, count: int) -> Tensor:
+        """Decode the first `count` frames, with the autoencoder on the device. See `decode`."""
+        return decode_images(self.model.vae, latents, count, self.model.tiles)
 
     @torch.no_grad()
     def encode(self, index: int, frames: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ ROOMS = (
     "clip",
     "prediction",
     "animate",
+    "parallel",
     "builtin",
     "evaluation",
     "cli",
