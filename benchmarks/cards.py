@@ -40,11 +40,15 @@ from .sizes import SIZES
 MIB = 2**20
 
 
-def launch(count: int, *command: object, **options) -> list[subprocess.Popen]:
-    """Start processes of Python with one thread each, as torchrun does. Rank 0 is the first."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def launch(count: int, *command: object, **options) -> list[subprocess.Popen]:
+    """Start processes of Python with one thread each, as torchrun does. Rank 0 is the first."""
+    port = free_port()
     shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "TORCHELASTIC_RUN_ID": "hallo3"}
     shared |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
     started = []
