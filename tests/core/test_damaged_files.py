@@ -15,9 +15,10 @@ from test_convert import CONFIG, published, run
 from hallo3_core.errors import InputError
 from hallo3_core.model.check import check
 from hallo3_core.model.loading import load_transformers
+from hallo3_core.network.weight_formats import STORED
 
 SMALL = replace(CONFIG, layers=2, text_width=16, latent_height=4, latent_width=6)
-KINDS = ("published", "bf16", "fp8_e4m3fn")
+KINDS = ("published", *STORED)
 
 
 @pytest.fixture(scope="module")

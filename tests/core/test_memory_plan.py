@@ -22,6 +22,7 @@ from hallo3_core.memory.placement import Placement
 from hallo3_core.memory.plan import GB, RESERVED, Work, plan_memory
 from hallo3_core.network.config import LATENT_FRAMES, MOTION_FRAMES, Hallo3Config
 from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.network.weight_formats import FORMATS
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.speech.encode import Speech, encode_speech
@@ -106,8 +107,8 @@ def test_as_few_layers_come_in_a_step_as_there_is_room_for(released_vae, free):
 
     So more layers are streamed, but once per step instead of twice.
     """
-    weights = Weights.of(Hallo3Config(), released_vae, 2, 2)
-    work = Work(Hallo3Config(), released_vae, weights, 2, 2, listening=True)
+    weights = Weights.of(Hallo3Config(), released_vae, FORMATS["bf16"], 2)
+    work = Work(Hallo3Config(), released_vae, weights, FORMATS["bf16"], 2, listening=True)
     plans = [work.plan(in_turn=True, rows=rows, free=free * GB) for rows in (1, 2)]
     chosen = plan_memory(Hallo3Config(), released_vae, "bf16", free * GB)
     assert chosen.coming == min(plan.coming for plan in plans if plan.most <= free * GB)
