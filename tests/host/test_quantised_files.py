@@ -67,7 +67,7 @@ def in_comfyui(host: Host, file: Path, lora: str | None = None, save: str = "") 
     model = parts.model
     if lora:
         model = parts.graph(
-            "LoraLoaderModelOnly", model=model, lora_name=lora, strength_model=0.05
+            "LoraLoaderModelOnly", model=model, lora_name=lora, strength_model=0.5
         )
     if save:
         parts.graph("ModelSave", model=model, filename_prefix=f"diffusion_models/{save}")
@@ -80,7 +80,7 @@ def by_the_core(host: Host, file: Path, lora: Path | None = None) -> torch.Tenso
     """The latents that the command line computes, in the scale of ComfyUI's."""
     denoiser, reference, audio = load_transformers(file)
     if lora:
-        add_lora(denoiser, lora, 0.05)
+        add_lora(denoiser, lora, 0.5)
     networks = {"denoiser": denoiser, "reference_network": reference, "audio_projector": audio}
     model: Hallo3 = replace(builtin.load(), **networks)
     noise, sound = SeededNoise(SEED), noise_audio(1)
@@ -119,3 +119,52 @@ def test_layers_compute_the_same_in_comfyui(host, source, converted, name):
     found, expected = map(prediction, (patcher.model.diffusion_model, ours))
     assert change(found, expected) < 1e-4
     assert 1e-3 < change(found, prediction(load_transformers(source)[0])) < 0.5
+
+
+@pytest.mark.parametrize("name", ["fp8_e4m3fn", "asym_w4a8_int8"])
+def test_samples_are_those_of_the_command_line(host, converted, name):
+    """Where inputs are rounded to few bits, tiny differences grow to some of the rounding error."""
+    file, rounded = converted(name), LAYOUTS[BY_NAME[name].layout.name].products
+    assert change(in_comfyui(host, file), by_the_core(host, file)) < (0.02 if rounded else 1e-3)
+
+
+@pytest.mark.parametrize("name", ["nvfp4", "int8_tensorwise"])
+def test_saved_and_loaded_again(host, converted, name):
+    """ModelSave keeps the layouts, in the names of the published file."""
+    expected = in_comfyui(host, converted(name), save=name)
+    (saved,) = (host.base / "output" / "diffusion_models").glob(f"{name}*.safetensors")
+    file = saved.rename(converted(name).with_name(f"saved_{name}.safetensors"))
+    assert torch.equal(in_comfyui(host, file), expected)
+
+
+@pytest.mark.parametrize("name", ["mxfp8", "int8_tensorwise"])
+def test_a_lora_on_top(host, converted, name):
+    """Both round the changed weights to the layout again; ComfyUI rounds with noise."""
+    lora = strong_lora(host)
+    file, path = converted(name), host.base / "models" / "loras" / lora
+    plain, found = in_comfyui(host, file), in_comfyui(host, file, lora)
+    expected = by_the_core(host, file, path)
+    assert change(found, plain) > 1.5 * change(found, expected)
+
+
+def test_a_file_of_others(host, converted):
+    """Marks only in the header, a scale for the input, and smoothing of the input."""
+    file = converted("nvfp4")
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    weights = load_file(file)
+    layers = json.loads(metadata[HEADER])["layers"]
+    assert len(layers) == sum(name.endswith("comfy_quant") for name in weights)
+    kept = {name: value for name, value in weights.items() if not name.endswith("comfy_quant")}
+    layer = next(name for name in layers if name.endswith("dense_h_to_4h"))
+    kept[f"{layer}.input_scale"] = torch.tensor(0.01)
+    other = file.with_name("hallo3_dit_others.safetensors")
+    save_file(kept, other, metadata)
+    assert torch.equal(in_comfyui(host, other), in_comfyui(host, file))
+    kept[f"{layer}.pre_quant_scale"] = torch.full((builtin.CONFIG.width,), 0.5)
+    save_file(kept, other, metadata)
+    ours, _, _ = load_transformers(other)
+    patcher, _ = loading(host).load_dit(other, None)
+    smoothed = prediction(ours)
+    assert change(prediction(patcher.model.diffusion_model), smoothed) < 1e-4
+    assert change(smoothed, prediction(load_transformers(file)[0])) > 1e-3
