@@ -54,10 +54,10 @@ def quantized(model: Hallo3, kind: WeightFormat, matrices: str) -> Hallo3:
         quantize_layers(denoiser, kind)
         quantize_layers(reference, kind.of_reference)
     elif matrices == REFERENCE:
-        quantize_layers(reference, replace(kind, kept=()))
+        quantize_layers(reference, replace(kind, apart={}))
     else:
         others = (name for name in kinds_of(denoiser) if name.split(".")[0] != matrices)
-        quantize_layers(denoiser, replace(kind, kept=tuple(others)))
+        quantize_layers(denoiser, replace(kind, apart=dict.fromkeys(others)))
     return replace(model, denoiser=denoiser, reference_network=reference)
 
 

@@ -18,7 +18,7 @@ from ..memory.plan import MemoryPlan, plan_memory
 from ..network.conditioning import AudioProjector
 from ..network.config import Hallo3Config
 from ..network.transformer import Denoiser, ReferenceNetwork
-from ..network.weight_formats import FORMATS
+from ..network.weight_formats import FORMATS, key_of
 from ..quantization.layouts import is_quantized
 from ..quantization.stored import read_mark
 from ..speech.wav2vec2 import load_speech_encoder
@@ -117,5 +117,5 @@ def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) ->
     quantized = [theirs for theirs in layouts[0].values() if is_quantized(weights[theirs])]
     if quantized:
         layout, _ = read_mark(weights, quantized[0])
-        kind = next(key for key, found in FORMATS.items() if found.layout is layout)
+        kind = key_of(layout)
     return plan_memory(config, autoencoder, kind, free, offload, size)

@@ -1,7 +1,8 @@
 """The formats of weights, in files and in memory. A new format is added here."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -13,33 +14,36 @@ MATRIX = re.compile(r"layers\.\d+\.(?P<kind>.+)\.weight")
 """The name of a layer's matrix in our names, with the kind of matrix."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeightFormat:
     """The format of a model's weights.
 
     `name` is the name in files and options. The model computes in `dtype`. Matrices of the layers
-    are quantised in `layout`, if there is one, and all other weights have the dtype. Matrices whose
-    kind is in `kept` have it, too. `reference` is the layout of the reference network, if that is
-    another one.
+    are quantised in `layout`, if there is one, and all other weights have the dtype. `apart` has
+    the kinds of matrices that have another layout, or the dtype (None). `reference` is the layout
+    of the reference network, if that is another one.
     """
 
     name: str
     dtype: torch.dtype
     layout: Layout | None = None
-    kept: tuple[str, ...] = ()
+    apart: Mapping[str, Layout | None] = field(default_factory=dict)
     reference: Layout | None = None
 
     @property
     def of_reference(self) -> "WeightFormat":
         """The format of the reference network."""
-        return WeightFormat(self.name, self.dtype, self.reference or self.layout)
+        if self.reference is None:
+            return self
+        return WeightFormat(self.name, self.dtype, self.reference)
 
     def layout_of(self, name: str, shape: tuple[int, ...]) -> Layout | None:
         """The layout of a tensor with this name (ours) and shape; None if it is not quantised."""
         matrix = MATRIX.fullmatch(name)
-        if self.layout is None or matrix is None or len(shape) != 2 or matrix["kind"] in self.kept:
+        if self.layout is None or matrix is None or len(shape) != 2:
             return None
-        return self.layout if self.layout.expected(shape) else None
+        layout = self.apart.get(matrix["kind"], self.layout)
+        return layout if layout and layout.expected(shape) else None
 
     def bytes_of(self, name: str, shape: tuple[int, ...], size: int) -> int:
         """The bytes of a tensor with this name (ours) and shape.
@@ -92,6 +96,11 @@ def quantize_layers(network: nn.Module, kind: WeightFormat) -> None:
 def name_of(dtype: torch.dtype) -> str:
     """The key in `FORMATS` of the weights that have this dtype and are not quantised."""
     return next(key for key, kind in FORMATS.items() if kind.dtype == dtype and not kind.layout)
+
+
+def key_of(layout: Layout) -> str:
+    """The key in `FORMATS` of the weights in a layout."""
+    return next(key for key, kind in FORMATS.items() if kind.layout is layout)
 
 
 def scale_name(name: str) -> str:
