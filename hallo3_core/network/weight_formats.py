@@ -31,6 +31,13 @@ class WeightFormat:
     reference: Layout | None = None
 
     @property
+    def bytes(self) -> float:
+        """The bytes of a number in most matrices, without their scales."""
+        if self.layout is None:
+            return self.dtype.itemsize
+        return self.layout.numbers.itemsize / self.layout.packed
+
+    @property
     def of_reference(self) -> "WeightFormat":
         """The format of the reference network."""
         if self.reference is None:

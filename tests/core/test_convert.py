@@ -111,7 +111,7 @@ NEAR = {
 
 @pytest.mark.parametrize("dtype", NEAR)
 def test_every_layout(source, tmp_path, dtype):
-    """The prediction is near, all matrices of the layers have marks, and the header repeats them."""
+    """The prediction is near, matrices of the layers have marks, and the header repeats them."""
     dit, *_ = run(source, tmp_path, dtype)
     exact, near = (prediction(load_transformers(file)[0]) for file in (source, dit))
     assert NEAR[dtype] / 8 < (near - exact).norm() / exact.norm() < NEAR[dtype]
@@ -147,8 +147,8 @@ def test_a_lora_on_quantised_weights(source, tmp_path, dtype):
     layer, lora = "layers.1.mlp.up", tmp_path / "lora.safetensors"
     torch.manual_seed(3)
     up, down = torch.randn(512, 1) * 0.1, torch.randn(1, 128)
-    pair = {f"diffusion_model.{layer}.lora_{end}.weight": m for end, m in zip("BA", (up, down))}
-    save_file(pair, lora)
+    name = f"diffusion_model.{layer}"
+    save_file({f"{name}.lora_B.weight": up, f"{name}.lora_A.weight": down}, lora)
     denoiser, *_ = load_transformers(dit)
     before = denoiser.get_submodule(layer).quantized(torch.float32).dequantize()
     add_lora(denoiser, lora, 0.5)
