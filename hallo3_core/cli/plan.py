@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         choices=FORMATS,
         nargs="+",
         default=PLANNED,
-        help="formats of the weights (default: some)",
+        help="formats of the weights",
     )
 
 

@@ -264,10 +264,11 @@ def plan_memory(
     if fitting is None:
         height, width = config.canvas
         least = min(plan.most for plan in plans)
-        smaller = {4: "use bf16, ", 2: "use fp8, ", 1: "use nvfp4 or asym_w4a8_int8, "}
+        shorter = {4: "use bf16, ", 2: "use fp8, ", 1: "use nvfp4 or asym_w4a8_int8, "}
+        smaller = shorter.get(weight_format.bytes, "")
         raise InputError(
             f"The model takes at least {least / GB:.1f} GB at {width} x {height} in {kind} and "
-            f"{max(free, 0) / GB:.1f} GB are free: close other programs, {smaller.get(weight_format.bytes, '')}or use a device "
+            f"{max(free, 0) / GB:.1f} GB are free: close other programs, {smaller}or use a device "
             f"with {ceil((least + RESERVED) / GB)} GB."
         )
     return fitting
