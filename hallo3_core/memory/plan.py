@@ -264,7 +264,11 @@ def plan_memory(
     if fitting is None:
         height, width = config.canvas
         least = min(plan.most for plan in plans)
-        shorter = {4: "use bf16, ", 2: "use fp8, ", 1: "use nvfp4 or asym_w4a8_int8, "}
+        shorter: dict[float, str] = {
+            4: "use bf16, ",
+            2: "use fp8, ",
+            1: "use nvfp4 or asym_w4a8_int8, ",
+        }
         smaller = shorter.get(weight_format.bytes, "")
         raise InputError(
             f"The model takes at least {least / GB:.1f} GB at {width} x {height} in {kind} and "

@@ -116,6 +116,5 @@ def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) ->
     size = FORMATS[kind].dtype.itemsize
     quantized = [theirs for theirs in layouts[0].values() if is_quantized(weights[theirs])]
     if quantized:
-        layout, _ = read_mark(weights, quantized[0])
-        kind = key_of(layout)
+        kind = key_of(read_mark(weights, name)[0] for name in quantized)
     return plan_memory(config, autoencoder, kind, free, offload, size)

@@ -1,7 +1,8 @@
 """The formats of weights, in files and in memory. A new format is added here."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -65,23 +66,31 @@ class WeightFormat:
         return torch.Size(shape).numel() * size
 
 
-def _quantized(name: str, layout: str, **choices) -> WeightFormat:
-    return WeightFormat(name, torch.bfloat16, LAYOUTS[layout], **choices)
+def _quantized(name: str, layout: str, finer: str = "", *kinds: str) -> WeightFormat:
+    """Matrices in a layout, and these kinds and the reference network in a finer one."""
+    other = LAYOUTS.get(finer)
+    apart = dict.fromkeys(kinds, other)
+    return WeightFormat(name, torch.bfloat16, LAYOUTS[layout], apart, other)
 
 
+QKV, OUT = "query_key_value", "attention_out"
+"""The kinds of matrices whose rounding changes latents most, for their size."""
 FORMATS = {
     "bf16": WeightFormat("bf16", torch.bfloat16),
     "fp16": WeightFormat("fp16", torch.float16),
     "fp8": _quantized("fp8_e4m3fn", "float8_e4m3fn"),
     "fp8_e5m2": _quantized("fp8_e5m2", "float8_e5m2"),
     "mxfp8": _quantized("mxfp8", "mxfp8"),
-    "nvfp4": _quantized("nvfp4", "nvfp4"),
     "int8_tensorwise": _quantized("int8_tensorwise", "int8_tensorwise"),
-    "convrot_w4a4": _quantized("convrot_w4a4", "convrot_w4a4"),
-    "asym_w4a8_int8": _quantized("asym_w4a8_int8", "asym_w4a8_int8"),
+    "nvfp4": _quantized("nvfp4", "nvfp4", "float8_e4m3fn", QKV),
+    "asym_w4a8_int8": _quantized("asym_w4a8_int8", "asym_w4a8_int8", "int8_tensorwise", OUT),
+    "convrot_w4a4": _quantized("convrot_w4a4", "convrot_w4a4", "int8_tensorwise", QKV, OUT),
     "fp32": WeightFormat("fp32", torch.float32),
 }
-"""The formats, by the names that the memory plan uses."""
+"""The formats, by the names that the memory plan uses.
+
+docs/weights.md says how the layouts were chosen: in four bits, all layers fit on a card of 8 GB.
+"""
 BY_NAME = {kind.name: kind for kind in FORMATS.values()}
 STORED = tuple(name for name in BY_NAME if name != "fp32")
 """The names of the formats of large weights. fp32 is only for small networks."""
@@ -105,9 +114,10 @@ def name_of(dtype: torch.dtype) -> str:
     return next(key for key, kind in FORMATS.items() if kind.dtype == dtype and not kind.layout)
 
 
-def key_of(layout: Layout) -> str:
-    """The key in `FORMATS` of the weights in a layout."""
-    return next(key for key, kind in FORMATS.items() if kind.layout is layout)
+def key_of(layouts: Iterable[Layout]) -> str:
+    """The key in `FORMATS` of the weights whose matrices have these layouts, most of them one."""
+    ((most, _),) = Counter(layouts).most_common(1)
+    return next(key for key, kind in FORMATS.items() if kind.layout is most)
 
 
 def scale_name(name: str) -> str:

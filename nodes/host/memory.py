@@ -25,9 +25,9 @@ def plan(
     management = comfy.model_management
     module = getattr(autoencoder, "first_stage_model", None)
     network = module.vae if isinstance(module, Autoencoder) else None
-    layouts = (getattr(module, "quant_format", None) for module in host_model.modules())
-    if layout := next(filter(None, layouts), None):
-        kind = key_of(LAYOUTS[layout])
+    names = (getattr(module, "quant_format", None) for module in host_model.modules())
+    if layouts := [LAYOUTS[name] for name in names if name]:
+        kind = key_of(layouts)
     else:
         kept = management.dtype_size(host_model.get_dtype())
         kind = BY_SIZE.get(kept, "fp32")  # --fp64-unet has no kind of its own
