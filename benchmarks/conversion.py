@@ -1,12 +1,13 @@
 """Time, memory and error of a conversion: `python -m benchmarks.conversion FOLDER` (Linux).
 
 Makes a checkpoint of the released width with a few layers of random weights in FOLDER. 4 layers
-take 5 GB, and the results as much again. Converts it with the command line and reads the anonymous
-memory of that process, without pages of mapped files. Then compares the predictions of the source
-and of the results, on a canvas of 96 x 64.
+take 5 GB. Converts it to each format with the command line, and reads the anonymous memory of that
+process, without pages of mapped files. Then compares the predictions of the source and of the
+result, on a canvas of 96 x 64, and removes the result.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import torch
 
 from hallo3_core.model.loading import load_transformers
 from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
+from hallo3_core.network.weight_formats import STORED
 
 from .sizes import make_checkpoint
 
@@ -57,6 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--formats", choices=STORED, nargs="+", default=STORED)
     options = parser.parse_args()
     source = options.folder / "mp_rank_00_model_states.pt"
     if not source.exists():
@@ -64,19 +67,23 @@ def main() -> None:
         config = Hallo3Config(layers=options.layers, latent_height=height, latent_width=width)
         make_checkpoint(source, config, torch.bfloat16)
     print(f"{source.stat().st_size / 1e9:.1f} GB, {options.layers} layers", flush=True)
-    for dtype in ("bf16", "fp8_e4m3fn"):
-        command = [sys.executable, "-m", "hallo3_core", "convert", source, options.folder]
+    expected = prediction(source)
+    print("| format | seconds | anonymous memory, MB | size, GB | prediction off by |")
+    print("|---|---|---|---|---|")
+    for dtype in options.formats:
+        result = options.folder / "converted"
+        command = [sys.executable, "-m", "hallo3_core", "convert", source, result]
         start, peak = time.perf_counter(), 0
         process = subprocess.Popen([*command, "--dtype", dtype])
         while process.poll() is None:
             peak = max(peak, anonymous_memory(process))
             time.sleep(0.05)
-        print(f"{dtype}: {time.perf_counter() - start:.0f} s, anonymous memory {peak} MB at most")
-    expected = prediction(source)
-    for dtype in ("bf16", "fp8_e4m3fn"):
-        found = prediction(options.folder / f"diffusion_models/hallo3_dit_{dtype}.safetensors")
+        seconds = time.perf_counter() - start
+        size = sum(file.stat().st_size for file in result.rglob("*.safetensors")) / 1e9
+        found = prediction(result / f"diffusion_models/hallo3_dit_{dtype}.safetensors")
         error = (found - expected).norm() / expected.norm()
-        print(f"{dtype}: prediction off by {error:.3%}", flush=True)
+        print(f"| {dtype} | {seconds:.0f} | {peak} | {size:.2f} | {error:.2%} |", flush=True)
+        shutil.rmtree(result)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,16 @@
 import torch
 from torch import Tensor, nn
 
-from hallo3_core.model.convert import LARGEST_FP8
-from hallo3_core.network.weight_formats import ScaledLinear
+from hallo3_core.quantization.layouts import LAYOUTS
+from hallo3_core.quantization.linear import QuantizedLinear
+
+LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
 
 
 def keep_in_fp8(network: nn.Module) -> None:
     """Keep the weights of all linear layers in fp8, scaled as by `convert`."""
     for name, module in linears(network):
-        with module.weight.device:
-            scaled = ScaledLinear(module.in_features, module.out_features, module.bias is not None)
-        weight, scale = in_fp8(module.weight)
-        scaled.requires_grad_(False)
-        scaled.weight.data, scaled.weight_scale, scaled.bias = weight, scale, module.bias
-        network.set_submodule(name, scaled)
+        network.set_submodule(name, QuantizedLinear.of(module, LAYOUTS["float8_e4m3fn"]))
 
 
 def multiply_in_fp8(network: nn.Module) -> None:

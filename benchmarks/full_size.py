@@ -5,7 +5,6 @@ that the plan knows. The script prints a table in Markdown.
 """
 
 import argparse
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.conditioning import AudioProjector
 from hallo3_core.network.config import FPS, MOTION_FRAMES, SAMPLE_RATE, SEGMENT_FRAMES, Hallo3Config
 from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
-from hallo3_core.network.weight_formats import FORMATS, ScaledLinear
+from hallo3_core.network.weight_formats import FORMATS, quantize_layers
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import Identity, encode_identity
 from hallo3_core.speech.encode import LONGEST_PASS, Speech, encode_speech
@@ -73,9 +72,8 @@ def make_model(config: Hallo3Config, kind: str, sizes: dict = vae.RELEASED) -> H
             vae.autoencoder(**sizes),
         )
         for network in networks:
-            nn.Module.to(network, FORMATS[kind].others)
-            if kind == "fp8":
-                keep_in_fp8(network)
+            nn.Module.to(network, FORMATS[kind].dtype)
+            quantize_layers(network, FORMATS[kind])
         return Hallo3(*networks, Wav2Vec2Model(Wav2Vec2Config()), lambda: None)
 
 
@@ -84,20 +82,10 @@ def all_networks(model: Hallo3) -> tuple[nn.Module, ...]:
     return *transformers, model.vae, model.speech_encoder
 
 
-def keep_in_fp8(network: nn.Module) -> None:
-    """Convert the matrices of layers to fp8, as `convert` does."""
-    for name, module in [*network.named_modules()]:
-        if isinstance(module, nn.Linear) and re.match(r"layers\.", name):
-            scaled = ScaledLinear(module.in_features, module.out_features, bias=True)
-            scaled.weight = nn.Parameter(module.weight.to(torch.float8_e4m3fn), False)
-            scaled.bias = module.bias
-            network.set_submodule(name, scaled)
-
-
 def plan_of(model: Hallo3, kind: str, way: Way) -> MemoryPlan:
-    matrix, size = FORMATS[kind].bytes
-    weights = Weights.of(model.config, model.vae, matrix, size)
-    work = Work(model.config, model.vae, weights, matrix, size, listening=True)
+    size = FORMATS[kind].dtype.itemsize
+    weights = Weights.of(model.config, model.vae, FORMATS[kind], size)
+    work = Work(model.config, model.vae, weights, FORMATS[kind], size, listening=True)
     return work.plan(way.in_turn, way.rows, way.card * GB - RESERVED)
 
 

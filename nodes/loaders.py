@@ -56,7 +56,7 @@ class LoadDiT(io.ComfyNode):
                     "weight_dtype",
                     options=list(DTYPES),
                     tooltip="The number format of the weights in memory. fp8 takes half the "
-                    "memory of bf16 and is less exact.",
+                    "memory of bf16 and is less exact. Quantised files keep their own format.",
                 ),
             ],
             outputs=[

@@ -5,6 +5,7 @@
     python -m training measure-pairs RUN
     python -m training measure-redub RUN
     python -m training drift RUN
+    python -m training sensitivity RUN [--formats nvfp4 ...] [--apart]
     python -m training finetune RUN --model FOLDER --clips FOLDER [--unseen FOLDER] [--lora RANK]
     python -m training distill RUN --clips FOLDER [--model FOLDER] [--lora RANK] [--steps 4]
     python -m training memory
@@ -22,9 +23,10 @@ from hallo3_core import builtin
 from hallo3_core.errors import InputError
 from hallo3_core.memory.device import choose_device
 from hallo3_core.model.hallo3 import Hallo3
+from hallo3_core.network.weight_formats import FORMATS
 from hallo3_core.settings import Settings
 
-from . import drift, measure_pairs, measure_redub
+from . import drift, measure_pairs, measure_redub, sensitivity
 from .builtin_model import train_builtin
 from .denoiser import DISTILLED
 from .distill import METHODS, STEPS, distill
@@ -69,6 +71,7 @@ def parse() -> argparse.Namespace:
         "drift", help="measure how the built-in model drifts in a long video"
     )
     add_drifting(lasting)
+    add_quantizing(commands.add_parser("sensitivity", help="measure what quantised weights change"))
     tuning = commands.add_parser(
         "finetune", help="fine-tune a converted or published model on clips"
     )
@@ -110,6 +113,15 @@ def add_drifting(command: argparse.ArgumentParser) -> None:
         help="one video for each of these colour anchors (%(default)s)",
     )
     argument("--case", choices=CASES | FEW_CASES, default="4 steps", help="(%(default)s)")
+
+
+def add_quantizing(command: argparse.ArgumentParser) -> None:
+    argument = command.add_argument
+    quantized = [key for key, kind in FORMATS.items() if kind.layout]
+    argument("run", type=Path)
+    argument("--formats", choices=quantized, nargs="+", default=quantized)
+    argument("--clips", type=positive, default=sensitivity.CLIPS, help="(%(default)s)")
+    argument("--apart", action="store_true", help="also quantise each kind of matrix alone")
 
 
 def add_distilling(command: argparse.ArgumentParser) -> None:
@@ -168,6 +180,10 @@ def main() -> int:
                 folder = folder_of(model, options.run)
                 long = options.seconds, options.clips, options.anchor
                 lines = drift.report(model, folder, case, *long)
+            case "sensitivity":
+                lines = sensitivity.report(
+                    options.run, options.formats, options.clips, options.apart
+                )
             case "finetune":
                 lines = finetune(options)
             case "distill":

@@ -16,8 +16,8 @@ from hallo3_core.memory.plan import GB, free_memory
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.config import Hallo3Config
 from hallo3_core.network.transformer import Denoiser
-from hallo3_core.network.weight_formats import ScaledLinear
 from hallo3_core.portrait.faces import open_finder
+from hallo3_core.quantization.linear import QuantizedLinear
 
 from .curves import plot
 from .denoiser import DISTILLED, IDENTITY, PUBLISHED, SPEECH, Stage, freeze, is_audio, train
@@ -76,8 +76,8 @@ def make_ready(networks: Networks, stage: Stage, rank: int | None) -> Stage:
 
 
 def is_scaled(networks: Networks) -> bool:
-    """Whether the networks have matrices in fp8."""
-    return any(isinstance(module, ScaledLinear) for module in networks.modules())
+    """Whether the networks have quantised matrices."""
+    return any(isinstance(module, QuantizedLinear) for module in networks.modules())
 
 
 def bytes_needed(config: Hallo3Config, stage: Stage, rank: int | None, scaled: bool) -> float:

@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 from hallo3_core.memory.need import SLACK
 from hallo3_core.network.config import AUDIO_LAYERS, AUDIO_WINDOW, LATENT_FRAMES, SEGMENT_FRAMES
 from hallo3_core.network.layers import attention, rotary_table
-from hallo3_core.network.weight_formats import ScaledLinear
+from hallo3_core.network.weight_formats import FORMATS, quantize_layers
 
 from .networks import Batch, Networks
 from .peak import Peak
@@ -88,10 +88,5 @@ def empty_batch(networks: Networks, batch: int) -> Batch:
 
 def keep_in_fp8(networks: Networks) -> None:
     """Put the matrices of layers in fp8, as in converted files. Networks are on the meta device."""
-    for name, module in [*networks.named_modules()]:
-        if isinstance(module, nn.Linear) and ".layers." in name:
-            bias = module.bias
-            scaled = ScaledLinear(module.in_features, module.out_features, True, device="meta")
-            scaled.weight = nn.Parameter(module.weight.to(torch.float8_e4m3fn), False)
-            scaled.bias = bias
-            networks.set_submodule(name, scaled)
+    for network in (networks.denoiser, networks.reference_network):
+        quantize_layers(network, FORMATS["fp8"])

@@ -2,12 +2,15 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, some
-from ..network.weight_formats import ScaledLinear, scale_name
+from ..quantization.layouts import is_quantized
+from ..quantization.linear import QuantizedLinear
+from ..quantization.stored import read_mark
 
 
 def require(names: Iterable[str], weights: Collection[str], source: Path) -> None:
@@ -44,7 +47,7 @@ def require_shapes(
     if integers:
         raise InputError(
             f"{source} has {len(integers)} integer tensors ({some(integers)}), and this "
-            "quantisation is not supported: use a file in bf16, fp16 or fp8."
+            "quantisation is not known: use a file that `convert` makes."
         )
 
 
@@ -57,19 +60,21 @@ def fill(
 ) -> None:
     """Load weights into a module made on the meta device, as `dtype`, for inference.
 
-    A weight with a scale (`NAME_scale`) stays in fp8, and its layer becomes a `ScaledLinear`.
-    Raises `InputError` as `require_shapes` does.
+    A quantised weight stays quantised, and its layer becomes a `QuantizedLinear`. Raises
+    `InputError` as `require_shapes` does.
     """
     require_shapes(module, weights, names, source)
-    state = {}
+    state: dict[str, Tensor] = {}
     for ours, theirs in names.items():
-        scale = weights.get(scale_name(theirs))
-        state[ours] = weights[theirs] if scale is not None else weights[theirs].to(dtype)
-        if scale is not None:
-            state[scale_name(ours)] = scale.float().reshape(())
-            name = ours.removesuffix(".weight")
-            outputs, inputs = weights[theirs].shape
-            bias = f"{name}.bias" in names
-            module.set_submodule(name, ScaledLinear(inputs, outputs, bias, device="meta"))
+        weight = weights[theirs]
+        if is_quantized(weight):
+            layer = ours.removesuffix(".weight")
+            bias: Any = module.get_submodule(layer).bias
+            smoothing = weights.get(f"{theirs.removesuffix('weight')}pre_quant_scale")
+            linear = QuantizedLinear(*read_mark(weights, theirs), weight, bias, smoothing)
+            module.set_submodule(layer, linear)
+            state |= {f"{layer}.{name}": part for name, part in linear.named_buffers()}
+        else:
+            state[ours] = weight.to(dtype)
     module.load_state_dict(state, assign=True)
     module.eval().requires_grad_(False)

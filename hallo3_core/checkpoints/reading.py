@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import InputError, some
+from ..quantization.stored import joined
 from .file_kind import SAFETENSORS, ZIP, read_kind
+from .weights_file import read_metadata
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -70,6 +72,14 @@ def _check_archive(path: Path) -> None:
             with archive.open(name) as member:
                 if name.endswith("data.pkl"):
                     member.read()
+
+
+def read_networks(path: Path) -> dict[str, Tensor]:
+    """The weights of Hallo3's networks, with each quantised matrix as one tensor (`joined`).
+
+    Raises `InputError` as `read_weights` and `joined` do.
+    """
+    return joined(read_weights(path), read_metadata(path), path)
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..checkpoints.reading import read_weights
+from ..checkpoints.reading import read_networks
 from ..model.convert import convert, find_sources, plan
 from ..model.finding import comfyui_folder
 from ..network.weight_formats import STORED
@@ -18,7 +18,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, nargs="?", help=source)
     parser.add_argument("folder", type=Path, nargs="?", help="output (default: ComfyUI's models)")
     parser.add_argument(
-        "--dtype", choices=STORED, default="bf16", help="of the weights (%(default)s)"
+        "--dtype",
+        type=lambda name: name.replace("float8", "fp8"),  # as ComfyUI names it
+        choices=STORED,
+        default="bf16",
+        help="of the weights (%(default)s)",
     )
     parser.add_argument(
         "--list", action="store_true", help="only list the file that each tensor goes to"
@@ -29,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     sources = find_sources(options.source or comfyui_folder("models"))
     folder = options.folder or comfyui_folder("models")
-    plans = [plan(file, read_weights(file), options.dtype) for file in sources]
+    plans = [plan(file, read_networks(file), options.dtype) for file in sources]
     if options.list:
         for made in plans:
             print("\n".join(made.lines()))

@@ -1,6 +1,5 @@
 """Counts the bytes of a model's weights, on networks without weights (the meta device)."""
 
-import re
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -8,6 +7,7 @@ from torch import nn
 
 from ..network.config import Hallo3Config
 from ..network.transformer import empty_networks
+from ..network.weight_formats import WeightFormat
 from .streaming import matrices, tensors_of
 
 SPEECH_ENCODER_BYTES = 94_371_712 * 4
@@ -34,13 +34,15 @@ class Weights:
     speech_encoder: float = SPEECH_ENCODER_BYTES
 
     @classmethod
-    def of(cls, config: Hallo3Config, vae: nn.Module | None, matrix: int, other: int) -> "Weights":
-        """Count the weights. Numbers in the matrices of layers take `matrix` bytes, others `other`.
+    def of(
+        cls, config: Hallo3Config, vae: nn.Module | None, kind: WeightFormat, size: int
+    ) -> "Weights":
+        """Count the weights. Numbers outside of the matrices of layers take `size` bytes.
 
         `vae` may be without weights. Without `vae`, its size is 0.
         """
-        weights = _transformers(config, matrix, other)
-        return weights if vae is None else replace(weights, vae=_bytes(vae, matrix, other))
+        weights = _transformers(config, kind, size)
+        return weights if vae is None else replace(weights, vae=_bytes(vae, kind, size))
 
     @property
     def total(self) -> float:
@@ -49,33 +51,31 @@ class Weights:
 
 
 @cache
-def _transformers(config: Hallo3Config, matrix: int, other: int) -> Weights:
+def _transformers(config: Hallo3Config, kind: WeightFormat, size: int) -> Weights:
     """The same without the autoencoder; made once, because making the networks takes seconds."""
     denoiser, reference_network, audio_projector = empty_networks(config)
     return Weights(
-        denoiser=_bytes(denoiser, matrix, other),
-        reference_network=_bytes(reference_network, matrix, other),
-        audio_projector=_bytes(audio_projector, matrix, other),
+        denoiser=_bytes(denoiser, kind, size),
+        reference_network=_bytes(reference_network, kind.of_reference, size),
+        audio_projector=_bytes(audio_projector, kind, size),
         vae=0,
-        denoiser_layer=_layer_bytes(denoiser.layers[0], matrix, other),
-        reference_layer=_layer_bytes(reference_network.layers[0], matrix, other),
+        denoiser_layer=_layer_bytes(denoiser.layers[0], kind, size),
+        reference_layer=_layer_bytes(reference_network.layers[0], kind.of_reference, size),
     )
 
 
-def _bytes(network: nn.Module, matrix: int, other: int) -> float:
-    """Bytes of a network. Numbers in its layers' matrices take `matrix` bytes, others `other`."""
-    total = 0
-    for name, value in network.state_dict().items():
-        in_layer = value.ndim == 2 and re.search(r"(^|layers\.)\d+\.", name)
-        total += value.numel() * (matrix if in_layer else other)
-    return total
+def _bytes(network: nn.Module, kind: WeightFormat, size: int) -> float:
+    state = network.state_dict()
+    return sum(kind.bytes_of(name, tuple(value.shape), size) for name, value in state.items())
 
 
-def _layer_bytes(layer: nn.Module, matrix: int, other: int) -> Layer:
+def _layer_bytes(layer: nn.Module, kind: WeightFormat, size: int) -> Layer:
+    """Bytes of the matrices of a layer of a transformer, each with its bias."""
+    names = {module: name for name, module in layer.named_modules()}
     sizes = [
         sum(
-            value.numel() * (matrix if value.ndim == 2 else other)
-            for value in tensors_of(module).values()
+            kind.bytes_of(f"layers.0.{names[module]}.{name}", tuple(value.shape), size)
+            for name, value in tensors_of(module).items()
         )
         for module in matrices(layer)
     ]

@@ -27,7 +27,7 @@ SAMPLER_LATENTS = 12
 """Tensors with the size of a segment's latents that a sampler holds during a denoiser call."""
 
 MLP_STATES = 7
-"""Like `HIDDEN_STATES`, while an fp8 matrix of the MLP is converted."""
+"""Like `HIDDEN_STATES`, while a quantised matrix of the MLP is converted."""
 
 CHUNK_FRAMES = 8
 """The number of frames that the autoencoder encodes or decodes at a time."""

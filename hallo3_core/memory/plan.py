@@ -14,7 +14,7 @@ from diffusers import AutoencoderKLCogVideoX
 from ..autoencoder.vae import MOST_TILES, TILE_UNITS
 from ..errors import InputError
 from ..network.config import LATENT_FRAMES, MOTION_FRAMES, Hallo3Config
-from ..network.weight_formats import FORMATS
+from ..network.weight_formats import FORMATS, WeightFormat
 from .model_size import Layer, Weights
 from .need import (
     HIDDEN_STATES,
@@ -160,15 +160,15 @@ class MemoryPlan:
 class Work:
     """The work to plan.
 
-    The work is done in numbers of `size` bytes. Numbers in the matrices of layers take `matrix`
-    bytes. `listening` says that the speech is encoded on the device.
+    The work is done in numbers of `size` bytes. `kind` is the format of the weights. `listening`
+    says that the speech is encoded on the device.
     Without `vae`, decoding is left out.
     """
 
     config: Hallo3Config
     vae: AutoencoderKLCogVideoX | None
     weights: Weights
-    matrix: int
+    kind: WeightFormat
     size: int
     listening: bool
 
@@ -193,16 +193,17 @@ class Work:
         return MemoryPlan(tuple(stages), self.weights, in_turn, tiles, rows)
 
     def _unpacking(self, frames: int, rows: int = 1) -> float:
-        """Bytes that fp8 adds to the peak of a layer, for `rows` videos of `frames` latent frames.
+        """Bytes that quantised matrices add to the peak of a layer.
 
-        An fp8 matrix is converted to float32, scaled and rounded before it is used. The matrices of
-        the MLP are the largest. When they are used, fewer hidden states are alive than at the peak.
+        The work is on `rows` videos of `frames` latent frames. A matrix is converted and scaled
+        before it is used, if there are no products in its layout. The matrices of the MLP are the
+        largest. When they are used, fewer hidden states are alive than at the peak.
         """
-        if self.matrix >= self.size:
+        if self.kind.layout is None or self.kind.layout.products:
             return 0
         config = self.config
         tokens = rows * (frames * config.frame_tokens + config.text_tokens)
-        matrix = 4 * config.width**2 * (4 + self.size)
+        matrix = 4 * config.width**2 * 2 * self.size
         hidden = (HIDDEN_STATES - MLP_STATES) * tokens * config.width * self.size
         return SLACK * max(matrix - hidden, 0)
 
@@ -248,13 +249,13 @@ def plan_memory(
 
     `vae` may be without weights. Without `vae`, the plan leaves out decoding. `offload` says that
     networks can be moved to main memory. The work is done in numbers of `size` bytes; the default
-    is the size of the weights that are not in fp8. `listening` says that the speech is encoded on
-    the device, too. If the model does not fit, `InputError` says how much memory is enough.
+    is the size of the weights that are not quantised. `listening` says that the speech is encoded
+    on the device, too. If the model does not fit, `InputError` says how much memory is enough.
     """
-    matrix, usual = FORMATS[kind].bytes
-    size = size or usual
-    weights = Weights.of(config, vae, matrix, size)
-    work = Work(config, vae, weights, matrix, size, listening)
+    weight_format = FORMATS[kind]
+    size = size or weight_format.dtype.itemsize
+    weights = Weights.of(config, vae, weight_format, size)
+    work = Work(config, vae, weights, weight_format, size, listening)
     plans = [work.plan(in_turn=False, rows=rows, free=free) for rows in (2, 1)]
     if offload and plans[1].most > free:
         in_turn = [work.plan(in_turn=True, rows=rows, free=free) for rows in (2, 1)]
@@ -263,7 +264,12 @@ def plan_memory(
     if fitting is None:
         height, width = config.canvas
         least = min(plan.most for plan in plans)
-        smaller = {"fp32": "use bf16, ", "bf16": "use fp8, ", "fp16": "use fp8, "}.get(kind, "")
+        shorter: dict[float, str] = {
+            4: "use bf16, ",
+            2: "use fp8, ",
+            1: "use nvfp4 or asym_w4a8_int8, ",
+        }
+        smaller = shorter.get(weight_format.bytes, "")
         raise InputError(
             f"The model takes at least {least / GB:.1f} GB at {width} x {height} in {kind} and "
             f"{max(free, 0) / GB:.1f} GB are free: close other programs, {smaller}or use a device "

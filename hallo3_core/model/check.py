@@ -8,12 +8,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..checkpoints.filling import require_shapes
-from ..checkpoints.reading import read_weights, shapes_of
+from ..checkpoints.reading import read_networks, read_weights, shapes_of
 from ..checkpoints.recognise import SPEECH_ENCODER, TEXT_ENCODER, VAE, describe, hallo3_parts
 from ..checkpoints.weights_file import read_metadata, slices
 from ..errors import InputError
 from ..network.config import Hallo3Config
-from ..network.weight_formats import mark_name, scale_name
+from ..quantization.layouts import is_quantized, restored
+from ..quantization.stored import beside, read_mark
 from ..speech.wav2vec2 import speech_encoder_layout
 from ..text import t5_layout
 from .convert import find_sources
@@ -63,19 +64,30 @@ def check(path: Path) -> CheckReport:
     Raises `InputError` if the file cannot be loaded or has NaN or infinite numbers.
     """
     weights = read_weights(path)
+    if hallo3_parts(weights):
+        weights = read_networks(path)
     kind, sizes, modules = _recognise(path, weights)
     used: set[str] = set()
     for module, names in modules:
         require_shapes(module, weights, names, path)
         used.update(names.values())
     for name in used:
-        if not all(bool(piece.float().isfinite().all()) for piece in slices(weights[name])):
+        if not all(
+            bool(piece.float().isfinite().all()) for piece in slices(restored(weights[name]))
+        ):
             raise InputError(f"{path} has NaN or infinite numbers in {name}: download it again.")
-    scales = {*map(scale_name, used), *map(mark_name, used)}
-    extra = [name for name in weights if name not in used | scales]
-    dtypes = Counter(str(weights[name].dtype).removeprefix("torch.") for name in used)
+    known = used.union(*map(beside, used))
+    extra = [name for name in weights if name not in known]
+    dtypes = Counter(_dtype(weights, name) for name in used)
     count = sum(weights[name].numel() for name in used)
     return CheckReport(kind, sizes, count, dtypes, extra)
+
+
+def _dtype(weights: Mapping[str, Tensor], name: str) -> str:
+    """The dtype of a tensor, or the layout of a quantised matrix."""
+    if is_quantized(weights[name]):
+        return read_mark(weights, name)[0].name
+    return str(weights[name].dtype).removeprefix("torch.")
 
 
 def _recognise(

@@ -7,9 +7,8 @@ names, so that ComfyUI's own loader reads it. Files are memory-mapped and writte
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,42 +21,53 @@ from ..checkpoints.recognise import SPEECH_ENCODER, VAE, describe, hallo3_parts
 from ..checkpoints.weights_file import Entry, read_metadata, slices, weights_file
 from ..errors import InputError
 from ..media.outputs import check_name
-from ..network.weight_formats import BY_NAME, WeightFormat, mark_name, scale_name
+from ..network.weight_formats import BY_NAME, WeightFormat
+from ..quantization.layouts import Layout, is_quantized
+from ..quantization.stored import MARK, as_bytes, header_of, mark_of
 from ..speech.wav2vec2 import speech_encoder_layout, speech_file
 from .finding import COMFYUI_DOWNLOADS, SPEECH_FOLDER, TRANSFORMER_FILE, VAE_FILE
 from .layout import NETWORKS, PARTS, published_layout, vae_layout
 
 FORMAT = "1"
-LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
-SMALLEST_SCALE = 1e-12
-FP8_MARK = json.dumps({"format": "float8_e4m3fn"}).encode().ljust(32)
-"""The mark that ComfyUI needs beside a scaled weight, padded with spaces to 32 bytes."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A file to write. `names` maps the tensor names in it to the names in the source."""
+    """A file to write, with numbers of `dtype`.
+
+    `names` maps the tensor names in it to the names in the source. `layouts` has the layouts of the
+    matrices that are quantised, by the names in the file.
+    """
 
     file: Path
     names: dict[str, str]
-    format: WeightFormat
+    dtype: torch.dtype
     metadata: dict[str, str]
-
-    def scales(self, name: str, tensor: Tensor) -> bool:
-        """Whether a tensor is stored in fp8 with a scale. Only matrices of the layers are."""
-        inside = re.search(r"\.(layers|adaLN_modulations)\.\d+\.", name)
-        return self.format.scaled and tensor.ndim == 2 and bool(inside)
+    layouts: dict[str, Layout] = field(default_factory=dict)
 
     def entries(self, weights: Mapping[str, Tensor]) -> Iterator[Entry]:
         """The tensors of the file, in order."""
         for name, theirs in self.names.items():
-            tensor = weights[theirs]
-            if not self.scales(name, tensor):
-                yield Entry(name, self.format.others, tensor.shape)
+            shape = tuple(weights[theirs].shape)
+            layout = self.layouts.get(name)
+            if layout is None:
+                yield Entry(name, self.dtype, shape)
                 continue
-            yield Entry(name, self.format.matrices, tensor.shape)
-            yield Entry(scale_name(name), torch.float32, ())
-            yield Entry(mark_name(name), torch.uint8, (len(FP8_MARK),))
+            options = layout.choose(shape[1])
+            for end, part in (layout.expected(shape, options) or {}).items():
+                yield Entry(f"{name}{end}", part.dtype, tuple(part.shape))
+            mark = as_bytes(mark_of(layout, options))
+            yield Entry(f"{name.removesuffix('weight')}{MARK}", mark.dtype, tuple(mark.shape))
+
+    def header(self, weights: Mapping[str, Tensor]) -> dict[str, str]:
+        """The metadata of the file, with the marks of its quantised matrices."""
+        marks = {
+            name.removesuffix(".weight"): mark_of(
+                layout, layout.choose(weights[self.names[name]].shape[1])
+            )
+            for name, layout in self.layouts.items()
+        }
+        return self.metadata | header_of(marks)
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,8 @@ def plan(source: Path, weights: Mapping[str, Tensor], dtype: str) -> Conversion:
             f"{source} is {kind}, not a published file of Hallo3: give one that "
             "`python -m hallo3_core download` fetches."
         )
+    if any(map(is_quantized, weights.values())):
+        raise InputError(f"{source} is already quantised: give the published file.")
     wide = "fp16" if dtype == "fp16" else "bf16"
     if kind == VAE:
         module, names = vae_layout(weights, source)
@@ -145,18 +157,33 @@ def plan(source: Path, weights: Mapping[str, Tensor], dtype: str) -> Conversion:
         denoiser, reference, audio = (
             {name: name for name in layout.values()} for layout in layouts
         )
+        formats = BY_NAME[dtype], BY_NAME[dtype].of_reference
+        quantized = [
+            _layouts(kind, names, weights) for kind, names in zip(formats, layouts[:2], strict=True)
+        ]
         parts = [
-            _part(PARTS[0], folder, f"dit_{dtype}", denoiser, dtype, sizes),
-            _part(PARTS[1], folder, f"reference_{dtype}", reference, dtype, sizes),
+            _part(PARTS[0], folder, f"dit_{dtype}", denoiser, dtype, sizes, quantized[0]),
+            _part(PARTS[1], folder, f"reference_{dtype}", reference, dtype, sizes, quantized[1]),
             _part(PARTS[2], folder, f"audio_{wide}", audio, wide, sizes),
         ]
     used = {name for part in parts for name in part.names.values()}
     return Conversion(source, weights, parts, [name for name in weights if name not in used])
 
 
-def _part(network, folder, name, names, dtype, sizes: Mapping[str, str] = MappingProxyType({})):
+def _part(network, folder, name, names, dtype, sizes=MappingProxyType({}), layouts=None) -> Part:
     metadata = {"hallo3_format": FORMAT, "hallo3_network": network, "dtype": dtype, **sizes}
-    return Part(Path(folder, f"hallo3_{name}.safetensors"), names, BY_NAME[dtype], metadata)
+    file = Path(folder, f"hallo3_{name}.safetensors")
+    return Part(file, names, BY_NAME[dtype].dtype, metadata, layouts or {})
+
+
+def _layouts(
+    kind: WeightFormat, names: Mapping[str, str], weights: Mapping[str, Tensor]
+) -> dict[str, Layout]:
+    """The layouts of a network's matrices, by their published names. `names` maps ours to them."""
+    found = {
+        theirs: kind.layout_of(ours, tuple(weights[theirs].shape)) for ours, theirs in names.items()
+    }
+    return {name: layout for name, layout in found.items() if layout}
 
 
 def convert(
@@ -172,30 +199,42 @@ def convert(
     """
     origin = {"source": plan.source.name}
     made_before(plan, folder, origin, overwrite)
-    largest, contents = examine(plan, progress)
+    zeros, contents = examine(plan, progress)
     origin["source_sha256"] = contents
     kept = made_before(plan, folder, origin, overwrite)
     for part in plan.parts:
         if part in kept:
             progress(sum(plan.weights[name].nbytes for name in part.names.values()))
             continue
-        path, entries = folder / part.file, part.entries(plan.weights)
-        with weights_file(path, entries, part.metadata | origin, overwrite) as write:
-            for name, theirs in part.names.items():
-                tensor = plan.weights[theirs]
-                if part.scales(name, tensor):
-                    scale = (largest[theirs] / LARGEST_FP8).clamp(min=SMALLEST_SCALE)
-                    for piece in slices(tensor):
-                        scaled = (piece.float() / scale).clamp(-LARGEST_FP8, LARGEST_FP8)
-                        write(scaled.to(part.format.matrices))
-                        progress(piece.nbytes)
-                    write(scale)
-                    write(torch.tensor(list(FP8_MARK), dtype=torch.uint8))
-                else:
-                    for piece in slices(tensor):
-                        write(piece.to(part.format.others))
-                        progress(piece.nbytes)
+        layouts = {name: part.layouts[name] for name in part.layouts.keys() - zeros}
+        _write(replace(part, layouts=layouts), plan.weights, folder, origin, overwrite, progress)
     return [folder / part.file for part in plan.parts]
+
+
+def _write(
+    part: Part,
+    weights: Mapping[str, Tensor],
+    folder: Path,
+    origin: dict[str, str],
+    overwrite: bool,
+    progress: Callable[[int], None],
+) -> None:
+    """Write a file of a plan, one matrix or one slice after the other."""
+    metadata = part.header(weights) | origin
+    with weights_file(folder / part.file, part.entries(weights), metadata, overwrite) as write:
+        for name, theirs in part.names.items():
+            tensor = weights[theirs]
+            layout = part.layouts.get(name)
+            if layout is None:
+                for piece in slices(tensor):
+                    write(piece.to(part.dtype))
+                    progress(piece.nbytes)
+                continue
+            options = layout.choose(tensor.shape[1])
+            for quantized in layout.parts(layout.quantize(tensor.float(), options)).values():
+                write(quantized)
+            write(as_bytes(mark_of(layout, options)))
+            progress(tensor.nbytes)
 
 
 def made_before(
@@ -215,29 +254,29 @@ def made_before(
     return kept
 
 
-def examine(plan: Conversion, progress: Callable[[int], None]) -> tuple[dict[str, Tensor], str]:
-    """The largest magnitude in each tensor that is read, and a SHA-256 hash of all of them.
+def examine(plan: Conversion, progress: Callable[[int], None]) -> tuple[set[str], str]:
+    """The names of tensors that have only zeros, and a SHA-256 hash of all tensors.
 
-    `progress` receives the bytes of each piece. Raises `InputError` for numbers that are NaN,
-    infinite or too large for fp16.
+    A matrix of zeros has no scale, so it cannot be quantised. `progress` receives the bytes of each
+    piece. Raises `InputError` for numbers that are NaN, infinite or too large for fp16.
     """
-    largest, contents = {}, hashlib.sha256()
+    zeros, contents = set(), hashlib.sha256()
     for part in plan.parts:
-        limit = torch.finfo(part.format.others).max
-        for name in part.names.values():
-            contents.update(name.encode())
-            found = torch.zeros(())
-            for piece in slices(plan.weights[name]):
+        limit = torch.finfo(part.dtype).max
+        for name, theirs in part.names.items():
+            contents.update(theirs.encode())
+            largest = torch.zeros(())
+            for piece in slices(plan.weights[theirs]):
                 contents.update(piece.view(torch.uint8).numpy().data)
-                found = torch.maximum(found, piece.float().abs().max())
+                largest = torch.maximum(largest, piece.float().abs().max())
                 progress(piece.nbytes)
-            if not found <= limit:
-                kind = (
-                    "numbers too large for fp16" if found.isfinite() else "NaN or infinite numbers"
-                )
+            if not largest <= limit:
+                finite = largest.isfinite()
+                kind = "numbers too large for fp16" if finite else "NaN or infinite numbers"
                 raise InputError(
-                    f"{plan.source} has {kind} in {name}: "
-                    + ("choose bf16." if found.isfinite() else "download it again.")
+                    f"{plan.source} has {kind} in {theirs}: "
+                    + ("choose bf16." if finite else "download it again.")
                 )
-            largest[name] = found
-    return largest, contents.hexdigest()
+            if largest == 0:
+                zeros.add(name)
+    return zeros, contents.hexdigest()

@@ -18,7 +18,9 @@ from ..memory.plan import MemoryPlan, plan_memory
 from ..network.conditioning import AudioProjector
 from ..network.config import Hallo3Config
 from ..network.transformer import Denoiser, ReferenceNetwork
-from ..network.weight_formats import FORMATS, scale_name
+from ..network.weight_formats import FORMATS, key_of
+from ..quantization.layouts import is_quantized
+from ..quantization.stored import read_mark
 from ..speech.wav2vec2 import load_speech_encoder
 from ..text import TextEncoder
 from .layout import vae_layout
@@ -101,7 +103,7 @@ class Hallo3:
 def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) -> MemoryPlan:
     """The memory plan of the model at `path`, or of the released model if `path` is None.
 
-    `kind` is the dtype of weights and computation; weights in fp8 stay in fp8. `free` is in bytes.
+    `kind` is the dtype of weights and computation; quantised weights stay so. `free` is in bytes.
     See `plan_memory`, also for the errors.
     """
     if path is None:
@@ -111,6 +113,8 @@ def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) ->
         return plan_memory(config, autoencoder, kind, free, offload)
     files, (weights, config, layouts) = open_model(path)
     autoencoder, _ = vae_layout(read_weights(files.vae), files.vae)
-    scaled = any(scale_name(theirs) in weights for theirs in layouts[0].values())
-    size = FORMATS[kind].others.itemsize
-    return plan_memory(config, autoencoder, "fp8" if scaled else kind, free, offload, size)
+    size = FORMATS[kind].dtype.itemsize
+    quantized = [theirs for theirs in layouts[0].values() if is_quantized(weights[theirs])]
+    if quantized:
+        kind = key_of(read_mark(weights, name)[0] for name in quantized)
+    return plan_memory(config, autoencoder, kind, free, offload, size)

@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..network.conditioning import AudioProjector
 from ..network.config import Hallo3Config
 from ..network.transformer import Denoiser, ReferenceNetwork
-from ..network.weight_formats import mark_name, scale_name
+from ..quantization.stored import beside
 from .finding import TRANSFORMER_FILE
 
 NETWORKS = (
@@ -123,8 +123,7 @@ def converted_config(metadata: Mapping[str, str], file: Path) -> Hallo3Config:
 
 def require_no_others(weights: Mapping[str, Tensor], layout: Mapping[str, str], file: Path) -> None:
     """Raise `InputError` if a converted file has tensors that its network does not have."""
-    used = layout.values()
-    known = {*used, *map(scale_name, used), *map(mark_name, used)}
+    known = {*layout.values(), *(name for used in layout.values() for name in beside(used))}
     others = [name for name in weights if name not in known]
     if others:
         raise InputError(

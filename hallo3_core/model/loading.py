@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
 from ..checkpoints.filling import fill, require_shapes
-from ..checkpoints.reading import read_weights, shapes_of
+from ..checkpoints.reading import read_networks, read_weights, shapes_of
 from ..checkpoints.recognise import describe
 from ..checkpoints.weights_file import read_metadata
 from ..errors import InputError
@@ -47,7 +47,7 @@ def open_transformers(file: Path, latent_size: tuple[int, int] | None = None) ->
     `latent_size` is that of `published_layout`. Raises `InputError` if a file is missing, damaged,
     incomplete or not Hallo3's.
     """
-    weights = read_weights(file)
+    weights = read_networks(file)
     metadata = read_metadata(file)
     network = metadata.get("hallo3_network")
     if network is None:
@@ -62,7 +62,7 @@ def open_transformers(file: Path, latent_size: tuple[int, int] | None = None) ->
         )
     config = converted_config(metadata, file)
     others = [_companion(file, metadata, part) for part in PARTS[1:]]
-    read = {file: weights} | {other: read_weights(other) for other in others}
+    read = {file: weights} | {other: read_networks(other) for other in others}
     layouts = [
         converted_layout(config, part, tensors, path)
         for part, (path, tensors) in zip(PARTS, read.items(), strict=True)

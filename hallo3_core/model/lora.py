@@ -16,7 +16,7 @@ from ..checkpoints.recognise import describe
 from ..checkpoints.weights_file import read_metadata
 from ..errors import InputError
 from ..network.transformer import Denoiser
-from ..network.weight_formats import ScaledLinear
+from ..quantization.linear import QuantizedLinear
 
 STEPS_KEY = "hallo3_steps"
 """The metadata key of a distilled LoRA for the number of steps that it was trained for."""
@@ -28,12 +28,13 @@ PAIRS = (("lora_A", "lora_B"), ("lora_down", "lora_up"))
 def add_lora(denoiser: Denoiser, file: Path, strength: float = 1.0) -> None:
     """Add a LoRA, multiplied by `strength`, to the weights of a denoiser, in place.
 
-    Raises `InputError` if the file is not a LoRA for this denoiser, or if the weights are in fp8.
+    Quantised weights are quantised again. Raises `InputError` if the file is not a LoRA for this
+    denoiser.
     """
     weights = read_weights(file)
     layers = dict(denoiser.named_modules())
     places = {name.removeprefix(PREFIX).rsplit(".", 2)[0] for name in weights if "lora_" in name}
-    fitting = [place for place in places if isinstance(layers.get(place), nn.Linear | ScaledLinear)]
+    fitting = [place for place in places if isinstance(layers.get(place), nn.Linear)]
     if not places or len(fitting) < len(places):
         raise InputError(
             f"{file} is {describe(weights)}, which does not fit Hallo3's denoiser: give a LoRA "
@@ -41,16 +42,16 @@ def add_lora(denoiser: Denoiser, file: Path, strength: float = 1.0) -> None:
         )
     for place in fitting:
         layer = layers[place]
-        if isinstance(layer, ScaledLinear):
-            raise InputError(
-                f"{file} cannot be added to weights in fp8: give the model in bf16 or fp16."
-            )
         change = strength * _addition(weights, place, file)
-        if change.shape != layer.weight.shape:
+        shape = layer.out_features, layer.in_features
+        if change.shape != shape:
             raise InputError(
                 f"{file} changes {place} in shape {tuple(change.shape)}, but its weight has shape "
-                f"{tuple(layer.weight.shape)}: give a LoRA for a model of this size."
+                f"{shape}: give a LoRA for a model of this size."
             )
+        if isinstance(layer, QuantizedLinear):
+            layer.add(change)
+            continue
         layer.weight = nn.Parameter((layer.weight + change).to(layer.weight), requires_grad=False)
 
 

@@ -1,44 +1,98 @@
 """The formats of weights, in files and in memory. A new format is added here."""
 
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
+
+from ..quantization.layouts import LAYOUTS, Layout
+from ..quantization.linear import QuantizedLinear
+
+MATRIX = re.compile(r"layers\.\d+\.(?P<kind>.+)\.weight")
+"""The name of a layer's matrix in our names, with the kind of matrix."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeightFormat:
-    """The dtypes of a model's weights.
+    """The format of a model's weights.
 
-    `name` is the name in files and options. The matrices of layers have the dtype `matrices`, and
-    all other weights have the dtype `others`. The model computes in `others`.
+    `name` is the name in files and options. The model computes in `dtype`. Matrices of the layers
+    are quantised in `layout`, if there is one, and all other weights have the dtype. `apart` has
+    the kinds of matrices that have another layout, or the dtype (None). `reference` is the layout
+    of the reference network, if that is another one.
     """
 
     name: str
-    matrices: torch.dtype
-    others: torch.dtype
+    dtype: torch.dtype
+    layout: Layout | None = None
+    apart: Mapping[str, Layout | None] = field(default_factory=dict)
+    reference: Layout | None = None
 
     @property
-    def scaled(self) -> bool:
-        """Whether a matrix is stored with a scale."""
-        return self.matrices != self.others
+    def bytes(self) -> float:
+        """The bytes of a number in most matrices, without their scales."""
+        if self.layout is None:
+            return self.dtype.itemsize
+        return self.layout.numbers.itemsize / self.layout.packed
 
     @property
-    def bytes(self) -> tuple[int, int]:
-        """Bytes per number: in the matrices of layers, and elsewhere."""
-        return self.matrices.itemsize, self.others.itemsize
+    def of_reference(self) -> "WeightFormat":
+        """The format of the reference network."""
+        if self.reference is None:
+            return self
+        return WeightFormat(self.name, self.dtype, self.reference)
+
+    def layout_of(self, name: str, shape: tuple[int, ...]) -> Layout | None:
+        """The layout of a tensor with this name (ours) and shape; None if it is not quantised."""
+        matrix = MATRIX.fullmatch(name)
+        if self.layout is None or matrix is None or len(shape) != 2:
+            return None
+        layout = self.apart.get(matrix["kind"], self.layout)
+        return layout if layout and layout.expected(shape) else None
+
+    def bytes_of(self, name: str, shape: tuple[int, ...], size: int) -> int:
+        """The bytes of a tensor with this name (ours) and shape.
+
+        Numbers take `size` bytes in what is neither quantised nor a matrix of a layer.
+        """
+        layout = self.layout_of(name, shape)
+        if layout is not None:
+            return sum(part.nbytes for part in (layout.expected(shape) or {}).values())
+        if self.layout is None and len(shape) == 2 and MATRIX.fullmatch(name):
+            size = self.dtype.itemsize
+        return torch.Size(shape).numel() * size
 
 
+def _quantized(name: str, layout: str, finer: str = "", *kinds: str) -> WeightFormat:
+    """Matrices in a layout, and these kinds and the reference network in a finer one."""
+    other = LAYOUTS.get(finer)
+    apart = dict.fromkeys(kinds, other)
+    return WeightFormat(name, torch.bfloat16, LAYOUTS[layout], apart, other)
+
+
+QKV, OUT = "query_key_value", "attention_out"
+"""The kinds of matrices whose rounding changes latents most, for their size."""
 FORMATS = {
-    "bf16": WeightFormat("bf16", torch.bfloat16, torch.bfloat16),
-    "fp16": WeightFormat("fp16", torch.float16, torch.float16),
-    "fp8": WeightFormat("fp8_e4m3fn", torch.float8_e4m3fn, torch.bfloat16),
-    "fp32": WeightFormat("fp32", torch.float32, torch.float32),
+    "bf16": WeightFormat("bf16", torch.bfloat16),
+    "fp16": WeightFormat("fp16", torch.float16),
+    "fp8": _quantized("fp8_e4m3fn", "float8_e4m3fn"),
+    "fp8_e5m2": _quantized("fp8_e5m2", "float8_e5m2"),
+    "mxfp8": _quantized("mxfp8", "mxfp8"),
+    "int8_tensorwise": _quantized("int8_tensorwise", "int8_tensorwise"),
+    "nvfp4": _quantized("nvfp4", "nvfp4", "float8_e4m3fn", QKV),
+    "asym_w4a8_int8": _quantized("asym_w4a8_int8", "asym_w4a8_int8", "int8_tensorwise", OUT),
+    "convrot_w4a4": _quantized("convrot_w4a4", "convrot_w4a4", "int8_tensorwise", QKV, OUT),
+    "fp32": WeightFormat("fp32", torch.float32),
 }
-"""The formats, by the short names that the memory plan uses."""
+"""The formats, by the names that the memory plan uses.
+
+docs/weights.md says how the layouts were chosen: in four bits, all layers fit on a card of 8 GB.
+"""
 BY_NAME = {kind.name: kind for kind in FORMATS.values()}
-STORED = ("bf16", "fp16", "fp8_e4m3fn")
+STORED = tuple(name for name in BY_NAME if name != "fp32")
 """The names of the formats of large weights. fp32 is only for small networks."""
 COMPUTE_DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -46,30 +100,26 @@ COMPUTE_DTYPES = {
 }
 
 
-def short_name(dtype: torch.dtype) -> str:
-    """The key in `FORMATS` of the format whose matrices have this dtype."""
-    return next(name for name, kind in FORMATS.items() if kind.matrices == dtype)
+def quantize_layers(network: nn.Module, kind: WeightFormat) -> None:
+    """Quantise the matrices of a transformer's layers, in place, as `convert` does in files."""
+    for name, module in [*network.named_modules()]:
+        if isinstance(module, nn.Linear):
+            shape = (module.out_features, module.in_features)
+            if layout := kind.layout_of(f"{name}.weight", shape):
+                network.set_submodule(name, QuantizedLinear.of(module, layout))
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The key in `FORMATS` of the weights that have this dtype and are not quantised."""
+    return next(key for key, kind in FORMATS.items() if kind.dtype == dtype and not kind.layout)
+
+
+def key_of(layouts: Iterable[Layout]) -> str:
+    """The key in `FORMATS` of the weights whose matrices have these layouts, most of them one."""
+    ((most, _),) = Counter(layouts).most_common(1)
+    return next(key for key, kind in FORMATS.items() if kind.layout is most)
 
 
 def scale_name(name: str) -> str:
     """The name of the scale beside a weight in ComfyUI's scaled fp8 files."""
     return f"{name}_scale"
-
-
-def mark_name(name: str) -> str:
-    """The name of the tensor beside a scaled weight that names its format to ComfyUI."""
-    return f"{name.removesuffix('weight')}comfy_quant"
-
-
-class ScaledLinear(nn.Linear):
-    """A linear layer with an fp8 weight, which is multiplied by `weight_scale` when used."""
-
-    weight_scale: Tensor
-
-    def __init__(self, inputs: int, outputs: int, bias: bool, **factory):
-        super().__init__(inputs, outputs, bias, **factory)
-        self.register_buffer("weight_scale", torch.ones((), device=self.weight.device))
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.float().mul_(self.weight_scale).to(x.dtype)
-        return F.linear(x, weight, self.bias)

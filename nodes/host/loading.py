@@ -22,12 +22,19 @@ from ...hallo3_core import builtin
 from ...hallo3_core.model.layout import NETWORKS
 from ...hallo3_core.model.loading import open_transformers
 from ...hallo3_core.network.config import Hallo3Config
-from ...hallo3_core.network.weight_formats import BY_NAME, STORED, mark_name, scale_name
+from ...hallo3_core.quantization.layouts import is_quantized
+from ...hallo3_core.quantization.stored import beside
 from ...hallo3_core.store.fingerprint import fingerprint, weights_fingerprint
 from .model import Companions, HostConfig
 from .unsupported import check_run
 
-DTYPES = {"default": None, **{name: BY_NAME[name].matrices for name in STORED}}
+DTYPES = {
+    "default": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+}
+"""What the weights of a file that is not quantised can become in memory."""
 
 UNDISTILLED = builtin.WEIGHTS / builtin.TRANSFORMER_FILE
 TWO_PEOPLE = builtin.WEIGHTS / builtin.TWO_PEOPLE_FILE
@@ -115,13 +122,16 @@ def patcher_class(disable_dynamic: bool) -> type[comfy.model_patcher.ModelPatche
 
 
 def rename(weights: Mapping[str, Tensor], layout: Mapping[str, str]) -> dict[str, Tensor]:
-    """Weights under our names. Scaled fp8 weights keep their scale and its mark."""
+    """Weights under our names. A quantised matrix is in the parts that ComfyUI's layers read."""
     state = {}
     for ours, theirs in layout.items():
-        state[ours] = weights[theirs]
-        if scale_name(theirs) in weights:
-            for beside in (scale_name, mark_name):
-                state[beside(ours)] = weights[beside(theirs)]
+        weight: Any = weights[theirs]
+        if not is_quantized(weight):
+            state[ours] = weight
+            continue
+        state |= weight.state_dict(ours)
+        pairs = zip(beside(ours), beside(theirs), strict=True)
+        state |= {own: weights[name] for own, name in pairs if name in weights}
     return state
 
 
@@ -130,7 +140,7 @@ def choose_dtypes(
 ) -> tuple[torch.dtype, torch.dtype | None]:
     """The dtype of the weights in memory, and the dtype to compute in, or None for the same.
 
-    Scaled fp8 weights stay as they are; the choice is for the other weights.
+    Quantised weights stay as they are; the choice is for the other weights.
     """
     management, supported = comfy.model_management, HostConfig.supported_inference_dtypes
     scaled = host_config.quant_config is not None

@@ -31,6 +31,7 @@ from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.conditioning import AudioProjector
 from hallo3_core.network.config import NEW_FRAMES, SAMPLE_RATE
 from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.network.weight_formats import FORMATS
 
 SECONDS = 2
 """Seconds of speech: two segments."""
@@ -135,8 +136,8 @@ class Starts:
 
 
 def plan_of(model: Hallo3, in_turn: bool, streamed: int) -> MemoryPlan:
-    weights = Weights.of(model.config, model.vae, 4, 4)
-    work = Work(model.config, model.vae, weights, matrix=4, size=4, listening=True)
+    weights = Weights.of(model.config, model.vae, FORMATS["fp32"], 4)
+    work = Work(model.config, model.vae, weights, FORMATS["fp32"], size=4, listening=True)
     plan = work.plan(in_turn, rows=1, free=inf)
     stages = [replace(stage, streamed=streamed if stage.layer else 0) for stage in plan.stages]
     return replace(plan, stages=tuple(stages))

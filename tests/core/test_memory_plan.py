@@ -22,6 +22,7 @@ from hallo3_core.memory.placement import Placement
 from hallo3_core.memory.plan import GB, RESERVED, Work, plan_memory
 from hallo3_core.network.config import LATENT_FRAMES, MOTION_FRAMES, Hallo3Config
 from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.network.weight_formats import FORMATS
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.speech.encode import Speech, encode_speech
@@ -76,6 +77,16 @@ def test_tiles_take_what_is_estimated(released_vae, tiles):
     assert 1 <= decoding_bytes(128, 60, 90, 2, tiles) / peak.bytes < 1.1
 
 
+DENOISER = {
+    "bf16": 15.35e9,
+    "fp8": 7.76e9,
+    "nvfp4": 4.95e9,
+    "asym_w4a8_int8": 4.62e9,
+    "convrot_w4a4": 4.76e9,
+}
+"""Bytes of the denoiser."""
+
+
 @pytest.mark.parametrize(
     ("card", "kind", "in_turn", "streamed", "rows", "tiles"),
     [
@@ -83,6 +94,9 @@ def test_tiles_take_what_is_estimated(released_vae, tiles):
         (6, "bf16", True, 40, 2, 2),
         (8, "bf16", True, 34, 2, 1),
         (8, "fp8", True, 26, 2, 1),
+        (8, "nvfp4", True, 0, 1, 1),
+        (8, "asym_w4a8_int8", True, 0, 1, 1),
+        (8, "convrot_w4a4", True, 0, 1, 1),
         (12, "bf16", True, 22, 2, 1),
         (12, "fp8", True, 0, 1, 1),
         (16, "bf16", True, 10, 2, 1),
@@ -97,7 +111,7 @@ def test_cards(released_vae, card, kind, in_turn, streamed, rows, tiles):
     assert (plan.in_turn, plan.streamed("sampling")) == (in_turn, streamed)
     assert (plan.rows, plan.tiles) == (rows, tiles)
     assert plan.most <= card * GB - RESERVED
-    assert plan.weights.denoiser == pytest.approx(15.35e9 if kind == "bf16" else 7.76e9, rel=0.01)
+    assert plan.weights.denoiser == pytest.approx(DENOISER[kind], rel=0.01)
 
 
 @pytest.mark.parametrize("free", range(4, 20))
@@ -106,8 +120,8 @@ def test_as_few_layers_come_in_a_step_as_there_is_room_for(released_vae, free):
 
     So more layers are streamed, but once per step instead of twice.
     """
-    weights = Weights.of(Hallo3Config(), released_vae, 2, 2)
-    work = Work(Hallo3Config(), released_vae, weights, 2, 2, listening=True)
+    weights = Weights.of(Hallo3Config(), released_vae, FORMATS["bf16"], 2)
+    work = Work(Hallo3Config(), released_vae, weights, FORMATS["bf16"], 2, listening=True)
     plans = [work.plan(in_turn=True, rows=rows, free=free * GB) for rows in (1, 2)]
     chosen = plan_memory(Hallo3Config(), released_vae, "bf16", free * GB)
     assert chosen.coming == min(plan.coming for plan in plans if plan.most <= free * GB)

@@ -13,6 +13,7 @@ ROOMS = (
     "allocator",
     "noise",
     "onnx",
+    "quantization",
     "network",
     "autoencoder",
     "sound",

@@ -19,6 +19,7 @@ from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.conditioning import AudioProjector
 from hallo3_core.network.config import Hallo3Config
 from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.network.weight_formats import FORMATS
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.speech.encode import Speech
@@ -41,8 +42,10 @@ def model() -> Hallo3:
 
 
 def plan_of(model: Hallo3, in_turn: bool, rows: int, streamed: int) -> MemoryPlan:
-    weights = Weights.of(CONFIG, model.vae, 2, 2)
-    plan = Work(CONFIG, model.vae, weights, 2, 2, listening=False).plan(in_turn, rows, 100 * GB)
+    weights = Weights.of(CONFIG, model.vae, FORMATS["bf16"], 2)
+    plan = Work(CONFIG, model.vae, weights, FORMATS["bf16"], 2, listening=False).plan(
+        in_turn, rows, 100 * GB
+    )
     stages = (replace(stage, streamed=streamed if stage.layer else 0) for stage in plan.stages)
     return replace(plan, stages=tuple(stages))
 

@@ -14,7 +14,8 @@ from hallo3_core.memory import streaming
 from hallo3_core.memory.streaming import Buffer, Streamer, tensors_of
 from hallo3_core.network.config import LATENT_FRAMES, Hallo3Config
 from hallo3_core.network.transformer import Conditions, Denoiser
-from hallo3_core.network.weight_formats import ScaledLinear
+from hallo3_core.quantization.layouts import LAYOUTS
+from hallo3_core.quantization.linear import QuantizedLinear
 
 MATRICES_IN_A_CALL = 9
 """The matrices of a layer in a call. Two more compute keys and values of face and audio before."""
@@ -85,14 +86,11 @@ def test_streamed_layers_compute_the_same_to_the_bit(denoiser):
     assert streamer.buffers == []
 
 
-def test_a_matrix_in_fp8_comes_with_its_scale():
-    generator = torch.Generator().manual_seed(0)
-    layer = ScaledLinear(24, 40, bias=True)
-    layer.weight = torch.nn.Parameter(
-        torch.randn(40, 24, generator=generator).to(torch.float8_e4m3fn), requires_grad=False
-    )
-    layer.weight_scale.fill_(0.03)
-    x = torch.randn(2, 24, generator=generator)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_quantised_matrix_comes_with_its_scales(name):
+    torch.manual_seed(0)
+    layer = QuantizedLinear.of(torch.nn.Linear(64, 128), LAYOUTS[name]).requires_grad_(False)
+    x = torch.randn(2, 64)
     expected = layer(x)
     with Streamer([layer], torch.device("cpu")).open():
         assert torch.equal(layer(x), expected)

@@ -15,7 +15,7 @@ from hallo3_core.model.finding import TRANSFORMER_FILE
 from hallo3_core.model.loading import load_transformers
 from hallo3_core.network.config import Hallo3Config
 from hallo3_core.network.layers import attention
-from hallo3_core.network.weight_formats import ScaledLinear
+from hallo3_core.quantization.linear import QuantizedLinear
 from training import __main__ as command_line
 from training import denoiser, loop
 from training.export import save_lora, save_networks
@@ -147,7 +147,7 @@ def test_a_lora_of_an_fp8_model(tmp_path):
     assert is_scaled(scaled)
     assert not is_scaled(networks)
     make_ready(scaled, STAGES["speech"], 4)
-    kept = [m.weight.dtype for m in scaled.modules() if isinstance(m, ScaledLinear)]
+    kept = [m.weight.dtype for m in scaled.modules() if isinstance(m, QuantizedLinear)]
     assert set(kept) == {torch.float8_e4m3fn}
     with torch.autocast("cpu", torch.bfloat16):
         scaled(random_batch(scaled), attention).float().square().mean().backward()

@@ -23,7 +23,7 @@ from ...memory.device import choose_device, choose_dtype, enough_memory
 from ...memory.plan import free_memory
 from ...model.hallo3 import Hallo3, plan_for
 from ...model.lora import add_lora, steps_of
-from ...network.weight_formats import COMPUTE_DTYPES, short_name
+from ...network.weight_formats import COMPUTE_DTYPES, name_of
 from ...noise import SeededNoise
 from ...parallel.team import processes
 from ...portrait.encode import encode_portrait
@@ -282,7 +282,7 @@ def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.d
     if options.model is None:
         model, plan = builtin.load(not options.undistilled, people_of(options)).to(dtype), None
     else:
-        plan = plan_for(options.model, short_name(dtype), free_memory(device), device.type != "cpu")
+        plan = plan_for(options.model, name_of(dtype), free_memory(device), device.type != "cpu")
         if not options.quiet:
             print("\n".join(plan.lines()))
         model = Hallo3.from_folder(options.model, dtype)
