@@ -4,6 +4,7 @@
 the meta device, and torch's fake process group stands for the other cards.
 """
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -180,6 +181,7 @@ def fleets() -> Iterator[Fleet]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(
         "| cards | groups x cards | calls | PFLOP | sent a step, GB | decoding | GB passed | GB |"
     )

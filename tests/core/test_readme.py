@@ -80,6 +80,8 @@ HELP = (
     "python tests/parity.py tests/fixtures",
     "python -m benchmarks",
     "python -m benchmarks.batch",
+    "python -m benchmarks.cards",
+    "python -m benchmarks.scale",
     "python -m benchmarks.card_memory",
     "python -m benchmarks.comfyui_flags --small-vae --seconds 1.96",
     "python -m benchmarks.full_size",
