@@ -17,7 +17,7 @@ from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.config import Hallo3Config
 from hallo3_core.network.transformer import Denoiser
 from hallo3_core.network.weight_formats import ScaledLinear
-from hallo3_core.portrait.faces import open_finder
+from hallo3_core.portrait.finders import open_finder
 
 from .curves import plot
 from .denoiser import DISTILLED, IDENTITY, PUBLISHED, SPEECH, Stage, freeze, is_audio, train

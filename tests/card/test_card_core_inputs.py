@@ -21,7 +21,8 @@ from hallo3_core.media.picture import one_mask, one_picture
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.portrait.face_mask import box_region
-from hallo3_core.portrait.faces import InsightFace, draw, find_frontal_faces, overlap
+from hallo3_core.portrait.faces import draw, overlap
+from hallo3_core.portrait.finders import InsightFace, find_frontal_faces
 from hallo3_core.sound.audio import read_audio
 from hallo3_core.speech.vocals import VocalIsolator
 from onnx_files import antelopev2, mdx_net
