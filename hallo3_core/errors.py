@@ -18,6 +18,10 @@ class NotEnoughMemory(InputError):
     """The device does not have enough memory for a part of the work."""
 
 
+class CardLost(InputError):
+    """Another process that works on the same clip has ended."""
+
+
 def some(items: list[str]) -> str:
     """The first three items as text, then "..." if there are more."""
     return ", ".join(items[:3]) + (", ..." if len(items) > 3 else "")

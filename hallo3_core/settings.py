@@ -84,8 +84,9 @@ class Settings:
     )
     text_guidance: float = setting(
         SAME,
-        "Guidance of the prompt alone. -1: the same as guidance. With another number, guidance "
-        "steers the speech only, and each step with a prompt takes three calls instead of two.",
+        "Guidance of the prompt alone. -1: the same as guidance. With another number, guidance is "
+        "for the speech only. Each step with a prompt then takes three calls of the model, "
+        "not two.",
         least=SAME,
         most=30,
         step=0.1,
@@ -101,8 +102,8 @@ class Settings:
     )
     identity_strength: float = setting(
         1.0,
-        "How strongly the reference picture and the face embedding hold the likeness. 0: the "
-        "model sees the person only in the frames before.",
+        "How strongly the portrait and the face embedding hold the likeness. 0: the model sees the "
+        "person only in the frames before.",
         most=2,
         step=0.05,
         advanced=True,
@@ -110,8 +111,8 @@ class Settings:
 
     colour_anchor: float = setting(
         0.0,
-        "Holds the colours of a long video: how strongly the frames that a segment continues from "
-        "are brought to the portrait's colours. 0: not at all, as published.",
+        "Keeps the colours of a long video steady. Each segment continues from the last frames: "
+        "this says how strongly they get the portrait's colours. 0: not at all, as published.",
         step=0.05,
         advanced=True,
     )

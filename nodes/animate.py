@@ -38,8 +38,9 @@ def edit_inputs() -> list[io.Input]:
             default=AGAIN,
             optional=True,
             advanced=True,
-            tooltip="What follows a segment with a new seed. again: it continues from the new "
-            "segment. stays: it is as before, and the new segment fades over to it.",
+            tooltip="The segments after one with a new seed. again: they are made again, from the "
+            "new segment on. stays: they stay as they were, and the new segment fades into the "
+            "next one.",
         ),
         io.Float.Input(
             "start", default=0.0, tooltip="Second of the speech where the video begins.", **seconds

@@ -55,7 +55,8 @@ class SpeechStrength(io.ComfyNode):
     def execute(cls, speech, strength, factor: float) -> io.NodeOutput:
         if isinstance(speech, CoreDialogue):
             raise InputError(
-                "This is a dialogue: change the strength of each speech before its Speaker node."
+                "Speech Strength takes one speech, not a dialogue: put it between Encode Speech "
+                "and Speaker."
             )
         return io.NodeOutput(speech.driven(factor * strengths(strength, speech)))
 
@@ -99,7 +100,7 @@ class Speaker(io.ComfyNode):
     @classmethod
     def execute(cls, speech, mask, face=None) -> io.NodeOutput:
         if isinstance(speech, CoreDialogue):
-            raise InputError("This is a dialogue: connect a speech from Encode Speech.")
+            raise InputError("A Speaker takes one speech, not a dialogue: connect Encode Speech.")
         region = one_mask(mask, size_of(mask))
         return io.NodeOutput(CoreSpeaker(speech, region, face.embedding if face else None))
 

@@ -94,8 +94,8 @@ class CropFace(io.ComfyNode):
                     min=1.0,
                     max=4.0,
                     step=0.05,
-                    tooltip="How many times larger than the face the square is. More has more of "
-                    "the hair and the neck.",
+                    tooltip="How many times larger than the face the square is. A larger "
+                    "square has more of the hair and the neck.",
                 ),
                 *where_inputs(),
             ],
@@ -185,8 +185,8 @@ def for_all(values: list, count: int, name: str) -> list:
     """
     if len(values) not in (1, count):
         raise InputError(
-            f"There are {name} for {len(values)} frames, and {count} frames: connect {name} for "
-            "each frame, or for all."
+            f"The video has {count} frames, and there are {name} for {len(values)}: connect {name} "
+            "for each frame, or for one frame to use them for all."
         )
     return values * count if len(values) == 1 else values
 
@@ -237,7 +237,8 @@ class PasteFace(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "crops",
-                    tooltip="The squares, restored. They may have become larger: an upscaler fits.",
+                    tooltip="The restored squares. They may be larger than before, so an upscaler "
+                    "works too.",
                 ),
                 TrackSocket.Input("track", tooltip="Where the squares are, from Crop Face."),
                 io.Float.Input(
@@ -246,8 +247,8 @@ class PasteFace(io.ComfyNode):
                     min=0.0,
                     max=0.5,
                     step=0.01,
-                    tooltip="How wide the soft edge is, as a share of the side of the square. More "
-                    "hides the edge better and keeps less of the restored picture.",
+                    tooltip="How wide the soft edge is, as a share of the side of the square. A "
+                    "wider edge is less visible, but keeps less of the restored picture.",
                 ),
                 io.Float.Input(
                     "match_colours",
@@ -255,16 +256,16 @@ class PasteFace(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How far the colours become those of the frame: the mean and the "
-                    "spread of each. 0 keeps the colours of the crops.",
+                    tooltip="How strongly the crops get the colours of the frame (mean and spread "
+                    "of each colour). 0 keeps the colours of the crops.",
                 ),
             ],
             outputs=[
                 io.MatchType.Output(
                     source,
                     display_name="frames",
-                    tooltip="What came in as frames, with the restored face. A video has its sound "
-                    "and is without loss.",
+                    tooltip="The frames or the video that came in, with the restored face. A video "
+                    "keeps its sound and is lossless.",
                 )
             ],
         )

@@ -49,8 +49,8 @@ class LoadDiT(io.ComfyNode):
                     "model_name",
                     [*OTHERS, *folder_paths.get_filename_list("diffusion_models")],
                     "A Hallo3 file in models/diffusion_models. The built-in model needs no file, "
-                    "but knows only drawn faces. Use 4 steps, guidance 1 and the sampler few. For "
-                    "a Dialogue, choose two people.",
+                    "but knows only drawn faces: use 4 steps, guidance 1 and the sampler few. For "
+                    "a Dialogue, choose the one for two people.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

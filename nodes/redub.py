@@ -61,8 +61,8 @@ def region_inputs() -> list[io.Input]:
             "region",
             options=list(REGIONS),
             default=REGION,
-            tooltip="What is made anew. mouth: mouth and chin. face: the whole face; it then also "
-            "moves anew and is less like the source.",
+            tooltip="What is replaced. mouth: mouth and chin. face: the whole face. Its movements "
+            "are then new too, and it is less like the source.",
         ),
         io.Float.Input(
             "strength",
@@ -70,7 +70,7 @@ def region_inputs() -> list[io.Input]:
             min=0.01,
             max=1.0,
             step=0.01,
-            tooltip="How much of the region is made anew. Less keeps more of the source, and more "
+            tooltip="How strongly the region changes. A lower value keeps more of the source and "
             "of its old mouth. It also takes fewer steps.",
         ),
     ]
@@ -92,8 +92,8 @@ class Redub(io.ComfyNode):
                 "replace speech",
             ],
             category=CATEGORY,
-            description="Gives a video other words. It makes only the mouth or the face of one "
-            "person anew, segment by segment. Everything else stays as it is. Finished segments "
+            description="Gives a video other words. It replaces only the mouth or the face of one "
+            "person, segment by segment. Everything else stays as it is. Finished segments "
             "are kept on disk.",
             inputs=[
                 model_input(),
@@ -125,8 +125,8 @@ class Redub(io.ComfyNode):
                 io.Mask.Input(
                     "region_mask",
                     optional=True,
-                    tooltip="What is made anew, as a mask of the first frame. It follows the face. "
-                    "Without it, region says it.",
+                    tooltip="What is replaced, as a mask of the first frame. It follows the face. "
+                    "Without a mask, region decides.",
                 ),
                 soundtrack_input(),
                 *encoding_inputs(),

@@ -153,8 +153,8 @@ def fit_text(text: Tensor, config: Hallo3Config) -> Tensor:
     """An encoded prompt, cut or filled with zeros to the model's number of tokens."""
     if text.shape[-1] != config.text_width:
         raise InputError(
-            f"The prompt was encoded to {text.shape[-1]} numbers a token, and Hallo3 needs "
-            f"{config.text_width}: use CLIPLoader with T5 XXL and type cogvideox."
+            f"The prompt was encoded for another model ({text.shape[-1]} numbers for each token, "
+            f"not {config.text_width}): use CLIPLoader with T5 XXL and type cogvideox."
         )
     if text.shape[1] > config.text_tokens:
         logger.warning(
@@ -267,7 +267,7 @@ class Guider(io.ComfyNode):
             display_name="Hallo3 Guider",
             search_aliases=["audio guidance", "speech cfg", "cfg"],
             category=f"{CATEGORY}/segments",
-            description="Guidance of its own for speech and for the prompt, for "
+            description="Separate guidance for the speech and for the prompt, for "
             "SamplerCustomAdvanced.",
             inputs=[
                 model_input(),

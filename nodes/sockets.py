@@ -37,7 +37,7 @@ def prompt_input() -> io.Conditioning.Input:
         "positive",
         optional=True,
         tooltip="The prompt: what the video shows. Connect CLIP Text Encode (with CLIPLoader, type "
-        "cogvideox) or Encode Prompt. Leave it open for no prompt.",
+        "cogvideox) or Encode Prompt. Without a connection, there is no prompt.",
     )
 
 

@@ -128,14 +128,14 @@ class PromptsOverTime(io.ComfyNode):
             display_name="Prompts Over Time",
             search_aliases=["prompt schedule", "prompt travel", "timed prompts"],
             category=f"{CATEGORY}/prompt",
-            description="Prompts that change as the clip goes on. A prompt holds from its second "
-            "until the next. A segment of 1.88 s has one prompt.",
+            description="Prompts that change during the video. A prompt begins at its second and "
+            "ends where the next one begins. A segment of 1.88 s has one prompt.",
             inputs=[
                 io.String.Input(
                     "prompts",
                     multiline=True,
                     default=f"0 a person talks\n{EXAMPLE}",
-                    tooltip="A line for each prompt: its first second, and the words.",
+                    tooltip="A line for each prompt: the second where it begins, and its words.",
                 ),
                 clip_input(),
             ],
@@ -160,8 +160,8 @@ def clip_input() -> io.Clip.Input:
     return io.Clip.Input(
         "clip",
         optional=True,
-        tooltip="T5 XXL, from CLIPLoader, type cogvideox. Leave it open for the built-in model, "
-        "which has its own text encoder.",
+        tooltip="T5 XXL, from CLIPLoader, type cogvideox. Connect nothing for the built-in "
+        "model, which has its own text encoder.",
     )
 
 

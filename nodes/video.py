@@ -56,9 +56,9 @@ def segments_of(latent: dict, identity: Identity) -> Tensor:
     if samples.is_nested or samples.shape[1:] != wanted or not len(samples):
         found = "nested" if samples.is_nested else " x ".join(map(str, samples.shape[1:]))
         raise InputError(
-            f"The latent is {found} (channels, frames, height, width), and a segment of this "
-            f"identity is {' x '.join(map(str, wanted))}: connect Sample Segment, or a sampler "
-            "that has the latent of Segment Conditioning."
+            f"The latent has the shape {found} (channels, frames, height, width), but a segment of "
+            f"this identity has {' x '.join(map(str, wanted))}: connect Sample Segment, or a "
+            "sampler that has the latent of Segment Conditioning."
         )
     if not samples.isfinite().all():
         raise InputError(
@@ -73,9 +73,8 @@ def new_frames(segment: Tensor, latent: dict) -> int:
     count = read_new_frames(segment) or latent.get(FRAMES)
     if count is None:
         logger.warning(
-            "The latent does not say where its speech ends, so all %d frames are shown. Latents "
-            "of Sample Segment keep this; latents of other samplers lose it when they are saved or "
-            "rebatched.",
+            "The latent does not say where its speech ends, so all %d frames are shown. Only the "
+            "latents of Sample Segment still say it after they are saved or rebatched.",
             NEW_FRAMES,
         )
         return NEW_FRAMES
@@ -104,7 +103,8 @@ def extend(
     frames = rgb_images(frames, "The IMAGE on frames", last=MOTION_FRAMES)
     if len(frames) < MOTION_FRAMES:
         raise InputError(
-            f"Motion needs two frames, and {len(frames)} came in: connect at least two."
+            f"The next segment continues from two frames, and {len(frames)} came in: connect at "
+            "least two."
         )
     if frames.shape[1:3] == identity.size:
         frames = on_canvas(identity, frames)

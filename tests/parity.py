@@ -21,7 +21,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hallo3_core.animate import animate, predict_v
+from hallo3_core.animate import animate
 from hallo3_core.autoencoder import vae
 from hallo3_core.checkpoints.reading import read_weights
 from hallo3_core.clip.segments import Segment
@@ -32,6 +32,7 @@ from hallo3_core.network.transformer import Conditions
 from hallo3_core.noise import Purpose
 from hallo3_core.portrait.encode import Identity, encode_identity
 from hallo3_core.portrait.framing import published
+from hallo3_core.prediction import predict_v
 from hallo3_core.sampling.guidance import guided
 from hallo3_core.sampling.samplers import SAMPLERS, sample
 from hallo3_core.sampling.schedule import Schedule, denoiser_alphas

@@ -9,7 +9,17 @@ from torch import Tensor
 
 from ..network.config import SPACE_COMPRESSION, TIME_COMPRESSION
 from ..noise import Stream
-from .vae import LATENT_SCALE, MOST_TILES, TILE_UNITS, decode, encode, encode_in_tiles, tile_side
+from .vae import (
+    LATENT_SCALE,
+    MOST_TILES,
+    TILE_UNITS,
+    Chunks,
+    decode,
+    decode_chunks,
+    encode,
+    encode_in_tiles,
+    tile_side,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +48,11 @@ def encode_images(
 
 
 def decode_images(
-    vae: AutoencoderKLCogVideoX, latents: Tensor, count: int, tiles: int = 1
+    vae: AutoencoderKLCogVideoX,
+    latents: Tensor,
+    count: int,
+    tiles: int = 1,
+    chunks: Chunks = decode_chunks,
 ) -> Tensor:
     """Decode the first `count` frames of `latents`, (count, height, width, 3) in [0, 1].
 
@@ -53,11 +67,11 @@ def decode_images(
     needed = needed.to(vae.device)
 
     def work(tiles: int) -> Tensor:
-        chunks = [
+        found = [
             (pixels[0].cpu().permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1)
-            for pixels in decode(vae, needed, tiles)
+            for pixels in decode(vae, needed, tiles, chunks)
         ]
-        return torch.cat(chunks)[:count]
+        return torch.cat(found)[:count]
 
     return _in_more_tiles(work, "Decoding", min(latents.shape[-2:]), tiles)
 

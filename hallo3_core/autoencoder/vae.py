@@ -5,7 +5,7 @@ height / 8, width / 8), scaled for the transformers.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import ceil
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..allocator import steady_memory
-from ..network.config import SPACE_COMPRESSION, Size
+from ..network.config import SPACE_COMPRESSION, TIME_COMPRESSION, Size
 from ..noise import Stream
 from .lean import make_lean
 from .new_frames import write_new_frames
@@ -53,7 +53,34 @@ def encode(vae: AutoencoderKLCogVideoX, pixels: Tensor, noise: Stream) -> Tensor
     return LATENT_SCALE * (mean + std * noise.normal(*mean.shape))
 
 
-def decode(vae: AutoencoderKLCogVideoX, latents: Tensor, tiles: int = 1) -> Iterator[Tensor]:
+def decode_chunks(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:
+    """Yield the pixels of unscaled latents, float32, chunk by chunk."""
+    cache = None
+    for span in chunk_spans(vae, latents.shape[2]):
+        with steady_memory():
+            pixels, cache = vae.decoder(latents[:, :, span], conv_cache=cache)
+        yield pixels.float()
+
+
+def chunk_spans(vae: AutoencoderKLCogVideoX, frames: int) -> list[slice]:
+    """The chunks of diffusers. Other chunks would change the group norms' results."""
+    chunk = vae.num_latent_frames_batch_size
+    ends = range(min(chunk + frames % chunk, frames), frames + 1, chunk)
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def frames_of_chunk(latent_frames: int) -> int:
+    """How many frames a chunk becomes. The first of an odd number is one frame."""
+    return TIME_COMPRESSION * latent_frames - (TIME_COMPRESSION - 1) * (latent_frames % 2)
+
+
+Chunks = Callable[[AutoencoderKLCogVideoX, Tensor], Iterator[Tensor]]
+"""Decodes unscaled latents chunk by chunk, such as `decode_chunks`."""
+
+
+def decode(
+    vae: AutoencoderKLCogVideoX, latents: Tensor, tiles: int = 1, chunks: Chunks = decode_chunks
+) -> Iterator[Tensor]:
     """Yield the pixels of `latents`, float32, in chunks: 9 frames, then 8, for 13 latent frames.
 
     If `tiles` is above 1, each side is cut into `tiles` overlapping tiles. This takes less memory,
@@ -61,27 +88,19 @@ def decode(vae: AutoencoderKLCogVideoX, latents: Tensor, tiles: int = 1) -> Iter
     """
     latents = latents.to(vae.dtype) / LATENT_SCALE
     if tiles == 1:
-        yield from _decode_chunks(vae, latents)
+        yield from chunks(vae, latents)
         return
     height, width = (tile_side(side, tiles) for side in latents.shape[-2:])
     overlaps = height // TILE_UNITS, width // TILE_UNITS
-    yield decode_in_tiles(vae, latents, (height, width), overlaps)
-
-
-def _decode_chunks(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Iterator[Tensor]:
-    """Decode in the chunks of diffusers. Other chunks would change the group norms' results."""
-    chunk, frames = vae.num_latent_frames_batch_size, latents.shape[2]
-    ends = range(min(chunk + frames % chunk, frames), frames + 1, chunk)
-    start, cache = 0, None
-    for end in ends:
-        with steady_memory():
-            pixels, cache = vae.decoder(latents[:, :, start:end], conv_cache=cache)
-        yield pixels.float()
-        start = end
+    yield decode_in_tiles(vae, latents, (height, width), overlaps, chunks)
 
 
 def decode_in_tiles(
-    vae: AutoencoderKLCogVideoX, latents: Tensor, sides: Size, overlaps: Size
+    vae: AutoencoderKLCogVideoX,
+    latents: Tensor,
+    sides: Size,
+    overlaps: Size,
+    chunks: Chunks = decode_chunks,
 ) -> Tensor:
     """Decode unscaled latents to pixels, float32, in tiles.
 
@@ -89,7 +108,7 @@ def decode_in_tiles(
     """
 
     def work(tile: Tensor) -> Tensor:
-        return torch.cat(list(_decode_chunks(vae, tile)), dim=2)
+        return torch.cat(list(chunks(vae, tile)), dim=2)
 
     return in_tiles(work, latents, (1, SPACE_COMPRESSION), sides, overlaps)
 

@@ -65,8 +65,8 @@ def edit_of(
     last = stop or speech.frames
     if not 0 <= first < min(last, speech.frames):
         raise InputError(
-            f"The part from {start:g} to {end or speech.frames / FPS:g} s has no frames: the video "
-            f"has {speech.frames / FPS:g} s; choose a start before the end."
+            f"A video of {speech.frames / FPS:g} s has no frames from {start:g} s to "
+            f"{end or speech.frames / FPS:g} s: choose a start before the end."
         )
     edit = Edit(read_seeds(seeds), stay, first, stop or None)
     for index in edit.seeds:

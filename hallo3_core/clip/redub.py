@@ -266,10 +266,14 @@ def fitted(speech: Speech | Dialogue, frames: int) -> Speech:
     dialogue.
     """
     if isinstance(speech, Dialogue):
-        raise InputError("Redub gives words to one face: connect one speech, not a dialogue.")
+        raise InputError("Redub takes one speech, not a dialogue: connect Encode Speech.")
     lengths = speech.frames / FPS, frames / FPS
     if speech.frames > frames:
-        logger.warning("The speech has %.2f s and the video %.2f s: its end is left out.", *lengths)
+        logger.warning(
+            "The speech (%.2f s) is longer than the video (%.2f s): its end is cut.", *lengths
+        )
     elif speech.frames < frames:
-        logger.warning("The speech has %.2f s and the video %.2f s: then it is silent.", *lengths)
+        logger.warning(
+            "The speech (%.2f s) is shorter than the video (%.2f s): the rest is silent.", *lengths
+        )
     return speech.lasting(frames)

@@ -159,8 +159,8 @@ def rgb_images(images: Tensor, name: str, last: int | None = None) -> Tensor:
         raise no_numbers(name)
     if images.numel() and images.mean() > 1:
         raise InputError(
-            f"{name} has values up to {images.max():g}, but white must be 1: divide it by its "
-            "white, such as 255."
+            f"{name} has values up to {images.max():g}, but black must be 0 and white 1: divide it "
+            "by the value of white, such as 255."
         )
     return images.clamp(0, 1).expand(-1, -1, -1, 3)
 

@@ -18,8 +18,8 @@ def check_growth(growth: float) -> None:
     """Raises `InputError` if the factor by which a face box grows is out of range."""
     if not LEAST_GROWTH <= growth <= MOST_GROWTH:
         raise InputError(
-            f"The face grows {growth:g} times: choose {LEAST_GROWTH:g} to {MOST_GROWTH:g}; "
-            f"published is {FACE_BOX_GROWTH}."
+            f"The growth of the face box is {growth:g}: choose {LEAST_GROWTH:g} to "
+            f"{MOST_GROWTH:g}, such as {FACE_BOX_GROWTH}."
         )
 
 

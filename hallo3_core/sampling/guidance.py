@@ -1,6 +1,6 @@
 """Classifier-free guidance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from .schedule import TRAINING_STEPS
 Predict = Callable[[Tensor, Tensor], Tensor]
 """A function from (latents, timestep) to the prediction of v. The timestep is a scalar tensor."""
 
+Together = Callable[[Sequence[Predict], Tensor, Tensor], list[Tensor]]
+"""Computes several branches of guidance for the same latents and timestep, such as `in_turn`."""
 
 Interval = tuple[float, float]
 """The first and the last guided point of sampling. 0 is pure noise, 1 is the clean latents."""
@@ -17,8 +19,17 @@ Interval = tuple[float, float]
 ALWAYS: Interval = (0, 1)
 
 
+def in_turn(branches: Sequence[Predict], x: Tensor, timestep: Tensor) -> list[Tensor]:
+    """The predictions of all branches, computed one after the other."""
+    return [branch(x, timestep) for branch in branches]
+
+
 def guided(
-    unconditional: Predict, conditional: Predict, guidance: float, interval: Interval = ALWAYS
+    unconditional: Predict,
+    conditional: Predict,
+    guidance: float,
+    interval: Interval = ALWAYS,
+    together: Together = in_turn,
 ) -> Predict:
     """Classifier-free guidance with two denoiser calls per step.
 
@@ -26,10 +37,9 @@ def guided(
     """
 
     def predict(x: Tensor, timestep: Tensor) -> Tensor:
-        with_it = conditional(x, timestep)
         if guidance == 1 or not inside(interval, timestep):
-            return with_it
-        without = unconditional(x, timestep)
+            return conditional(x, timestep)
+        with_it, without = together((conditional, unconditional), x, timestep)
         return without + guidance * (with_it - without)
 
     return predict
@@ -42,6 +52,7 @@ def guided_apart(
     speech_guidance: float,
     text_guidance: float,
     interval: Interval = ALWAYS,
+    together: Together = in_turn,
 ) -> Predict:
     """Guidance of its own for speech and for text, with three denoiser calls per step.
 
@@ -50,10 +61,9 @@ def guided_apart(
     """
 
     def predict(x: Tensor, timestep: Tensor) -> Tensor:
-        with_both = everything(x, timestep)
         if not inside(interval, timestep):
-            return with_both
-        with_none, with_text = nothing(x, timestep), text(x, timestep)
+            return everything(x, timestep)
+        with_both, with_none, with_text = together((everything, nothing, text), x, timestep)
         return steer(with_none, with_text, with_both, speech_guidance, text_guidance)
 
     return predict

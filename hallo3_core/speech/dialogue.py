@@ -163,7 +163,10 @@ def shared(weights: Tensor) -> Tensor:
 def silence_of(speech: Speech) -> Tensor:
     """What the speech encoder hears in silence, (12, channels)."""
     if speech.silence is None:
-        raise InputError("This speech was encoded without silence: encode it again.")
+        raise InputError(
+            "A dialogue needs to know how silence sounds to the model, and this speech does not "
+            "say it: encode the speech again."
+        )
     return speech.silence
 
 

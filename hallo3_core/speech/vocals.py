@@ -62,8 +62,8 @@ class VocalIsolator:
         shape = given.shape
         if len(shape) != 4 or shape[1] != 4 or not all(isinstance(n, int) for n in shape[2:]):
             raise InputError(
-                f"{file} takes inputs of {shape}, not of (batch, 4, bins, frames): choose an "
-                "MDX-Net, such as Kim_Vocal_2.onnx."
+                f"{file} is not an MDX-Net, because its input has the shape {shape}: choose "
+                "another file, such as Kim_Vocal_2.onnx."
             )
         self.name = given.name
         self.bins, self.frames = shape[2:]

@@ -182,9 +182,8 @@ class Hallo3Model(comfy.model_base.BaseModel):
         config = self.diffusion_model.config
         if (layers, width) != (config.layers, config.width):
             raise InputError(
-                f"The Identity was encoded by a reference network of {layers} layers of {width}, "
-                f"and the model has {config.layers} of {config.width}: connect both outputs of one "
-                "Load Hallo3 DiT."
+                f"The Identity belongs to another model ({layers} layers of width {width}, not "
+                f"{config.layers} of {config.width}): connect both outputs of one Load Hallo3 DiT."
             )
         return super().extra_conds(**kwargs) | {
             IDENTITY: CONDRows((kwargs[IDENTITY],)),

@@ -67,8 +67,8 @@ def _sample(
     timesteps = table.timestep(sigmas[:-1]).cpu()
     if sigmas[-1] != 0 or (timesteps.diff() >= 0).any():
         raise InputError(
-            "Hallo3 Sampler cannot use these sigmas: connect Hallo3 Scheduler, or the low sigmas "
-            "after a split of them."
+            "Hallo3 Sampler cannot use these sigmas: connect Hallo3 Scheduler, or the low_sigmas "
+            "of a node that splits its sigmas."
         )
 
     guider = model.inner_model

@@ -58,8 +58,8 @@ def check_run(executor: WrapperExecutor, noise: Tensor, *args, **kwargs) -> Tens
     if list(noise.shape[1:]) != size:
         found, right = (" x ".join(map(str, shape)) for shape in (noise.shape[1:], size))
         raise InputError(
-            f"The latent is {found}, and a segment of this model is {right}: connect the latent of "
-            "Segment Conditioning."
+            f"The latent has the shape {found}, but a segment of this model has {right}: connect "
+            "the latent of Segment Conditioning."
         )
     with enough_memory("sample a segment"):
         return executor(noise, *args, **kwargs)
@@ -69,12 +69,13 @@ def require_known_model(patcher: ModelPatcher, options: dict) -> None:
     """Raises `InputError` if a node has changed the MODEL in a way that does not fit Hallo3."""
     if "context_handler" in options:
         raise InputError(
-            "Context windows are for long latents, and a segment always has 13 latent frames: "
-            "remove the node, because Hallo3 makes long videos segment by segment."
+            "Hallo3 makes long videos segment by segment, and cannot use context windows: remove "
+            "the node that sets them."
         )
     if get_wrappers_with_key(WrappersMP.PREDICT_NOISE, "lazycache", options, True):
         raise InputError(
-            "LazyCache ruins the picture of models whose sigma is as large as 4518: use EasyCache."
+            "LazyCache destroys the picture of this model, which starts at a sigma of 4518: use "
+            "EasyCache."
         )
     after = [*options.get("sampler_post_cfg_function", []), options.get("sampler_cfg_function")]
     for function in after:
@@ -86,8 +87,8 @@ def require_known_model(patcher: ModelPatcher, options: dict) -> None:
     same = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
     if not same or sampling.sigmas.tolist() != own.tolist():
         raise InputError(
-            "A node has changed the model's prediction type or its sigmas, and Hallo3 was trained "
-            "with v-prediction and zero terminal SNR: remove the ModelSampling node."
+            "Hallo3 works only with the noise schedule that it was trained with, and a node has "
+            "changed it: remove the ModelSampling node."
         )
 
 
@@ -124,6 +125,6 @@ def require_layers(chosen: Iterable[int], layers: int) -> None:
     if not chosen or max(chosen) >= layers:
         named = f"layers {', '.join(map(str, sorted(chosen)))}" if chosen else "no layers"
         raise InputError(
-            f"A guidance node changes {named}, and this model has the layers 0 to {layers - 1}: "
-            "name some of these in layers, double_layers or blocks of that node."
+            f"A guidance node changes {named}, but this model has the layers 0 to {layers - 1}: "
+            "choose some of them in that node (its layers, double_layers or blocks)."
         )

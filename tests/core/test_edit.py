@@ -154,9 +154,9 @@ def test_seeds_are_read(text):
         ({"seeds": "2 17"}, "The seeds of segments are '2 17': write the number of a segment"),
         ({"seeds": "9:1"}, "There is no segment 9: the video has 5, from 0 to 4."),
         ({"seeds": f"1:{2**64}"}, "of segment 1 is too large"),
-        ({"start": 8}, "The part from 8 to 8 s has no frames: the video has 8 s"),
-        ({"start": 3, "end": 2}, "The part from 3 to 2 s has no frames"),
-        ({"start": float("nan")}, "The part from nan to 8 s has no frames"),
+        ({"start": 8}, "A video of 8 s has no frames from 8 s to 8 s: choose a start"),
+        ({"start": 3, "end": 2}, "A video of 8 s has no frames from 3 s to 2 s"),
+        ({"start": float("nan")}, "A video of 8 s has no frames from nan s to 8 s"),
     ],
 )
 def test_wrong_edits_are_explained(wrong, message):

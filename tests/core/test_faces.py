@@ -260,7 +260,9 @@ def test_the_command_line_finds_the_face(tmp_path, caplog):
     assert find_face(options, torch.zeros(3, 90, 90)) == (None, None)
     assert caplog.messages == [no_face("Paint a --face-mask.", [tmp_path])]
     for growth in (0.1, 9):
-        with pytest.raises(InputError, match=f"The face grows {growth} times: choose 0.5 to 5"):
+        with pytest.raises(
+            InputError, match=f"The growth of the face box is {growth}: choose 0.5 to 5"
+        ):
             find_face(options_of("--face-growth", growth), astronaut())
 
 
@@ -284,7 +286,7 @@ def test_the_released_model_misses_the_embedding(tmp_path, caplog):
     find_face(options, astronaut())
     (message,) = caplog.messages
     assert message.startswith(
-        "Without InsightFace the model sees the face only in the picture. To install it:"
+        "InsightFace is not used, so the model gets no face embedding, only the picture. To install"
     )
 
 

@@ -266,7 +266,7 @@ def with_pixel(value: float) -> Tensor:
         (with_pixel(float("nan")).half(), "The portrait has pixels that are NaN or infinite"),
         (
             PIXELS / PIXELS.max() * 255,
-            "The portrait has values up to 255, but white must be 1: divide",
+            "The portrait has values up to 255, but black must be 0 and white 1: divide",
         ),
     ],
 )

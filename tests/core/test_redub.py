@@ -142,17 +142,21 @@ def test_finished_segments_are_kept_and_depend_on_their_frames(recorded_model, s
 
 def test_a_speech_is_fitted_to_the_video(speech, caplog):
     longer = fitted(speech, 100)
-    assert caplog.messages == ["The speech has 2.40 s and the video 4.00 s: then it is silent."]
+    assert caplog.messages == [
+        "The speech (2.40 s) is shorter than the video (4.00 s): the rest is silent."
+    ]
     caplog.clear()
     assert (longer.frames, len(longer.features)) == (100, 147)
     assert torch.equal(longer.features[98:], speech.silence.expand(49, -1, -1))
     assert torch.equal(longer.features[:98], speech.features)
     assert fitted(speech, 40).frames == 40
-    assert caplog.messages == ["The speech has 2.40 s and the video 1.60 s: its end is left out."]
+    assert caplog.messages == [
+        "The speech (2.40 s) is longer than the video (1.60 s): its end is cut."
+    ]
     caplog.clear()
     assert fitted(speech, FRAMES) == speech
     assert not caplog.messages
-    with pytest.raises(InputError, match="connect one speech"):
+    with pytest.raises(InputError, match="takes one speech, not a dialogue"):
         fitted(Dialogue((Speaker(speech),)), 40)
 
 
@@ -238,7 +242,8 @@ def test_the_command_line_keeps_length_and_size(animate, caplog):
     frames, said = animate(region="region.png")
     assert (len(frames), frames[0].shape) == (10, (*SIZE, 3))
     assert said.endswith("out.mp4: 0.40 s, 10 frames\n")
-    assert "The speech has 0.60 s and the video 0.40 s: its end is left out." in caplog.messages
+    cut = "The speech (0.60 s) is longer than the video (0.40 s): its end is cut."
+    assert cut in caplog.messages
     source = list(read_frames(Path("in.mp4")))
     error = np.abs(np.subtract(frames, source, dtype=float)).mean((0, 3))
     assert error[22:28, 22:34].mean() > 2 * error[:18].mean()

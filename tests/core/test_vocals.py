@@ -81,7 +81,7 @@ def test_files_that_are_no_mdx_net(tmp_path, monkeypatch):
     shape = (1, 3, 8, 8)
     nodes = [helper.make_node("Identity", ["a"], ["b"])]
     save(tmp_path / "other.onnx", nodes, [tensor("a", *shape)], [tensor("b", *shape)])
-    with pytest.raises(InputError, match=r"takes inputs of \[1, 3, 8, 8\], not of \(batch, 4"):
+    with pytest.raises(InputError, match=r"is not an MDX-Net, .* has the shape \[1, 3, 8, 8\]"):
         VocalIsolator(tmp_path / "other.onnx")
     monkeypatch.setattr(vocals, "installed", lambda: False)
     with pytest.raises(InputError, match="run `pip install onnxruntime`"):

@@ -265,7 +265,7 @@ def test_wrong_inputs(host, graph, video):
         (paste(graph, loaded, crop(graph, fewer)), "^There are 4 crops|^There are more than 4 fr"),
         (
             crop(graph, fewer, mask=mask)[1],
-            "^There are masks for 11 frames, and 4 frames: conn",
+            "^The video has 4 frames, and there are masks for 11: conn",
         ),
         (crop(graph, small, mask=mask)[1], "^The mask has 256 x 192 pixels, but .* 256 x 100"),
     ]

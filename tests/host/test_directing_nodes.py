@@ -199,7 +199,7 @@ def test_wrong_graphs(host, parts):
     mask = half(parts.graph, True)
     made = dialogue(parts, parts.speech)
     parts.graph.keep(parts.graph("Hallo3Speaker", speech=made, mask=mask))
-    fails(host, parts.graph, "This is a dialogue: connect a speech from Encode Speech")
+    fails(host, parts.graph, "A Speaker takes one speech, not a dialogue: connect Encode Speech")
 
 
 @pytest.mark.parametrize("text", ["she smiles", ""])

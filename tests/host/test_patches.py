@@ -43,7 +43,7 @@ SAME = {
 """Nodes that must change nothing here."""
 
 NO_PLACE = "which Hallo3 cannot use"
-WINDOWS = "Context windows are for long latents"
+WINDOWS = "Hallo3 makes long videos segment by segment, and cannot use context windows"
 SCHEDULE = "remove the ModelSampling node"
 REFUSED = {
     "ChromaRadianceOptions": (NO_PLACE, {"nerf_tile_size": 32, "start_sigma": 9999.0}),
@@ -120,7 +120,7 @@ def test_nodes_for_unets_say_so(direct, node):
     ],
 )
 def test_layers_that_are_not_there_are_named(direct, node, inputs, named):
-    with pytest.raises(ValueError, match=f"changes {named}, and .* layers 0 to 3"):
+    with pytest.raises(ValueError, match=f"changes {named}, but .* layers 0 to 3"):
         direct.sample(direct.patched(node, **inputs), steps=1)
 
 
@@ -289,7 +289,9 @@ def test_a_controlnet_and_inpainting_cannot_be_used(direct):
 
 def test_a_latent_of_another_kind_is_named(direct):
     empty = direct.node("EmptyLatentImage", width=64, height=64, batch_size=1)["samples"]
-    sentence = "The latent is 4 x 8 x 8, and a segment of this model is 16 x 13 x 16 x 24"
+    sentence = (
+        "The latent has the shape 4 x 8 x 8, but a segment of this model has 16 x 13 x 16 x 24"
+    )
     with pytest.raises(ValueError, match=sentence):
         direct.sample(latent=empty, steps=1)
 

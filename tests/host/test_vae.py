@@ -252,7 +252,9 @@ def test_a_batch_of_segments(host):
 def test_latents_that_are_no_segment(host, parts, node, sizes, found):
     empty = parts.graph(node, batch_size=1, **sizes)
     parts.graph.keep(decoded(parts, empty))
-    message = f"The latent is {found}.*, and a segment of this identity is 16 x 13 x 16 x 24"
+    message = (
+        f"The latent has the shape {found}.*, but a segment of this identity has 16 x 13 x 16 x 24"
+    )
     with pytest.raises(HostError, match=message) as error:
         host.run(parts.graph)
     assert "\n" not in str(error.value)

@@ -25,6 +25,7 @@ from ...model.hallo3 import Hallo3, plan_for
 from ...model.lora import add_lora, steps_of
 from ...network.weight_formats import COMPUTE_DTYPES, short_name
 from ...noise import SeededNoise
+from ...parallel.team import processes
 from ...portrait.encode import encode_portrait
 from ...prompts import EXAMPLE
 from ...settings import Settings, distilled
@@ -32,6 +33,7 @@ from ...speech.activity import method
 from ...speech.dialogue import Dialogue, Speaker, in_turns
 from ...speech.encode import Speech, encode_speech
 from ...store.fingerprint import fingerprint
+from .cards import Load, run_on_cards
 from .inputs import (
     Voice,
     add_face,
@@ -49,9 +51,6 @@ from .writing import Written, encoding_of, write_video
 
 OUTPUT = Path("hallo3.mp4")
 STOPPED = "Stopped before the first segment was done."
-
-Load = Callable[[argparse.Namespace, torch.device, torch.dtype], Hallo3]
-"""Returns the model that the options ask for, such as `load_model`."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +87,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_voice(parser)
     add_edit(parser)
     add_video(parser)
+    argument(
+        "--split-guidance",
+        choices=("yes", "no"),
+        help="on several cards: whether the branches of guidance are on cards of their own "
+        "(default: if the number of cards is even)",
+    )
     argument("--no-store", dest="store", action="store_false", help="do not save finished segments")
     argument("--quiet", action="store_true", help="no progress bars")
 
@@ -145,11 +150,17 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 def run(options: argparse.Namespace) -> int:
     options.output = options.output or free_name(OUTPUT)
+    if processes() > 1:
+        return run_on_cards(options, make_video, load_model)
     print("\n".join(make_video(options, load_model).lines()))
     return 0
 
 
-def make_video(options: argparse.Namespace, load: Load) -> Written:
+def make_video(
+    options: argparse.Namespace,
+    load: Load,
+    animator_of: Callable[..., ModelAnimator] = ModelAnimator,
+) -> Written:
     """Do the job that the options describe. `options.output` must be given.
 
     `load` returns the model. It is called when the inputs are found to be good. Raises `InputError`
@@ -186,7 +197,7 @@ def make_video(options: argparse.Namespace, load: Load) -> Written:
     networks = model.vae, model.reference_network
     with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
         identity = encode_portrait(*networks, portrait, region, noise, embedding, fit)
-    animator = ModelAnimator(model, identity, speech, noise, text=text, **vars(settings))
+    animator = animator_of(model, identity, speech, noise, text=text, **vars(settings))
     track = together(heard, people, options).sound
     assert track is not None  # all sounds are known
     redub = None

@@ -73,7 +73,8 @@ def find_face(options: argparse.Namespace, portrait: Tensor) -> tuple[Tensor | N
     embedding = face.embedding if face else None
     if options.model and face and embedding is None:
         logger.warning(
-            "Without InsightFace the model sees the face only in the picture. To install it: %s.",
+            "InsightFace is not used, so the model gets no face embedding, only the picture. To "
+            "install it: %s.",
             insightface_missing(folders),
         )
     if mask is None and face is None and not options.whole_image:
@@ -101,21 +102,24 @@ def add_video(parser: argparse.ArgumentParser) -> None:
     argument(
         "--region",
         default=REGION,
-        help="what of the video is made anew: mouth, face, or a picture with this region white in "
+        help="what of the video is replaced: mouth, face, or a picture with this region white in "
         "the first frame (%(default)s)",
     )
     argument(
         "--strength",
         type=float,
         default=STRENGTH,
-        help="how much of the region is made anew, above 0 and up to 1 (%(default)s)",
+        help="how strongly the region changes, above 0 and up to 1 (%(default)s)",
     )
 
 
 def find_scene(options: argparse.Namespace) -> Scene:
     """The face of a video, and what is made anew. Raises `InputError` if no face is found."""
     if options.speaker or options.portrait:
-        raise InputError("--video gives words to one face: leave out --portrait and --speaker.")
+        raise InputError(
+            "--video takes the face from the video, and one speech: leave out --portrait and "
+            "--speaker."
+        )
     check_strength(options.strength)
     frames = partial(read_frames, options.video)
     size = size_of(next(pictures(frames))[..., 0])

@@ -11,7 +11,7 @@ from ...autoencoder.vae import save_latent
 from ...clip.edit import Edit
 from ...clip.redub import Redub
 from ...clip.segments import make_segments
-from ...errors import InputError, NotEnoughMemory
+from ...errors import CardLost, InputError, NotEnoughMemory
 from ...media.encoding import LOSSLESS, Encoding
 from ...media.export import FORMATS, export
 from ...media.outputs import free_name
@@ -77,7 +77,7 @@ def write_video(
                 video.append(segment.piece)
                 progress.segment(segment.index, segment.taken)
                 taken += segment.taken
-    except NotEnoughMemory as error:
+    except (NotEnoughMemory, CardLost) as error:
         done = what_is_done(error, video, kept.usable, speech)
         raise InputError(" ".join((str(error), *done))) from error
     except KeyboardInterrupt:
@@ -104,9 +104,9 @@ def exported(options: argparse.Namespace) -> bool:
 
 
 def what_is_done(
-    error: NotEnoughMemory, video: VideoWriter, kept: bool, speech: Speech | Dialogue
+    error: InputError, video: VideoWriter, kept: bool, speech: Speech | Dialogue
 ) -> Iterator[str]:
-    """Sentences that say where the finished work is after memory ran out, and how to continue.
+    """Sentences that say where the finished work is after an error, and how to continue.
 
     Latents of the segment that was not decoded are saved beside the video if they are not `kept` in
     the store.

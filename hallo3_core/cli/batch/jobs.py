@@ -22,9 +22,9 @@ from .. import animate
 
 NEEDED = (("portrait", "video"), ("speech", "speaker"), ("output",))
 """Every row gives one of each."""
-NOT_COLUMNS = ("help", "overwrite", "quiet")
+NOT_COLUMNS = ("help", "overwrite", "quiet", "split-guidance")
 """Options of `animate` that are the same for all rows."""
-DECIDE_NOTHING = ("output", "overwrite", "quiet", "store")
+DECIDE_NOTHING = ("output", "overwrite", "quiet", "store", "split_guidance")
 """Options that do not change the video."""
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 

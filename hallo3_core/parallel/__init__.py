@@ -1,0 +1,1 @@
+"""One clip on several cards, with torch.distributed."""
