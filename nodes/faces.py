@@ -7,7 +7,8 @@ from comfy_api.latest import io, ui
 
 from ..hallo3_core.media.picture import one_picture, size_of
 from ..hallo3_core.portrait.face_mask import box_region
-from ..hallo3_core.portrait.faces import choose, draw, no_face
+from ..hallo3_core.portrait.faces import choose, draw
+from ..hallo3_core.portrait.finders import no_face
 from .host.images import intermediate
 from .host.onnx import face_finder, face_folders
 from .host.say import say

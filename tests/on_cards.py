@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.cards import Sent, Work
-from hallo3_core import builtin
+from hallo3_core import builtin, examples
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.autoencoder.vae import autoencoder
 from hallo3_core.clip.segments import make_segments
@@ -101,7 +101,7 @@ CASES = (
 def inputs_of(name: str, people: int) -> tuple[Identity, Speech | Dialogue]:
     model = model_of(name)
     networks = model.vae, model.reference_network
-    identity = encode_portrait(*networks, builtin.portrait(), None, SeededNoise(0))
+    identity = encode_portrait(*networks, examples.portrait(), None, SeededNoise(0))
     waveform = torch.randn(FRAMES * 640, generator=torch.Generator().manual_seed(0)) / 10
     speech = encode_speech(model.speech_encoder, waveform)
     if people == 1:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from hallo3_core.portrait.faces import DETECTOR, RECOGNISER
+from hallo3_core.portrait.finders import DETECTOR, RECOGNISER
 
 STRIDES = (8, 16, 32)
 SIZE = 640

@@ -1,8 +1,6 @@
 """Training of the network that finds face and mouth in drawn frames, for the evaluation."""
 
-import os
 from functools import partial
-from multiprocessing import Pool as Workers
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from hallo3_core.autoencoder.vae import LATENT_SCALE
 from hallo3_core.evaluation.reader import PICTURE_SIDE, FaceReader
 
 from .loop import DEVICE, Loop, Settings
-from .pool import to_pixels
+from .pool import kept, on_all_cores, to_pixels
 from .world.clips import Clip, clip, person_of
 from .world.drawing import Geometry, draw
 from .world.languages import Split
@@ -39,13 +37,7 @@ OPENING_WEIGHT = 10
 def portraits(folder: Path, split: Split, people: int) -> Pool:
     """Faces with mouths of random shapes."""
     files = [folder / f"{split}_{people}_{kind}.npy" for kind in ("faces", "places")]
-    if not files[1].exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with Workers(os.cpu_count()) as workers:
-            drawn = workers.imap(partial(_portraits, split), range(people), chunksize=8)
-            for file, rows in zip(files, zip(*drawn, strict=True), strict=True):
-                np.save(file, np.stack(rows))
-    return tuple(np.load(file, mmap_mode="r") for file in files)
+    return kept(files, lambda: on_all_cores(partial(_portraits, split), people))
 
 
 def _portraits(split: Split, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,15 +57,10 @@ def _portraits(split: Split, index: int) -> tuple[np.ndarray, np.ndarray]:
 def decoded(folder: Path, split: Split, clips: int, vae: AutoencoderKLCogVideoX) -> Pool:
     """Talking people after encoding and decoding by the autoencoder."""
     files = [folder / f"{split}_{clips}_decoded_{kind}.npy" for kind in ("faces", "places")]
-    if not files[1].exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = [
-            _decoded(clip(split, i, (PICTURE_SIDE, PICTURE_SIDE), DECODED_FRAMES), vae)
-            for i in range(clips)
-        ]
-        for file, parts in zip(files, zip(*rows, strict=True), strict=True):
-            np.save(file, np.stack(parts))
-    return tuple(np.load(file, mmap_mode="r") for file in files)
+    made = (
+        clip(split, index, (PICTURE_SIDE, PICTURE_SIDE), DECODED_FRAMES) for index in range(clips)
+    )
+    return kept(files, lambda: (_decoded(shown, vae) for shown in made))
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from hallo3_core.memory.plan import GB, free_memory
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.config import Hallo3Config
 from hallo3_core.network.transformer import Denoiser
-from hallo3_core.portrait.faces import open_finder
+from hallo3_core.portrait.finders import open_finder
 from hallo3_core.quantization.linear import QuantizedLinear
 
 from .curves import plot

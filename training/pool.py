@@ -1,6 +1,7 @@
 """Pictures and sounds of the drawn world, made once and kept on disk."""
 
 import os
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
@@ -11,6 +12,24 @@ from torch import Tensor
 
 from .world.clips import clip, mouth_of, speech_of
 from .world.languages import Split
+
+Rows = tuple[np.ndarray, ...]
+"""A row of each of several arrays."""
+
+
+def kept(files: list[Path], make: Callable[[], Iterable[Rows]]) -> Rows:
+    """Arrays mapped from `files`. If these are missing, they are made of the rows of `make`."""
+    if not files[-1].exists():
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        for file, rows in zip(files, zip(*make(), strict=True), strict=True):
+            np.save(file, np.stack(rows))
+    return tuple(np.load(file, mmap_mode="r") for file in files)
+
+
+def on_all_cores(make: Callable[[int], Rows], count: int) -> Iterator[Rows]:
+    """What `make` makes of the numbers up to `count`, in order."""
+    with Pool(os.cpu_count()) as pool:
+        yield from pool.imap(make, range(count), chunksize=8)
 
 
 def pictures(
@@ -25,12 +44,10 @@ def pictures(
         folder.mkdir(parents=True, exist_ok=True)
         shape = (clips, frames, *size, 3)
         array = np.lib.format.open_memmap(partial_file, "w+", np.uint8, shape)
-        draw, mouths = partial(_pictures, split, size, frames), []
-        with Pool(os.cpu_count()) as pool:
-            drawn = pool.imap(draw, range(clips), chunksize=4)
-            for index, (shown, mouth) in enumerate(drawn):
-                array[index] = shown
-                mouths.append(mouth)
+        drawn, mouths = on_all_cores(partial(_pictures, split, size, frames), clips), []
+        for index, (shown, mouth) in enumerate(drawn):
+            array[index] = shown
+            mouths.append(mouth)
         array.flush()
         partial_file.replace(file)
         np.save(boxes, np.stack(mouths))
@@ -48,14 +65,7 @@ def sounds(folder: Path, split: Split, clips: int, frames: int) -> tuple[np.ndar
     """Waveforms (clips, frames * 640) float16 at 16 kHz, and mouths (clips, frames, 3) float32:
     opening, width, rounding."""
     files = [folder / f"{split}_{clips}_{frames}_{kind}.npy" for kind in ("sounds", "mouths")]
-    if not files[1].exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        record = partial(_sound, split, frames)
-        with Pool(os.cpu_count()) as pool:
-            waveforms, mouths = zip(*pool.imap(record, range(clips), chunksize=8), strict=True)
-        for file, rows in zip(files, (waveforms, mouths), strict=True):
-            np.save(file, np.stack(rows))
-    return tuple(np.load(file, mmap_mode="r") for file in files)
+    return kept(files, lambda: on_all_cores(partial(_sound, split, frames), clips))
 
 
 def _sound(split: Split, frames: int, index: int) -> tuple[np.ndarray, np.ndarray]:

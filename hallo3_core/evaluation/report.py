@@ -12,7 +12,7 @@ import torch
 from ..media.picture import read_image
 from ..media.video import read_frames
 from ..network.config import FPS, NEW_FRAMES
-from ..portrait.faces import has_insightface, open_finder
+from ..portrait.finders import has_insightface, open_finder
 from ..portrait.mesh import find_landmarker, open_mesh
 from ..sound.sound_file import read_sound
 from .reader import MeshReader, drawn_reader

@@ -10,7 +10,8 @@ import folder_paths
 from comfy.patcher_extension import CallbacksMP
 from torch import nn
 
-from ...hallo3_core.portrait.faces import Finder, open_finder
+from ...hallo3_core.portrait.faces import Finder
+from ...hallo3_core.portrait.finders import open_finder
 from ...hallo3_core.speech.vocals import VocalIsolator
 
 AUDIO_SEPARATION, INSIGHTFACE = "audio_separation", "insightface"

@@ -18,17 +18,17 @@ from hallo3_core.evaluation import fid, report, syncnet
 from hallo3_core.evaluation.reader import MeshReader, drawn_reader
 from hallo3_core.evaluation.tracks import track
 from hallo3_core.media.picture import one_mask, one_picture
-from hallo3_core.media.video import VideoWriter
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.portrait.face_mask import box_region
-from hallo3_core.portrait.faces import InsightFace, draw, find_frontal_faces, overlap
+from hallo3_core.portrait.faces import draw, overlap
+from hallo3_core.portrait.finders import InsightFace, find_frontal_faces
 from hallo3_core.sound.audio import read_audio
-from hallo3_core.sound.sound import Sound
 from hallo3_core.speech.vocals import VocalIsolator
 from onnx_files import antelopev2, mdx_net
 from photograph import astronaut
 from training.world.clips import clip
+from training.world.film import film
 
 CHECKS = (
     parity.check_forward,
@@ -146,11 +146,7 @@ class Eyes(nn.Module):
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> Path:
     """One second of a drawing that speaks."""
-    made, folder = clip("test", 0, (64, 96), 25), tmp_path_factory.mktemp("video")
-    sound = Sound(torch.from_numpy(made.waveform)[None], 16_000)
-    with VideoWriter(folder / "clip.mp4", 64, 96, sound) as writer:
-        writer.write(torch.from_numpy(made.frames) / 255)
-    return folder / "clip.mp4"
+    return film(clip("test", 0, (64, 96), 25), tmp_path_factory.mktemp("video") / "clip.mp4")
 
 
 def test_a_report_and_fid(video, monkeypatch):

@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from hallo3_core import builtin
 from hallo3_core.errors import InputError
-from hallo3_core.media.video import VideoWriter
 from hallo3_core.model.finding import TRANSFORMER_FILE
-from hallo3_core.network.config import NEW_FRAMES, SAMPLE_RATE
-from hallo3_core.sound.sound import Sound
+from hallo3_core.network.config import NEW_FRAMES
 from hallo3_core.speech import encode as speech
 from hallo3_core.speech.encode import encode_speech
 from hallo3_core.speech.windows import windows
@@ -41,6 +39,7 @@ from training.measure import CASES, talks
 from training.networks import Batch, Networks
 from training.window import window_on
 from training.world.clips import clip
+from training.world.film import film
 from training_data import WIDE, TwoShots, autoencoder_stage, batch_with_mouths, clips_of_noise, shot
 
 SETTINGS = Settings(steps=1, rate=1e-2, matrix_rate=1e-2, warmup=1)
@@ -72,10 +71,8 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
     """One shot of a drawing that speaks, with a caption."""
-    folder, made = tmp_path_factory.mktemp("clips"), clip("train", 1, (96, 96), 50)
-    sound = Sound(torch.from_numpy(made.waveform)[None], SAMPLE_RATE)
-    with VideoWriter(folder / "one.mp4", 96, 96, sound) as video:
-        video.write(torch.from_numpy(made.frames) / 255)
+    folder = tmp_path_factory.mktemp("clips")
+    film(clip("train", 1, (96, 96), 50), folder / "one.mp4")
     (folder / "one.txt").write_text("a woman speaks")
     return folder
 

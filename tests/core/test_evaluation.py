@@ -15,10 +15,9 @@ from hallo3_core.evaluation.report import median, seams
 from hallo3_core.evaluation.sharpness import cpbd
 from hallo3_core.evaluation.sync import best_lag, correlation, envelope
 from hallo3_core.evaluation.tracks import track
-from hallo3_core.media.video import VideoWriter
 from hallo3_core.portrait.faces import Face
-from hallo3_core.sound.sound import Sound
 from training.world.clips import clip
+from training.world.film import film
 
 
 def test_envelope_of_a_sound_that_doubles():
@@ -81,10 +80,7 @@ def test_faces_are_compared_without_the_mouth():
 
 def test_a_drawn_clip_as_a_video(tmp_path):
     """The command line finds that it is in sync, steady, and always the same person."""
-    made = clip("test", 0, (128, 128), 100)
-    file = tmp_path / "clip.mp4"
-    with VideoWriter(file, 128, 128, Sound(torch.tensor(made.waveform)[None], 16_000)) as video:
-        video.write(torch.from_numpy(made.frames) / 255)
+    file = film(clip("test", 0, (128, 128), 100), tmp_path / "clip.mp4")
     report = evaluate(file)
     assert report.frames == 100
     assert report.sync_at_lag > 0.5

@@ -18,17 +18,15 @@ from hallo3_core import builtin, examples, onnx
 from hallo3_core.cli import parse
 from hallo3_core.cli.animate.inputs import find_face
 from hallo3_core.errors import InputError
-from hallo3_core.portrait import faces
+from hallo3_core.portrait import finders
 from hallo3_core.portrait.face_mask import box_region, region_box
-from hallo3_core.portrait.faces import (
+from hallo3_core.portrait.faces import Face, choose, draw, overlap
+from hallo3_core.portrait.finders import (
     InsightFace,
-    choose,
-    draw,
     find_frontal_faces,
     insightface_missing,
     no_face,
     open_finder,
-    overlap,
 )
 from hallo3_core.portrait.framing import crop
 from hallo3_core.portrait.mesh import oval_box
@@ -107,7 +105,7 @@ def test_no_face_by_insightface(tmp_path):
 
 def test_a_face_model_that_is_damaged_is_named(tmp_path):
     folder = antelopev2(tmp_path, [])
-    recogniser = folder / faces.RECOGNISER
+    recogniser = folder / finders.RECOGNISER
     whole = recogniser.read_bytes()
     recogniser.write_bytes(b"version https://git-lfs")
     with pytest.raises(InputError, match=rf"{recogniser} is a Git LFS pointer, not a face model"):
@@ -115,7 +113,7 @@ def test_a_face_model_that_is_damaged_is_named(tmp_path):
     recogniser.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=rf"{recogniser} cannot be loaded \(InvalidProtobuf\)"):
         InsightFace(folder)
-    recogniser.write_bytes((folder / faces.DETECTOR).read_bytes())
+    recogniser.write_bytes((folder / finders.DETECTOR).read_bytes())
     with pytest.raises(InputError, match=rf"{recogniser} is for detection, not for recognition"):
         InsightFace(folder)
 
@@ -215,14 +213,14 @@ def test_the_oval_of_mediapipe(tmp_path, monkeypatch):
 
 
 def test_the_chosen_face_is_green():
-    found = [faces.Face((20, 20, 60, 60), 0.9), faces.Face((70, 70, 90, 90))]
+    found = [Face((20, 20, 60, 60), 0.9), Face((70, 70, 90, 90))]
     drawn = draw(torch.zeros(3, 100, 100), found, chosen=1)
     assert drawn[:, 20, 40].tolist() == pytest.approx([1, 165 / 255, 0])
     assert drawn[:, 70, 80].tolist() == [0, 1, 0]
 
 
 def test_faces_that_are_not_there():
-    found = [faces.Face((20, 20, 60, 60), 0.9), faces.Face((70, 70, 90, 90))]
+    found = [Face((20, 20, 60, 60), 0.9), Face((70, 70, 90, 90))]
     assert choose(found, 1) is found[1]
     with pytest.raises(InputError, match="no face 2: 2 were found, from 0 to 1, the largest first"):
         choose(found, 2)

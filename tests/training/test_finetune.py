@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from hallo3_core.builtin import CONFIG, load, text_encoder
 from hallo3_core.errors import InputError
 from hallo3_core.model.loading import load_transformers
-from hallo3_core.portrait.faces import Finder, find_frontal_faces
+from hallo3_core.portrait.faces import Finder
+from hallo3_core.portrait.finders import find_frontal_faces
 from training import __main__ as command_line
 from training.folder import FolderShots, read_caption
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hallo3_core.errors import InputError
-from hallo3_core.portrait.faces import find_frontal_faces, overlap
+from hallo3_core.portrait.faces import overlap
+from hallo3_core.portrait.finders import find_frontal_faces
 from training.world.clips import clip, motion_of, person_of, render, speech_of
 from training.world.drawing import draw
 from training.world.languages import LANGUAGES, SPLITS, split_of

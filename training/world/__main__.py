@@ -12,16 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from hallo3_core.errors import InputError
-from hallo3_core.media.video import VideoWriter
-from hallo3_core.network.config import SAMPLE_RATE
-from hallo3_core.sound.sound import Sound
+from hallo3_core.network.config import FPS
 
 from .clips import clip, person_of
 from .drawing import draw
+from .film import film
 from .motion import still
 from .pair import beside, centred, still_pair
 from .visemes import still_mouth
@@ -30,46 +28,41 @@ EXAMPLE = 30
 """Number in the test split of the person in the example portrait."""
 BESIDE = 34
 """Number of the other person in the group picture."""
+SIDE = 512
+"""Height of the examples, in pixels."""
+PEOPLE, SMALL = 24, (160, 160)
+"""Of the sheet: how many there are, and the size of each picture."""
 MOUTHS = ((0, 0, 0), (0.15, 0.6, 0), (0.45, 0.9, 0), (1, 0.2, 0), (0.35, -0.6, 1))
 
 
-def sheet(path: Path, people: int = 24, side: int = 160, split: str = "train") -> None:
+def sheet(path: Path) -> None:
     """People, two in a row. Each is shown with several shapes of the mouth."""
     pose = still(1)[0]
     strips = [
-        np.concatenate(
-            [draw(person, pose, still_mouth(*m), (side, side)).picture for m in MOUTHS], 1
-        )
-        for person in (person_of(split, index) for index in range(people))
+        np.concatenate([draw(person, pose, still_mouth(*m), SMALL).picture for m in MOUTHS], 1)
+        for person in (person_of("train", index) for index in range(PEOPLE))
     ]
-    rows = [np.concatenate(strips[i : i + 2], 1) for i in range(0, people, 2)]
+    rows = [np.concatenate(strips[i : i + 2], 1) for i in range(0, PEOPLE, 2)]
     Image.fromarray(np.concatenate(rows)).save(path)
 
 
-def film(index: int, path: Path, frames: int = 125) -> None:
-    made = clip("train", index, (256, 384), frames)
-    sound = Sound(torch.from_numpy(made.waveform)[None], SAMPLE_RATE)
-    with VideoWriter(path, 256, 384, sound) as video:
-        video.write(torch.from_numpy(made.frames) / 255)
-
-
-def portrait(path: Path, side: int = 512) -> None:
-    frame = draw(person_of("test", EXAMPLE), still(1)[0], still_mouth(), (side, side))
+def portrait(path: Path) -> None:
+    frame = draw(person_of("test", EXAMPLE), still(1)[0], still_mouth(), (SIDE, SIDE))
     Image.fromarray(frame.picture).save(path)
 
 
-def group(path: Path, side: int = 512) -> None:
+def group(path: Path) -> None:
     """Two people in front of one wall, each in the middle of a 3:2 part. The second is smaller."""
     near, other = person_of("test", EXAMPLE), person_of("test", BESIDE)
     people = (centred(near), centred(replace(other, size=0.62)))
-    picture = still_pair(beside(*people, ratio=3), (side, 3 * side))
+    picture = still_pair(beside(*people, ratio=3), (SIDE, 3 * SIDE))
     Image.fromarray(picture).save(path, optimize=True)
 
 
-def pair(path: Path, side: int = 512) -> None:
+def pair(path: Path) -> None:
     """Two people in front of one wall, each in the middle of a half of a 3:2 picture."""
     people = (centred(person_of("test", number)) for number in (EXAMPLE, BESIDE))
-    Image.fromarray(still_pair(beside(*people), (side, 3 * side // 2))).save(path, optimize=True)
+    Image.fromarray(still_pair(beside(*people), (SIDE, 3 * SIDE // 2))).save(path, optimize=True)
 
 
 def main() -> None:
@@ -77,7 +70,7 @@ def main() -> None:
         case ["sheet", path]:
             sheet(Path(path))
         case ["clip", index, path]:
-            film(int(index), Path(path))
+            film(clip("train", int(index), (256, 384), 5 * FPS), Path(path))
         case ["portrait", path]:
             portrait(Path(path))
         case ["group", path]:

@@ -18,16 +18,8 @@ from ...media.video import read_frames
 from ...model.finding import find_files
 from ...model.hallo3 import Hallo3
 from ...portrait.face_mask import FACE_BOX_GROWTH, check_growth, face_region, region_of
-from ...portrait.faces import (
-    SAME,
-    Face,
-    choose,
-    draw,
-    insightface_missing,
-    no_face,
-    open_finder,
-    overlap,
-)
+from ...portrait.faces import SAME, Face, choose, draw, overlap
+from ...portrait.finders import insightface_missing, no_face, open_finder
 from ...portrait.framing import FIT, FITS, Box
 from ...portrait.mesh import find_landmarker, oval_box
 from ...portrait.track import FaceTrack
