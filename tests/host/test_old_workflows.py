@@ -77,7 +77,8 @@ def test_old_values_are_read_as_the_same_inputs(host, saved):
     ours = [node for node in saved.nodes.values() if node["type"].startswith("Hallo3")]
     assert len(ours) >= 6
     for node in ours:
-        old = [CONTROL if name == "fixed" else name for name in node.get("widgets_values_named", {})]
+        named = node.get("widgets_values_named", {})
+        old = [CONTROL if name == "fixed" else name for name in named]
         assert widgets(host, node["type"])[: len(old)] == old, node["type"]
         outputs = host.nodes.NODE_CLASS_MAPPINGS[node["type"]].GET_NODE_INFO_V1()["output"]
         assert [each["type"] for each in node["outputs"]] == outputs[: len(node["outputs"])]
