@@ -57,7 +57,10 @@ class SpeechStrength(io.ComfyNode):
             raise InputError(
                 "This is a dialogue: change the strength of each speech before its Speaker node."
             )
-        return io.NodeOutput(speech.driven(factor * strengths(strength, speech)))
+        wanted = factor * strengths(strength, speech)
+        driven = speech.driven(wanted)
+        say(f"strength {wanted.min():.2f} to {wanted.max():.2f}")
+        return io.NodeOutput(driven)
 
 
 def strengths(strength, speech: Speech) -> torch.Tensor:

@@ -10,6 +10,8 @@ from ..hallo3_core import builtin
 from ..hallo3_core.model.loading import load_vae
 from ..hallo3_core.speech.wav2vec2 import load_speech_encoder
 from .host.loading import DTYPES, TWO_PEOPLE, UNDISTILLED, load_dit
+from .host.memory import fits
+from .host.say import say
 from .host.speech import SpeechEncoder
 from .host.vae import Hallo3VAE
 from .sockets import CATEGORY, ReferenceNetwork
@@ -72,6 +74,7 @@ class LoadDiT(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         file = OTHERS.get(model_name) or model_file("diffusion_models", model_name)
         model, companions = load_dit(file, DTYPES[weight_dtype])
+        say(fits(model))
         return io.NodeOutput(model, companions.reference_network)
 
 

@@ -16,6 +16,7 @@ from ..hallo3_core.portrait.anchor import anchored
 from ..hallo3_core.portrait.encode import Identity, on_canvas
 from ..hallo3_core.sampling.fade import shown_frames
 from .host.out_of_memory import VAE_ON_CPU, enough_memory
+from .host.say import say
 from .host.vae import decode_latent, open_encoder
 from .sampling import FRAMES
 from .settings import BETWEEN, settings_inputs
@@ -149,7 +150,9 @@ class DecodeVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent, vae, identity, previous_frames=None) -> io.NodeOutput:
-        return io.NodeOutput(*decode_segment(latent, vae, identity, previous_frames))
+        shown, last = decode_segment(latent, vae, identity, previous_frames)
+        say(f"{len(shown)} frames of {shown.shape[2]} x {shown.shape[1]} pixels")
+        return io.NodeOutput(shown, last)
 
 
 class ExtendWithMotionFrames(io.ComfyNode):

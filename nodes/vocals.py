@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..hallo3_core.sound.audio import read_audio
 from .host.onnx import AUDIO_SEPARATION, vocal_isolator
+from .host.say import say
 from .sockets import CATEGORY
 
 NO_MODEL = "none: pass the sound on"
@@ -43,6 +44,7 @@ class IsolateVocals(io.ComfyNode):
         if model_name != NO_MODEL:
             isolate = vocal_isolator(model_name)
             vocals = torch.stack([isolate(sound, rate) for sound in waveform])
+        say(f"the voice, by {model_name}" if model_name != NO_MODEL else "the sound as it is")
         return io.NodeOutput(
             {"waveform": vocals, "sample_rate": rate},
             {"waveform": waveform - vocals, "sample_rate": rate},
