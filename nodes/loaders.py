@@ -44,8 +44,8 @@ class LoadDiT(io.ComfyNode):
             display_name="Load Hallo3 DiT",
             search_aliases=["load model", "checkpoint", "diffusion model", "unet"],
             category=f"{CATEGORY}/loaders",
-            description="Loads the denoiser as a MODEL, and the reference network that belongs "
-            "to it.",
+            description="The denoiser as a MODEL, from a file, and the reference network that "
+            "belongs to it.",
             inputs=[
                 file_input(
                     "model_name",
@@ -86,7 +86,7 @@ class LoadVAE(io.ComfyNode):
             display_name="Load Hallo3 VAE",
             search_aliases=["vae", "cogvideox"],
             category=f"{CATEGORY}/loaders",
-            description="Loads the CogVideoX VAE. It decodes a few frames at a time, as the "
+            description="The CogVideoX VAE, from a file. It decodes a few frames at a time, as the "
             "published program does.",
             inputs=[
                 file_input(
@@ -129,7 +129,7 @@ class LoadSpeechEncoder(io.ComfyNode):
             display_name="Load Hallo3 Speech Encoder",
             search_aliases=["audio encoder", "wav2vec2"],
             category=f"{CATEGORY}/loaders",
-            description="Loads wav2vec2, which turns speech into features.",
+            description="wav2vec2, from a file: the network that turns speech into features.",
             inputs=[
                 file_input(
                     "encoder_name",

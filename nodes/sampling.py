@@ -285,7 +285,7 @@ class SampleSegment(io.ComfyNode):
             display_name="Sample Segment",
             search_aliases=["ksampler", "single segment"],
             category=f"{CATEGORY}/segments",
-            description="Samples one segment of 1.88 s, as the published program does.",
+            description="One segment of 1.88 s, sampled as the published program does.",
             inputs=[*segment_inputs(), *segment_settings_inputs()],
             outputs=[
                 io.Latent.Output(

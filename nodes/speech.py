@@ -25,8 +25,8 @@ class EncodeSpeech(io.ComfyNode):
             display_name="Encode Speech",
             search_aliases=["audio encoder", "wav2vec2", "voice"],
             category=f"{CATEGORY}/speech",
-            description="Turns speech into features that move the mouth. It takes any sample "
-            "rate and any number of channels.",
+            description="The features of a speech, which move the mouth. It takes any sample rate "
+            "and any number of channels.",
             inputs=[
                 io.Audio.Input(
                     "audio", tooltip="The speech, with as little other sound as possible."
@@ -106,7 +106,7 @@ class EncodePrompt(io.ComfyNode):
             display_name="Encode Prompt",
             search_aliases=["clip text encode", "text encoder", "prompt"],
             category=f"{CATEGORY}/prompt",
-            description="Encodes a prompt. It does what CLIP Text Encode does, and also works "
+            description="An encoded prompt. It does what CLIP Text Encode does, and also works "
             "with the built-in model.",
             inputs=[
                 io.String.Input("text", multiline=True, tooltip="What the video shows, in words."),

@@ -124,8 +124,8 @@ class DecodeVAE(io.ComfyNode):
             display_name="Decode VAE",
             search_aliases=["vae decode", "latent to video"],
             category=f"{CATEGORY}/segments",
-            description="Decodes a segment, a few frames at a time. It leaves out the two frames "
-            "that repeat the end of the previous segment.",
+            description="The frames of a segment, decoded a few at a time. The two frames that "
+            "repeat the end of the previous segment are left out.",
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="One segment, from Sample Segment or any other sampler."
@@ -163,8 +163,8 @@ class ExtendWithMotionFrames(io.ComfyNode):
             display_name="Extend With Motion Frames",
             search_aliases=["continue video", "extend video", "motion frames"],
             category=f"{CATEGORY}/segments",
-            description="Makes the next segment continue from the last two frames of an image "
-            "batch.",
+            description="The motion with which the next segment continues from the last two frames "
+            "of an image batch.",
             inputs=[
                 io.Image.Input(
                     "frames",

@@ -21,7 +21,7 @@ class IsolateVocals(io.ComfyNode):
             display_name="Isolate Vocals",
             search_aliases=["vocal separation", "separate voice", "remove music", "stems", "song"],
             category=f"{CATEGORY}/speech",
-            description="Separates the voice from music, so the lips do not move to the drums.",
+            description="The voice without the music, so that the lips do not move to the drums.",
             inputs=[
                 io.Audio.Input("audio", tooltip="Speech or song with other sound around it."),
                 io.Combo.Input(
