@@ -7,6 +7,7 @@ from .direction import Dialogue, Speaker, SpeechStrength
 from .export import ExportVideo
 from .faces import FindFace
 from .finish import CropFace, PasteFace
+from .host.examples import serve_examples
 from .identity import EncodeIdentity
 from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
 from .redub import Redub
@@ -17,6 +18,9 @@ from .vocals import IsolateVocals
 
 
 class Hallo3Extension(ComfyExtension):
+    async def on_load(self) -> None:
+        serve_examples()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadDiT,

@@ -73,9 +73,9 @@ class AnimatePortrait(io.ComfyNode):
                 "song",
             ],
             category=CATEGORY,
-            description="Animates the portrait with the whole speech, segment by segment. "
-            "You can stop at any time: finished segments are kept on disk, and the next run "
-            "computes only the missing ones.",
+            description="A video of the portrait that speaks the whole speech, made segment by "
+            "segment. You can stop at any time: finished segments are kept on disk, and "
+            "the next run computes only the missing ones.",
             inputs=[
                 model_input(),
                 vae_input(),

@@ -25,8 +25,9 @@ class SpeechStrength(io.ComfyNode):
             display_name="Speech Strength",
             search_aliases=["mouth strength", "lip strength", "audio scale"],
             category=f"{CATEGORY}/speech",
-            description="Changes over time how strongly the speech moves the face. 0: as in "
-            "silence. 1: as the model has learned. Above 1: more than that.",
+            description="The speech with another strength over time: how strongly it moves the "
+            "face. 0: as in silence. 1: as the model has learned. Above 1: more than "
+            "that.",
             inputs=[
                 speech_input(),
                 io.MultiType.Input(
@@ -58,7 +59,10 @@ class SpeechStrength(io.ComfyNode):
                 "Speech Strength takes one speech, not a dialogue: put it between Encode Speech "
                 "and Speaker."
             )
-        return io.NodeOutput(speech.driven(factor * strengths(strength, speech)))
+        wanted = factor * strengths(strength, speech)
+        driven = speech.driven(wanted)
+        say(f"strength {wanted.min():.2f} to {wanted.max():.2f}")
+        return io.NodeOutput(driven)
 
 
 def strengths(strength, speech: Speech) -> torch.Tensor:
@@ -119,8 +123,8 @@ class Dialogue(io.ComfyNode):
                 "podcast",
             ],
             category=f"{CATEGORY}/speech",
-            description="Lets several people in one picture speak. Everybody else keeps silent. "
-            "Connect a Speaker for each turn, or one for each person.",
+            description="A conversation of several people in one picture. Everybody else keeps "
+            "silent. Connect a Speaker for each turn, or one for each person.",
             inputs=[
                 io.Autogrow.Input(
                     "speakers",

@@ -22,8 +22,8 @@ class ExportVideo(io.ComfyNode):
             display_name="Export Video",
             search_aliases=["save video", "prores", "png sequence"],
             category=f"{CATEGORY}/finish",
-            description="Writes a video for editors: as ProRes, or as a PNG for each frame. Save "
-            "Video writes MP4.",
+            description="A video file for editors: ProRes, or a PNG for each frame. Save Video "
+            "writes MP4.",
             inputs=[
                 io.Video.Input(
                     "video",

@@ -25,8 +25,8 @@ class FindFace(io.ComfyNode):
             display_name="Find Face",
             search_aliases=["face detection", "detect face", "insightface", "face box"],
             category=f"{CATEGORY}/portrait",
-            description="Finds the face that speaks. It uses InsightFace if that is installed, "
-            "otherwise scikit-image, which finds frontal faces only.",
+            description="The face that speaks, found in the picture. It uses InsightFace if "
+            "that is installed, otherwise scikit-image, which finds frontal faces only.",
             inputs=[
                 io.Image.Input("image", tooltip="A portrait, or a picture of several people."),
                 io.Int.Input(

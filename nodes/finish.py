@@ -63,8 +63,9 @@ class CropFace(io.ComfyNode):
             display_name="Crop Face",
             search_aliases=["face restore", "face detailer", "track face", "face crop"],
             category=f"{CATEGORY}/finish",
-            description="Follows one face through a video and crops a square around it, for a face "
-            "restorer, an upscaler or any other image node. Paste Face puts the squares back.",
+            description="Squares around one face, which is followed through a video: for a face "
+            "restorer, an upscaler or any other image node. Paste Face puts the squares "
+            "back.",
             inputs=[
                 io.MultiType.Input(
                     "frames",
@@ -227,7 +228,7 @@ class PasteFace(io.ComfyNode):
             display_name="Paste Face",
             search_aliases=["face restore", "uncrop face", "face detailer"],
             category=f"{CATEGORY}/finish",
-            description="Puts the squares of Crop Face back into the frames, with a soft edge. "
+            description="The frames with the squares of Crop Face put back, with a soft edge. "
             "Outside the squares, every pixel stays as it was.",
             inputs=[
                 io.MatchType.Input(

@@ -48,7 +48,8 @@ class EncodeIdentity(io.ComfyNode):
             display_name="Encode Identity",
             search_aliases=["portrait", "reference image", "face id"],
             category=f"{CATEGORY}/portrait",
-            description="Fits a portrait to the canvas and encodes it. It runs once for a video.",
+            description="Who speaks: the portrait, fitted to the canvas and encoded. It runs once "
+            "for a video.",
             inputs=[
                 io.Image.Input(
                     "image", tooltip="One picture of the person who speaks, not a batch."

@@ -10,6 +10,8 @@ from ..hallo3_core import builtin
 from ..hallo3_core.model.loading import load_vae
 from ..hallo3_core.speech.wav2vec2 import load_speech_encoder
 from .host.loading import DTYPES, TWO_PEOPLE, UNDISTILLED, load_dit
+from .host.memory import fits
+from .host.say import say
 from .host.speech import SpeechEncoder
 from .host.vae import Hallo3VAE
 from .sockets import CATEGORY, ReferenceNetwork
@@ -51,8 +53,8 @@ class LoadDiT(io.ComfyNode):
             display_name="Load Hallo3 DiT",
             search_aliases=["load model", "checkpoint", "diffusion model", "unet"],
             category=f"{CATEGORY}/loaders",
-            description="Loads the denoiser as a MODEL, and the reference network that belongs "
-            "to it.",
+            description="The denoiser as a MODEL, from a file, and the reference network that "
+            "belongs to it.",
             inputs=[
                 file_input(
                     "model_name",
@@ -81,6 +83,7 @@ class LoadDiT(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         file = OTHERS.get(model_name) or model_file("diffusion_models", model_name)
         model, companions = load_dit(file, DTYPES[weight_dtype])
+        say(fits(model))
         return io.NodeOutput(model, companions.reference_network)
 
 
@@ -92,7 +95,7 @@ class LoadVAE(io.ComfyNode):
             display_name="Load Hallo3 VAE",
             search_aliases=["vae", "cogvideox"],
             category=f"{CATEGORY}/loaders",
-            description="Loads the CogVideoX VAE. It decodes a few frames at a time, as the "
+            description="The CogVideoX VAE, from a file. It decodes a few frames at a time, as the "
             "published program does.",
             inputs=[
                 file_input(
@@ -135,7 +138,7 @@ class LoadSpeechEncoder(io.ComfyNode):
             display_name="Load Hallo3 Speech Encoder",
             search_aliases=["audio encoder", "wav2vec2"],
             category=f"{CATEGORY}/loaders",
-            description="Loads wav2vec2, which turns speech into features.",
+            description="wav2vec2, from a file: the network that turns speech into features.",
             inputs=[
                 file_input(
                     "encoder_name",

@@ -92,9 +92,9 @@ class Redub(io.ComfyNode):
                 "replace speech",
             ],
             category=CATEGORY,
-            description="Gives a video other words. It replaces only the mouth or the face of one "
-            "person, segment by segment. Everything else stays as it is. Finished segments "
-            "are kept on disk.",
+            description="The video with other words. Only the mouth or the face of one person is "
+            "replaced, segment by segment. Everything else stays as it is. Finished segments are "
+            "kept on disk.",
             inputs=[
                 model_input(),
                 vae_input(),

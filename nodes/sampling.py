@@ -23,6 +23,7 @@ from .host.memory import plan
 from .host.model import IDENTITY, MOTION, SPEECH, Hallo3Model, Heard, RunOnce, Seen
 from .host.out_of_memory import enough_memory
 from .host.sampling import published_sampler, published_sigmas, sample_segment
+from .host.say import say
 from .host.time_left import ClipTime
 from .host.tiny_decoder import find_tiny_decoder
 from .settings import segment_settings_inputs, settings_inputs, settings_of
@@ -214,6 +215,8 @@ class SegmentConditioning(io.ComfyNode):
     ) -> io.NodeOutput:
         settings = settings_of(strengths)
         conditioned = condition(model, identity, speech, segment_index, positive, motion, settings)
+        frames = conditioned[-1][FRAMES]
+        say(f"segment {segment_index + 1} of {speech.segments}: {frames} new frames")
         return io.NodeOutput(*conditioned, segment_sound(speech, segment_index))
 
 
@@ -293,7 +296,7 @@ class SampleSegment(io.ComfyNode):
             display_name="Sample Segment",
             search_aliases=["ksampler", "single segment"],
             category=f"{CATEGORY}/segments",
-            description="Samples one segment of 1.88 s, as the published program does.",
+            description="One segment of 1.88 s, sampled as the published program does.",
             inputs=[*segment_inputs(), *segment_settings_inputs()],
             outputs=[
                 io.Latent.Output(

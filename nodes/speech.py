@@ -12,6 +12,7 @@ from ..hallo3_core.sound.levels import LONGEST_SILENCE, normalized, with_silence
 from ..hallo3_core.speech.activity import method, speech_spans
 from ..hallo3_core.speech.activity import only_speech as without_the_rest
 from .host.say import say
+from .host.time_left import expected
 from .sampling import BEGINS
 from .sockets import CATEGORY, SpeechEncoder, SpeechSocket, length_outputs
 
@@ -24,8 +25,8 @@ class EncodeSpeech(io.ComfyNode):
             display_name="Encode Speech",
             search_aliases=["audio encoder", "wav2vec2", "voice"],
             category=f"{CATEGORY}/speech",
-            description="Turns speech into features that move the mouth. It takes any sample "
-            "rate and any number of channels.",
+            description="The features of a speech, which move the mouth. It takes any sample rate "
+            "and any number of channels.",
             inputs=[
                 io.Audio.Input(
                     "audio", tooltip="The speech, with as little other sound as possible."
@@ -79,7 +80,8 @@ class EncodeSpeech(io.ComfyNode):
             found = [f"speech in {spoken:.2f} s of it"]
         speech = replace(speech_encoder.encode(waveform), sound=sound, encoder=made_by)
         segments = "1 segment" if speech.segments == 1 else f"{speech.segments} segments"
-        say(f"{sound.seconds:.2f} s: {speech.frames} frames in {segments}", *found)
+        length = f"{sound.seconds:.2f} s: {speech.frames} frames in {segments}"
+        say(", ".join((length, *expected(speech.segments))), *found)
         return io.NodeOutput(speech, sound.seconds, speech.frames, speech.segments)
 
 
@@ -104,7 +106,7 @@ class EncodePrompt(io.ComfyNode):
             display_name="Encode Prompt",
             search_aliases=["clip text encode", "text encoder", "prompt"],
             category=f"{CATEGORY}/prompt",
-            description="Encodes a prompt. It does what CLIP Text Encode does, and also works "
+            description="An encoded prompt. It does what CLIP Text Encode does, and also works "
             "with the built-in model.",
             inputs=[
                 io.String.Input("text", multiline=True, tooltip="What the video shows, in words."),
@@ -153,6 +155,7 @@ class PromptsOverTime(io.ComfyNode):
             for second, text in read_prompts(prompts)
             for tensor, options in encoded(text, clip)
         ]
+        say("1 prompt" if len(timed) == 1 else f"{len(timed)} prompts")
         return io.NodeOutput(timed)
 
 

@@ -16,6 +16,7 @@ from ..hallo3_core.portrait.anchor import anchored
 from ..hallo3_core.portrait.encode import Identity, on_canvas
 from ..hallo3_core.sampling.fade import shown_frames
 from .host.out_of_memory import VAE_ON_CPU, enough_memory
+from .host.say import say
 from .host.vae import decode_latent, open_encoder
 from .sampling import FRAMES
 from .settings import BETWEEN, settings_inputs
@@ -126,8 +127,8 @@ class DecodeVAE(io.ComfyNode):
             display_name="Decode VAE",
             search_aliases=["vae decode", "latent to video"],
             category=f"{CATEGORY}/segments",
-            description="Decodes a segment, a few frames at a time. It leaves out the two frames "
-            "that repeat the end of the previous segment.",
+            description="The frames of a segment, decoded a few at a time. The two frames that "
+            "repeat the end of the previous segment are left out.",
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="One segment, from Sample Segment or any other sampler."
@@ -152,7 +153,9 @@ class DecodeVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent, vae, identity, previous_frames=None) -> io.NodeOutput:
-        return io.NodeOutput(*decode_segment(latent, vae, identity, previous_frames))
+        shown, last = decode_segment(latent, vae, identity, previous_frames)
+        say(f"{len(shown)} frames of {shown.shape[2]} x {shown.shape[1]} pixels")
+        return io.NodeOutput(shown, last)
 
 
 class ExtendWithMotionFrames(io.ComfyNode):
@@ -163,8 +166,8 @@ class ExtendWithMotionFrames(io.ComfyNode):
             display_name="Extend With Motion Frames",
             search_aliases=["continue video", "extend video", "motion frames"],
             category=f"{CATEGORY}/segments",
-            description="Makes the next segment continue from the last two frames of an image "
-            "batch.",
+            description="The motion with which the next segment continues from the last two frames "
+            "of an image batch.",
             inputs=[
                 io.Image.Input(
                     "frames",

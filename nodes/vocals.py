@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..hallo3_core.sound.audio import read_audio
 from .host.onnx import AUDIO_SEPARATION, vocal_isolator
+from .host.say import say
 from .sockets import CATEGORY
 
 NO_MODEL = "none: pass the sound on"
@@ -20,7 +21,7 @@ class IsolateVocals(io.ComfyNode):
             display_name="Isolate Vocals",
             search_aliases=["vocal separation", "separate voice", "remove music", "stems", "song"],
             category=f"{CATEGORY}/speech",
-            description="Separates the voice from music, so the lips do not move to the drums.",
+            description="The voice without the music, so that the lips do not move to the drums.",
             inputs=[
                 io.Audio.Input("audio", tooltip="Speech or song with other sound around it."),
                 io.Combo.Input(
@@ -43,6 +44,7 @@ class IsolateVocals(io.ComfyNode):
         if model_name != NO_MODEL:
             isolate = vocal_isolator(model_name)
             vocals = torch.stack([isolate(sound, rate) for sound in waveform])
+        say(f"the voice, by {model_name}" if model_name != NO_MODEL else "the sound as it is")
         return io.NodeOutput(
             {"waveform": vocals, "sample_rate": rate},
             {"waveform": waveform - vocals, "sample_rate": rate},

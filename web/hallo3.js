@@ -2,23 +2,16 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { say, texts } from "./texts.js";
 
 const SEGMENTS = "/hallo3/segments";
 
-// The texts are in locales/. The front end itself translates the settings and the command by their
-// ids; the texts in `hallo3` are only ours.
-const texts = await api.getCustomNodesI18n();
+// The front end itself translates the settings and the command by their ids.
 const { settings, commands } = texts.en;
-
-function say(name) {
-  const language = app.extensionManager.setting.get("Comfy.Locale");
-  return texts[language]?.hallo3?.[name] ?? texts.en.hallo3[name];
-}
 
 function inWords({ folder, segments, bytes }) {
   const size = bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
-  const values = { folder, segments, size };
-  return say("kept").replace(/{(\w+)}/g, (_, name) => values[name]);
+  return say("kept", { folder, segments, size });
 }
 
 async function emptyStore() {
@@ -96,4 +89,5 @@ app.registerExtension({
       function: emptyStore,
     },
   ],
+  menuCommands: [{ path: ["Hallo3"], commands: ["Hallo3.EmptySegmentStore"] }],
 });

@@ -47,8 +47,7 @@ DRAW = """async ([spec, downloads]) => {
     for (const widget of node.widgets || [])
       if (widget.name === 'control_after_generate') widget.value = 'fixed';
     if (downloads[type]) {
-      const [directory, place] = downloads[type];
-      const name = place.split('/').pop();
+      const [directory, name, place] = downloads[type];
       node.properties.models = [{name, url: 'https://huggingface.co/' + place, directory}];
     }
     nodes[key] = node;

@@ -24,11 +24,14 @@ class Workflow(NamedTuple):
 
 
 ROOM = {
+    "Hallo3LoadDiT": 80,
     "Hallo3FindFace": 330,
     "Hallo3EncodeIdentity": 110,
     "Hallo3EncodeSpeech": 60,
     "Hallo3Dialogue": 170,
     "Hallo3IsolateVocals": 60,
+    "Hallo3SegmentConditioning": 60,
+    "Hallo3DecodeVAE": 60,
     "Hallo3SampleSegment": 320,
     "Hallo3AnimatePortrait": 320,
     "Hallo3CropFace": 70,
@@ -104,39 +107,45 @@ To make smaller files (see the README), run
 python -m hallo3_core convert
 ```
 
-To get the example files, run
-
-```
-python -m hallo3_core examples
-```"""
+If the example files are not in your input folder, ComfyUI asks whether to copy them there. Later,
+you find this in ComfyUI's menu, under Hallo3."""
 
 DOWNLOADS = {
     "Hallo3LoadDiT": (
         "diffusion_models",
+        "hallo3/1/mp_rank_00_model_states.pt",
         "fudan-generative-ai/hallo3/resolve/main/hallo3/1/mp_rank_00_model_states.pt",
     ),
     "Hallo3LoadVAE": (
         "vae",
+        "hallo3/3d-vae.pt",
         "fudan-generative-ai/hallo3/resolve/main/cogvideox-5b-i2v-sat/vae/3d-vae.pt",
     ),
     "Hallo3LoadSpeechEncoder": (
         "audio_encoders",
+        "wav2vec2-base-960h/model.safetensors",
         "facebook/wav2vec2-base-960h/resolve/main/model.safetensors",
     ),
     "LoadMediaPipeFaceLandmarker": (
         "detection",
+        "mediapipe_face_fp32.safetensors",
         "Comfy-Org/mediapipe/resolve/main/detection/mediapipe_face_fp32.safetensors",
     ),
     "UpscaleModelLoader": (
         "upscale_models",
+        "RealESRGAN_x4plus.safetensors",
         "Comfy-Org/Real-ESRGAN_repackaged/resolve/main/RealESRGAN_x4plus.safetensors",
     ),
     "FrameInterpolationModelLoader": (
         "frame_interpolation",
+        "film_net_fp16.safetensors",
         "Comfy-Org/frame_interpolation/resolve/main/frame_interpolation/film_net_fp16.safetensors",
     ),
 }
-"""The folder of the file that a loader needs, and its place on huggingface.co."""
+"""The folder of the file that a loader needs, its name there, and its place on huggingface.co.
+
+ComfyUI offers to download a file that is missing if the loader has exactly this name.
+"""
 
 
 def note(column: int, height: int, text: str) -> tuple:

@@ -143,6 +143,12 @@ class MemoryPlan:
     @property
     def how(self) -> str:
         """The plan in words."""
+        decoded = "whole" if self.tiles == 1 else f"in {self.tiles} x {self.tiles} tiles"
+        return f"{self.where}; decoded {decoded}"
+
+    @property
+    def where(self) -> str:
+        """Where the networks are, in words."""
         where = (
             "each network on the device while it works"
             if self.in_turn
@@ -150,10 +156,7 @@ class MemoryPlan:
         )
         if streamed := self.streamed("sampling"):
             where += f", {streamed} layers one by one"
-        decoded = "whole" if self.tiles == 1 else f"in {self.tiles} x {self.tiles} tiles"
-        if self.rows == 2:
-            where += ", both branches of guidance at once"
-        return f"{where}; decoded {decoded}"
+        return where + (", both branches of guidance at once" if self.rows == 2 else "")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 
-from ...hallo3_core.memory.plan import MemoryPlan, plan_memory
+from ...hallo3_core.errors import InputError
+from ...hallo3_core.memory.plan import GB, MemoryPlan, plan_memory
 from ...hallo3_core.network.weight_formats import key_of
 from ...hallo3_core.quantization.layouts import LAYOUTS
 from .vae import Autoencoder
@@ -35,3 +36,13 @@ def plan(
     size = management.dtype_size(host_model.get_dtype_inference())
     config = host_model.diffusion_model.config
     return plan_memory(config, network, kind, total, size=size, listening=False)
+
+
+def fits(model: comfy.model_patcher.ModelPatcher) -> str:
+    """What of a Hallo3 MODEL will be on its device, or why it does not fit."""
+    try:
+        made = plan(model)
+    except InputError as error:
+        return str(error)
+    total = comfy.model_management.get_total_memory(model.load_device)
+    return f"{made.most / GB:.1f} of {total / GB:.0f} GB: {made.where}"

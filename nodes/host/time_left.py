@@ -1,6 +1,7 @@
 """Shows what a node is doing and how long it will take: as text, as a bar and in the log."""
 
 import logging
+from typing import ClassVar
 
 import comfy.utils
 from torch import Tensor
@@ -16,8 +17,11 @@ class ClipTime(TimeLeft):
     """Tells the user the progress of a clip of `segments`.
 
     `decoding`, the seconds to decode a segment, must be set before the first segment is sampled.
-    `bar` is the node's progress bar. It counts the steps of all segments.
+    `bar` is the node's progress bar. It counts the steps of all segments. `of_a_segment` is the
+    seconds that a segment of the last clip took, or None.
     """
+
+    of_a_segment: ClassVar[float | None] = None
 
     def __init__(self, segments: int, steps: int, decoding: float = 0):
         super().__init__(segments, steps, decoding)
@@ -46,6 +50,8 @@ class ClipTime(TimeLeft):
 
     def done(self, what: str) -> None:
         """Say that all is done. The line begins with `what`, such as "sampled"."""
+        if self.decoding_times:
+            ClipTime.of_a_segment = (self.clock() - self.began) / len(self.decoding_times)
         line = f"{what} in {in_words(self.clock() - self.began)}"
         if self.taken:
             line += f"; {self.taken} of {self.segments} segments were kept from an earlier run"
@@ -57,3 +63,11 @@ class ClipTime(TimeLeft):
         if self.steps_done % self.steps == 2 % self.steps:
             logger.info("Hallo3: %s", doing)
         show(doing)
+
+
+def expected(segments: int) -> list[str]:
+    """What to say of the time that a clip of `segments` will take. Empty before the first clip."""
+    seconds = ClipTime.of_a_segment
+    if seconds is None:
+        return []
+    return [f"about {in_words(segments * seconds)} at the speed of the last video"]

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from comfyui import Graph, Host, HostError, build
+from comfyui import BUILT_IN, Graph, Host, HostError, build
 from PIL import Image
 
 from hallo3_core import builtin
@@ -93,6 +94,9 @@ def test_what_the_nodes_say_of_portrait_and_speech(host, said, monkeypatch, tmp_
     named = sys.modules["folder_paths"].folder_names_and_paths
     monkeypatch.setitem(named, "diffusion_models", ([str(file.parent)], {file.suffix}))
     size, _ = SIZE.splitlines()
+    pack = pack_module(host, "Hallo3EncodeSpeech").__package__
+    time_left = sys.modules[f"{pack}.host.time_left"]
+    monkeypatch.setattr(time_left.ClipTime, "of_a_segment", None)
     for name, about in (
         ("built-in tiny model", SIZE),
         (file.name, size),
@@ -103,6 +107,21 @@ def test_what_the_nodes_say_of_portrait_and_speech(host, said, monkeypatch, tmp_
         host.run(parts.graph, fresh=True)
         assert said[parts.identity.link[0]] == about
         assert said[parts.speech.link[0]] == "4.50 s: 113 frames in 3 segments"
+        memory = r"0\.\d of \d+ GB: all networks on the device, both branches of guidance at once"
+        assert re.fullmatch(memory, said[parts.model.link[0]])
+    time_left.ClipTime.of_a_segment = 20.0
+    host.run(parts.graph, fresh=True)
+    expected = "4.50 s: 113 frames in 3 segments, about 1:00 at the speed of the last video"
+    assert said[parts.speech.link[0]] == expected
+
+
+def test_a_model_that_does_not_fit_says_so_where_it_is_loaded(host, said, monkeypatch):
+    management = sys.modules["comfy.model_management"]
+    monkeypatch.setattr(management, "get_total_memory", lambda device: 1e6)
+    graph = Graph()
+    graph.keep(loaded := graph("Hallo3LoadDiT", model_name=BUILT_IN, weight_dtype="default"))
+    host.run(graph, fresh=True)
+    assert "The model takes at least 0." in said[loaded.link[0]]
 
 
 def test_the_embedding_reaches_the_identity(host, graph, insightface):

@@ -23,6 +23,7 @@ WORKFLOWS = {
     "8 Restore the face",
     "9 New words",
 }
+EXAMPLES = ("portrait.png", "group.png", "speech.wav", "song.wav")
 HIDDEN = ("dynprompt", "unique_id", "prompt", "extra_pnginfo")
 
 
@@ -66,6 +67,21 @@ def test_workflows_are_listed(server: Server):
         file = PACK / "workflows" / f"{name}.json"
         assert file.with_suffix(".jpg").stat().st_size > 10_000
         assert {node["type"] for node in json.loads(file.read_text())["nodes"]} <= nodes
+
+
+def test_missing_examples_are_copied_on_request(server: Server):
+    """A file of the user that has the name of an example stays."""
+    folder = server.base / "input"
+    for file in folder.glob("hallo3_*"):
+        file.unlink()
+    (folder / "hallo3_pair.png").write_bytes(b"mine")
+    missing = server.ask("/hallo3/examples")
+    assert missing == [f"hallo3_{name}" for name in EXAMPLES]
+    assert server.ask("/hallo3/examples", {}) == []
+    assert (folder / "hallo3_pair.png").read_bytes() == b"mine"
+    assert all((folder / name).stat().st_size > 10_000 for name in missing)
+    server.ask("/hallo3/examples", {})
+    assert (folder / "hallo3_pair.png").read_bytes() == b"mine"
 
 
 def test_help_pages_are_served(server: Server):

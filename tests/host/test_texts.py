@@ -74,17 +74,18 @@ def test_every_node_is_called_by_its_translated_name(nodes, language):
                 assert translated[name] in text.lower(), (name, text)
 
 
-def test_the_settings_page_has_its_texts():
-    page = (PAGES.parent / "hallo3.js").read_text("utf-8")
+def test_the_front_end_has_its_texts():
+    """What our scripts name is in the texts, and nothing else."""
+    scripts = "".join(file.read_text("utf-8") for file in PAGES.parent.glob("*.js"))
     texts = {
         name: json.loads((LOCALES / "en" / f"{name}.json").read_text("utf-8"))
         for name in ("main", "settings", "commands")
     }
-    ids = {name.replace(".", "_") for name in re.findall(r'id: "(.+)"', page)}
+    ids = {name.replace(".", "_") for name in re.findall(r'id: "(.+)"', scripts)}
     assert ids == {*texts["settings"], *texts["commands"]}
-    assert {*re.findall(r'say\("(\w+)"\)', page)} == texts["main"]["hallo3"].keys()
+    assert {*re.findall(r'say\("(\w+)"', scripts)} == texts["main"]["hallo3"].keys()
     for category in texts["main"]["settingsCategories"]:
-        assert page.count(f'"{category}"') == len(texts["settings"])
+        assert scripts.count(f'"{category}"') == len(texts["settings"])
 
 
 def test_a_text_without_a_translation_stays_english(nodes, tmp_path, monkeypatch):
