@@ -28,6 +28,7 @@ REQUIREMENTS = {
         "requirements-faces.txt",
         "requirements-voices.txt",
         "requirements-batch.txt",
+        "requirements-gguf.txt",
         "requirements-test.txt",
         "training/requirements.txt",
     ),

@@ -6,6 +6,7 @@ The weights are random. So the errors show which modes change more, but not how 
 """
 
 import argparse
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -16,11 +17,10 @@ from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.conditioning import AudioProjector
 from hallo3_core.network.config import Hallo3Config
 from hallo3_core.network.transformer import Denoiser, ReferenceNetwork
+from hallo3_core.network.weight_formats import FORMATS, WeightFormat, quantize_layers
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.speech.encode import Speech, encode_speech
-
-from .fp8 import keep_in_fp8
 
 SIZES = {
     "tiny": builtin.CONFIG,
@@ -35,9 +35,10 @@ MODES = {
     "20 % of the steps": (0.2, {}),
     "30 % of the steps, guidance in the first 70 %": (0.3, {"interval": (0, 0.7)}),
     "no guidance": (1, {"guidance": 1.0}),
-    "fp8 weights": (1, {}),
 }
 """For each mode the share of the steps, and options of `animate`."""
+WEIGHTS = {f"{kind.name} weights": kind for kind in FORMATS.values() if kind.layout}
+"""The modes with all steps whose weights are quantised."""
 
 
 def random_model(config: Hallo3Config) -> Hallo3:
@@ -46,6 +47,13 @@ def random_model(config: Hallo3Config) -> Hallo3:
     networks = [network(config).eval() for network in (Denoiser, ReferenceNetwork, AudioProjector)]
     small = builtin.load()
     return Hallo3(*networks, small.vae, small.speech_encoder, small.text_encoder)
+
+
+def quantized(model: Hallo3, kind: WeightFormat) -> Hallo3:
+    """A copy of a model with a quantised denoiser."""
+    denoiser = deepcopy(model.denoiser)
+    quantize_layers(denoiser, kind)
+    return replace(model, denoiser=denoiser)
 
 
 @torch.no_grad()
@@ -67,12 +75,11 @@ def main() -> None:
         print("| mode | calls | off by |\n|---|---|---|")
         full, calls = None, []
         model.denoiser.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        for label, (share, options) in MODES.items():
-            if label == "fp8 weights":
-                keep_in_fp8(model.denoiser.layers)
+        for label, (share, options) in (MODES | dict.fromkeys(WEIGHTS, (1, {}))).items():
+            used = quantized(model, WEIGHTS[label]) if label in WEIGHTS else model
             options = options | {"steps": round(share * arguments.steps), "sampler": "dpm++2m"}
             calls.clear()
-            (segment,) = animate(model, identity, speech, SeededNoise(0), **options)
+            (segment,) = animate(used, identity, speech, SeededNoise(0), **options)
             full = segment.latents if full is None else full
             error = (segment.latents - full).norm() / full.norm()
             share = len(calls) / (2 * arguments.steps)

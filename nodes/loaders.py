@@ -34,6 +34,15 @@ def model_file(folder: str, name: str) -> Path | None:
     return Path(folder_paths.get_full_path_or_raise(folder, name))
 
 
+def gguf_files() -> list[str]:
+    """The GGUF files in models/diffusion_models, which ComfyUI itself does not list."""
+    return [
+        str(file.relative_to(root))
+        for root in folder_paths.get_folder_paths("diffusion_models")
+        for file in sorted(Path(root).rglob("*.gguf"))
+    ]
+
+
 class LoadDiT(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -47,7 +56,7 @@ class LoadDiT(io.ComfyNode):
             inputs=[
                 file_input(
                     "model_name",
-                    [*OTHERS, *folder_paths.get_filename_list("diffusion_models")],
+                    [*OTHERS, *folder_paths.get_filename_list("diffusion_models"), *gguf_files()],
                     "A Hallo3 file in models/diffusion_models. The built-in model needs no file, "
                     "but knows only drawn faces. Use 4 steps, guidance 1 and the sampler few. For "
                     "a Dialogue, choose two people.",
@@ -56,7 +65,7 @@ class LoadDiT(io.ComfyNode):
                     "weight_dtype",
                     options=list(DTYPES),
                     tooltip="The number format of the weights in memory. fp8 takes half the "
-                    "memory of bf16 and is less exact.",
+                    "memory of bf16 and is less exact. Quantised files keep their own format.",
                 ),
             ],
             outputs=[

@@ -38,9 +38,14 @@ def kinds_of(network: nn.Module) -> list[str]:
     return list(dict.fromkeys(match["kind"] for match in found if match))
 
 
-def groups_of(kinds: Iterable[str]) -> list[str]:
-    """The first words of the kinds: the cross-attentions and the MLP have several matrices each."""
-    return list(dict.fromkeys(kind.split(".")[0] for kind in kinds))
+def group_of(kind: str) -> str:
+    """What a kind of matrix is measured with: those of a cross-attention are measured together."""
+    block, _, _ = kind.partition(".")
+    return block if block.endswith("attention") else kind
+
+
+def groups_of(network: nn.Module) -> list[str]:
+    return list(dict.fromkeys(map(group_of, kinds_of(network))))
 
 
 def quantized(model: Hallo3, kind: WeightFormat, matrices: str) -> Hallo3:
@@ -54,10 +59,10 @@ def quantized(model: Hallo3, kind: WeightFormat, matrices: str) -> Hallo3:
         quantize_layers(denoiser, kind)
         quantize_layers(reference, kind.of_reference)
     elif matrices == REFERENCE:
-        quantize_layers(reference, replace(kind, kept=()))
+        quantize_layers(reference, replace(kind, apart={}))
     else:
-        others = (name for name in kinds_of(denoiser) if name.split(".")[0] != matrices)
-        quantize_layers(denoiser, replace(kind, kept=tuple(others)))
+        others = (name for name in kinds_of(denoiser) if group_of(name) != matrices)
+        quantize_layers(denoiser, replace(kind, apart=dict.fromkeys(others)))
     return replace(model, denoiser=denoiser, reference_network=reference)
 
 
@@ -91,7 +96,7 @@ def report(run: Path, formats: Iterable[str], clips: int, apart: bool) -> Iterat
     yield "| weights | quantised | latents off by | r of the mouth | identity | sharpness |"
     yield "|---|---|---|---|---|---|"
     yield f"| as they are | none | | {' | '.join(row(distilled, run, clips))} |"
-    groups = groups_of(kinds_of(distilled.denoiser))
+    groups = groups_of(distilled.denoiser)
     for key in formats:
         kind = FORMATS[key]
         for matrices in (DEFAULT, *(groups if apart else ()), *((REFERENCE,) if apart else ())):

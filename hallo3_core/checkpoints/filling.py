@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,12 +64,12 @@ def fill(
     `InputError` as `require_shapes` does.
     """
     require_shapes(module, weights, names, source)
-    state = {}
+    state: dict[str, Tensor] = {}
     for ours, theirs in names.items():
         weight = weights[theirs]
         if is_quantized(weight):
             layer = ours.removesuffix(".weight")
-            bias = module.get_submodule(layer).bias
+            bias: Any = module.get_submodule(layer).bias
             smoothing = weights.get(f"{theirs.removesuffix('weight')}pre_quant_scale")
             linear = QuantizedLinear(*read_mark(weights, theirs), weight, bias, smoothing)
             module.set_submodule(layer, linear)

@@ -1,4 +1,4 @@
-"""Read weights files of safetensors and PyTorch, memory-mapped."""
+"""Read weights files of safetensors and PyTorch, memory-mapped, and of GGUF."""
 
 import re
 from collections.abc import Mapping
@@ -12,21 +12,26 @@ from torch import Tensor
 
 from ..errors import InputError, some
 from ..quantization.stored import joined
-from .file_kind import SAFETENSORS, ZIP, read_kind
+from .file_kind import GGUF, SAFETENSORS, ZIP, read_kind
+from .gguf_file import read_gguf
 from .weights_file import read_metadata
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or PyTorch file by name, memory-mapped, on the CPU.
+    """The tensors of a .safetensors, PyTorch or GGUF file by name, on the CPU.
+
+    They are memory-mapped, except for those that `read_gguf` has to convert.
 
     Raises `InputError` if the file is missing, damaged, cut short, one part of several files, or
     not a weights file.
     """
-    kind = read_kind(path, "weights", SAFETENSORS, ZIP)
+    kind = read_kind(path, "weights", SAFETENSORS, ZIP, GGUF)
     if part := re.search(r"-0*(\d+)-of-0*(\d+)\.", path.name):
         raise InputError(
             f"{path} is part {part[1]} of {part[2]} of a network: choose one file with all weights."
         )
+    if kind is GGUF:
+        return read_gguf(path)
     whole = is_zipfile(path)
     try:
         if kind is SAFETENSORS:

@@ -9,7 +9,7 @@ from ..model.hallo3 import plan_for
 from ..network.weight_formats import FORMATS
 
 CARDS = (8, 12, 16, 24, 48, 80)
-PLANNED = ("bf16", "fp8")
+PLANNED = ("bf16", "fp8", "nvfp4")
 STOPPED = "Stopped."
 
 
@@ -19,7 +19,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--memory", type=float, nargs="+", default=CARDS, help="memory of the cards, in GB"
     )
     parser.add_argument(
-        "--dtype", choices=FORMATS, nargs="+", default=PLANNED, help="dtypes of the weights"
+        "--dtype",
+        choices=FORMATS,
+        nargs="+",
+        default=PLANNED,
+        help="formats of the weights",
     )
 
 

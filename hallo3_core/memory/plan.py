@@ -271,7 +271,12 @@ def plan_memory(
     if fitting is None:
         height, width = config.canvas
         least = min(plan.most for plan in plans)
-        smaller = {"fp32": "use bf16, ", "bf16": "use fp8, ", "fp16": "use fp8, "}.get(kind, "")
+        shorter: dict[float, str] = {
+            4: "use bf16, ",
+            2: "use fp8, ",
+            1: "use nvfp4 or asym_w4a8_int8, ",
+        }
+        smaller = shorter.get(weight_format.bytes, "")
         raise InputError(
             f"The model takes at least {least / GB:.1f} GB at {width} x {height} in {kind} and "
             f"{max(free, 0) / GB:.1f} GB are free: close other programs, {smaller}or use a device "

@@ -19,7 +19,7 @@ from ..memory.plan import MemoryPlan, plan_memory
 from ..network.conditioning import AudioProjector
 from ..network.config import Hallo3Config
 from ..network.transformer import Denoiser, ReferenceNetwork
-from ..network.weight_formats import FORMATS
+from ..network.weight_formats import FORMATS, key_of
 from ..quantization.layouts import is_quantized
 from ..quantization.stored import read_mark
 from ..speech.wav2vec2 import load_speech_encoder
@@ -119,6 +119,5 @@ def plan_for(
     size = FORMATS[kind].dtype.itemsize
     quantized = [theirs for theirs in layouts[0].values() if is_quantized(weights[theirs])]
     if quantized:
-        layout, _ = read_mark(weights, quantized[0])
-        kind = next(key for key, found in FORMATS.items() if found.layout is layout)
+        kind = key_of(read_mark(weights, name)[0] for name in quantized)
     return plan_memory(config, autoencoder, kind, free, offload, size, voices=voices)

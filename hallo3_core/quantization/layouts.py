@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ class Layout:
         data, params = getattr(kitchen(), self.kind).quantize(matrix, **known)
         return kitchen().QuantizedTensor(data, self.kind, params)
 
-    def parts(self, matrix: Tensor) -> dict[str, Tensor]:
+    def parts(self, matrix: Any) -> dict[str, Tensor]:
         """The tensors of a quantised matrix, by the endings of their names. The numbers have ""."""
         params = matrix.params
         scales = {end: getattr(params, name) for end, name in self.scales.items()}
@@ -97,7 +98,7 @@ class Layout:
 
     def join(
         self,
-        parts: Mapping[str, Tensor | None],
+        parts: Mapping[str, Tensor],
         options: Mapping[str, object],
         dtype: torch.dtype,
     ) -> Tensor:
@@ -159,7 +160,7 @@ LAYOUTS = {
             "int8_tensorwise",
             "TensorWiseINT8Layout",
             torch.int8,
-            options={"convrot": True} | CONVROT,
+            options={"convrot": True, **CONVROT},
             how={"per_channel": True},
             products=True,
         ),

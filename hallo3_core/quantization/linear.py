@@ -17,6 +17,9 @@ class QuantizedLinear(nn.Linear):
     `pre_quant_scale` (inputs,), the input is multiplied by it first.
     """
 
+    bias: nn.Parameter | None  # type: ignore[assignment]  # as nn.Linear has it in fact
+    pre_quant_scale: Tensor | None
+
     def __init__(
         self,
         layout: Layout,
@@ -47,7 +50,9 @@ class QuantizedLinear(nn.Linear):
     def quantized(self, dtype: torch.dtype) -> Tensor:
         """The quantised weight, which computes in `dtype`."""
         ends = ("", *self.layout.scales)
-        parts = {end: getattr(self, f"weight{end}", None) for end in ends}
+        parts = {
+            end: getattr(self, f"weight{end}") for end in ends if hasattr(self, f"weight{end}")
+        }
         return self.layout.join(parts, self.options, dtype)
 
     def forward(self, x: Tensor) -> Tensor:

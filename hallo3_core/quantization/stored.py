@@ -125,8 +125,9 @@ def _matrix(
     weights: Mapping[str, Tensor], name: str, layout: Layout, options: Mapping[str, object]
 ) -> Tensor:
     """The quantised matrix. Raises `_Wrong` if its parts do not fit together."""
-    parts = {end: weights.get(f"{name}{end}") for end in ("", *layout.scales)}
-    missing = [end for end, part in parts.items() if part is None and end not in layout.optional]
+    ends = ("", *layout.scales)
+    parts = {end: weights[f"{name}{end}"] for end in ends if f"{name}{end}" in weights}
+    missing = [end for end in ends if end not in (*parts, *layout.optional)]
     if missing:
         raise _Wrong(f"without its weight{missing[0]}")
     numbers = parts[""]
@@ -136,9 +137,8 @@ def _matrix(
     expected = layout.expected(shape, options)
     if expected is None:
         raise _Wrong(f"of shape {shape}, which {layout.name} {dict(options)} does not divide")
-    for end in layout.scales:
-        if parts[end] is not None:
-            parts[end] = _scale(parts[end], expected[end], f"weight{end}")
+    for end in parts.keys() - {""}:
+        parts[end] = _scale(parts[end], expected[end], f"weight{end}")
     return layout.join(parts, options, torch.bfloat16)
 
 

@@ -125,10 +125,11 @@ def rename(weights: Mapping[str, Tensor], layout: Mapping[str, str]) -> dict[str
     """Weights under our names. A quantised matrix is in the parts that ComfyUI's layers read."""
     state = {}
     for ours, theirs in layout.items():
-        if not is_quantized(weights[theirs]):
-            state[ours] = weights[theirs]
+        weight: Any = weights[theirs]
+        if not is_quantized(weight):
+            state[ours] = weight
             continue
-        state |= weights[theirs].state_dict(ours)
+        state |= weight.state_dict(ours)
         pairs = zip(beside(ours), beside(theirs), strict=True)
         state |= {own: weights[name] for own, name in pairs if name in weights}
     return state

@@ -5,8 +5,12 @@ import comfy.model_patcher
 import comfy.sd
 
 from ...hallo3_core.memory.plan import MemoryPlan, plan_memory
-from ...hallo3_core.network.weight_formats import FORMATS
+from ...hallo3_core.network.weight_formats import key_of
+from ...hallo3_core.quantization.layouts import LAYOUTS
 from .vae import Autoencoder
+
+BY_SIZE = {4: "fp32", 2: "bf16", 1: "fp8"}
+"""The plan's names of weights that are not quantised, by bytes per number."""
 
 
 def plan(
@@ -21,11 +25,12 @@ def plan(
     management = comfy.model_management
     module = getattr(autoencoder, "first_stage_model", None)
     network = module.vae if isinstance(module, Autoencoder) else None
-    kind = "fp8"
-    if host_model.model_config.quant_config is None:
+    names = (getattr(module, "quant_format", None) for module in host_model.modules())
+    if layouts := [LAYOUTS[name] for name in names if name]:
+        kind = key_of(layouts)
+    else:
         kept = management.dtype_size(host_model.get_dtype())
-        kinds = {kind.matrices.itemsize: name for name, kind in reversed(FORMATS.items())}
-        kind = kinds.get(kept, "fp32")  # --fp64-unet has no kind of its own
+        kind = BY_SIZE.get(kept, "fp32")  # --fp64-unet has no kind of its own
     total = management.get_total_memory(model.load_device) - management.extra_reserved_memory()
     size = management.dtype_size(host_model.get_dtype_inference())
     config = host_model.diffusion_model.config

@@ -2,23 +2,28 @@
 
 import json
 import random
+import re
 import struct
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_convert import CONFIG, published, run
 
 from hallo3_core.errors import InputError
 from hallo3_core.model.check import check
 from hallo3_core.model.loading import load_transformers
-from hallo3_core.network.weight_formats import STORED
+from hallo3_core.network.weight_formats import BY_NAME, STORED
+from hallo3_core.quantization.stored import HEADER, MARK, as_bytes
 
 SMALL = replace(CONFIG, layers=2, text_width=16, latent_height=4, latent_width=6)
 KINDS = ("published", *STORED)
+QUANTISED = [name for name in STORED if BY_NAME[name].layout]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +99,73 @@ def test_a_bit_of_the_header_is_flipped(files, kind, tmp_path):
             for name, value in theirs.state_dict().items():
                 assert torch.equal(ours.state_dict()[name].float(), value.float())
     assert count >= 30
+
+
+def edited(file: Path, folder: Path, change: Callable[[dict, dict], None]) -> Path:
+    """A file after a change of its tensors and its metadata, with its companions."""
+    weights, found = load_file(file), metadata(file)
+    change(weights, found)
+    path = damaged(file, folder, b"")
+    save_file(weights, path, found)
+    return path
+
+
+def first_scale(weights: dict) -> str:
+    return next(name for name in weights if re.search(r"weight_(scale|s_rel)$", name))
+
+
+def cut_scale(weights: dict, found: dict) -> None:
+    name = first_scale(weights)
+    value = weights[name]
+    weights[name] = value[:-1].contiguous() if value.ndim else torch.ones(3)
+
+
+def transpose_scale(weights: dict, found: dict) -> None:
+    name = first_scale(weights)
+    shape = weights[name].shape
+    weights[name] = weights[name].reshape(*shape[::-1], 1) if shape else torch.ones(2, 1)
+
+
+def drop_scale(weights: dict, found: dict) -> None:
+    del weights[first_scale(weights)]
+
+
+def name_unknown(weights: dict, found: dict) -> None:
+    """Other words in the marks, and no marks in the header."""
+    del found[HEADER]
+    for name in weights:
+        if name.endswith(MARK):
+            weights[name] = as_bytes({"format": "int3"})
+
+
+def contradict(weights: dict, found: dict) -> None:
+    """The header names another layout than the marks."""
+    found[HEADER] = found[HEADER].replace('"format": "', '"format": "x')
+
+
+def drop_marks(weights: dict, found: dict) -> None:
+    del found[HEADER]
+    for name in [name for name in weights if name.endswith(MARK)]:
+        del weights[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (cut_scale, "quantised matrix .* whose weight_.* has shape"),
+        (transpose_scale, "quantised matrix .* whose weight_.* has shape"),
+        (drop_scale, "quantised matrix .* without its weight_"),
+        (name_unknown, "unknown layout 'int3'"),
+        (contradict, "damaged marks"),
+        (drop_marks, "nothing says in which layout"),
+    ],
+)
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_a_quantised_matrix_without_what_it_needs(files, kind, tmp_path, change, says):
+    path = edited(files[kind], tmp_path, change)
+    with pytest.raises(InputError, match=says):
+        load_transformers(path)
+    refused(path, tmp_path)
 
 
 def test_sizes_that_contradict_the_tensors(files, tmp_path):

@@ -35,7 +35,8 @@ def sample(model: Hallo3) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("kind", "rows", "streamed"), [("bf16", 2, 0), ("bf16", 1, 1), ("fp8", 1, 0)]
+    ("kind", "rows", "streamed"),
+    [("bf16", 2, 0), ("bf16", 1, 1), ("fp8", 1, 0), ("nvfp4", 1, 1), ("asym_w4a8_int8", 1, 0)],
 )
 def test_sampling_takes_what_is_planned(kind, rows, streamed):
     model = make_model(CONFIG, kind)

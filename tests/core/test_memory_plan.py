@@ -96,6 +96,16 @@ def test_tiles_take_what_is_estimated(released_vae, tiles):
     assert 1 <= decoding_bytes(128, 60, 90, 2, tiles) / peak.bytes < 1.1
 
 
+DENOISER = {
+    "bf16": 15.35e9,
+    "fp8": 7.76e9,
+    "nvfp4": 4.95e9,
+    "asym_w4a8_int8": 4.62e9,
+    "convrot_w4a4": 4.76e9,
+}
+"""Bytes of the denoiser."""
+
+
 @pytest.mark.parametrize(
     ("card", "kind", "in_turn", "streamed", "rows", "tiles"),
     [
@@ -103,6 +113,9 @@ def test_tiles_take_what_is_estimated(released_vae, tiles):
         (6, "bf16", True, 40, 2, 2),
         (8, "bf16", True, 34, 2, 1),
         (8, "fp8", True, 26, 2, 1),
+        (8, "nvfp4", True, 0, 1, 1),
+        (8, "asym_w4a8_int8", True, 0, 1, 1),
+        (8, "convrot_w4a4", True, 0, 1, 1),
         (12, "bf16", True, 22, 2, 1),
         (12, "fp8", True, 0, 1, 1),
         (16, "bf16", True, 10, 2, 1),
@@ -117,7 +130,7 @@ def test_cards(released_vae, card, kind, in_turn, streamed, rows, tiles):
     assert (plan.in_turn, plan.streamed("sampling")) == (in_turn, streamed)
     assert (plan.rows, plan.tiles) == (rows, tiles)
     assert plan.most <= card * GB - RESERVED
-    assert plan.weights.denoiser == pytest.approx(15.35e9 if kind == "bf16" else 7.76e9, rel=0.01)
+    assert plan.weights.denoiser == pytest.approx(DENOISER[kind], rel=0.01)
 
 
 @pytest.mark.parametrize("free", range(4, 20))

@@ -67,6 +67,8 @@ PARSED = (
     "python -m training measure-pairs RUN",
     "python -m training measure-redub RUN",
     "python -m training drift RUN",
+    "python -m training sensitivity RUN",
+    "python -m training sensitivity RUN --apart",
     "python -m training finetune RUN --model FOLDER --clips FOLDER",
     "python -m training finetune RUN --model FOLDER --clips FOLDER --lora 16",
     "python -m training distill RUN --model FOLDER --clips FOLDER --lora 64",
@@ -93,6 +95,7 @@ HELP = (
     "python -m benchmarks.killed",
     "python -m benchmarks.pauses",
     "python -m benchmarks.modes --steps 20",
+    "python -m benchmarks.modes --size mid --steps 10",
     "python -m locales.make",
 )
 """Only `--help` of these is run. It must list the options."""

@@ -1,4 +1,4 @@
-"""Files in the layouts of ComfyUI's kernel library give the same in ComfyUI and on the command line."""
+"""Quantised files give the same in ComfyUI and on the command line."""
 
 import json
 from dataclasses import replace
@@ -15,12 +15,8 @@ from test_segments import SEED, sample
 from hallo3_core import builtin
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.autoencoder.vae import LATENT_SCALE
-from hallo3_core.media.picture import read_image
-from hallo3_core.noise import SeededNoise
-from hallo3_core.portrait.encode import encode_portrait
-from hallo3_core.sound.sound import Sound
-from hallo3_core.speech.encode import encode_speech
 from hallo3_core.checkpoints.reading import read_weights
+from hallo3_core.media.picture import read_image
 from hallo3_core.model.convert import convert, plan
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.model.layout import published_weights
@@ -29,8 +25,12 @@ from hallo3_core.model.lora import add_lora
 from hallo3_core.network.config import LATENT_FRAMES
 from hallo3_core.network.transformer import Denoiser
 from hallo3_core.network.weight_formats import BY_NAME
+from hallo3_core.noise import SeededNoise
+from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.quantization.layouts import LAYOUTS
 from hallo3_core.quantization.stored import HEADER
+from hallo3_core.sound.sound import Sound
+from hallo3_core.speech.encode import encode_speech
 
 QUANTISED = [name for name, kind in BY_NAME.items() if kind.layout]
 SAMPLED = {"steps": 2, "guidance": 1.0, "sampler": "ddim"}
@@ -66,9 +66,7 @@ def in_comfyui(host: Host, file: Path, lora: str | None = None, save: str = "") 
     parts = build(seconds=1, model_name=file.name)
     model = parts.model
     if lora:
-        model = parts.graph(
-            "LoraLoaderModelOnly", model=model, lora_name=lora, strength_model=0.5
-        )
+        model = parts.graph("LoraLoaderModelOnly", model=model, lora_name=lora, strength_model=0.5)
     if save:
         parts.graph("ModelSave", model=model, filename_prefix=f"diffusion_models/{save}")
     parts.graph.keep(sample(parts._replace(model=model), 0, **SAMPLED))
@@ -114,8 +112,8 @@ def prediction(denoiser: Denoiser) -> torch.Tensor:
 def test_layers_compute_the_same_in_comfyui(host, source, converted, name):
     """All layers, on the same numbers."""
     file = converted(name)
-    patcher, companions = loading(host).load_dit(file, None)
-    ours, reference, _ = load_transformers(file)
+    patcher, _ = loading(host).load_dit(file, None)
+    ours, *_ = load_transformers(file)
     found, expected = map(prediction, (patcher.model.diffusion_model, ours))
     assert change(found, expected) < 1e-4
     assert 1e-3 < change(found, prediction(load_transformers(source)[0])) < 0.5
