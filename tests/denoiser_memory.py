@@ -17,11 +17,12 @@ def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor)
     return torch.empty_like(query)
 
 
-def denoiser_call(rows: int, dtype: torch.dtype) -> float:
+def denoiser_call(rows: int, dtype: torch.dtype, voices: int = 1) -> float:
     """Bytes that a call on `rows` videos takes at full size, and what is kept between calls.
 
     All layers are alike, so two of them show the peak; what is kept is of all 42, and of both
-    branches of guidance.
+    branches of guidance. With several `voices`, a dialogue is sampled: `rows` is 1, and only one
+    branch hears them.
     """
     config = Hallo3Config(layers=2)
     shape = (rows, 16, 13, 60, 90)
@@ -36,9 +37,14 @@ def denoiser_call(rows: int, dtype: torch.dtype) -> float:
         branches = [
             denoiser.conditions(text, latents[:1], reference, face, audio) for _ in range(2 // rows)
         ]
+        if voices > 1:
+            weights = torch.empty(voices, 13, config.frame_tokens, dtype=dtype)
+            several = audio.expand(voices, -1, -1, -1)
+            branches[0] = denoiser.conditions(text, latents[:1], reference, face, several, weights)
         with Peak(denoiser) as peak:
             run = partial(run_layer, attend=flash_attention)
             denoiser(latents, torch.zeros(rows), branches[0], run)
     kept = tree_leaves([(branch.reference, branch.face, branch.audio) for branch in branches])
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in kept}
+    tensors = [leaf for leaf in kept if isinstance(leaf, torch.Tensor)]
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
     return peak.bytes + 21 * sum(storage.nbytes() for storage in storages.values())

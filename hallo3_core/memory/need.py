@@ -20,6 +20,9 @@ from ..speech.encode import LONGEST_PASS
 
 SLACK = 1.05
 
+BRANCHES = 2
+"""The branches of guidance. Of a plain speech, each hears one voice: the speech, and silence."""
+
 HIDDEN_STATES = 14
 """Tensors with the size of all text and image tokens that are alive at the peak of a layer."""
 
@@ -48,17 +51,17 @@ def kept_bytes(config: Hallo3Config, size: int) -> float:
     return SLACK * 2 * config.layers * tokens * config.width * size
 
 
-def sampling_bytes(config: Hallo3Config, rows: int, size: int, voices: int = 2) -> float:
+def sampling_bytes(config: Hallo3Config, rows: int, size: int, voices: int = BRANCHES) -> float:
     """Bytes that a denoiser call on a batch of `rows` needs in addition to its weights.
 
     Numbers take `size` bytes. These are counted: the hidden states of a layer; the tensors of the
     sampler; the text embeddings of the batch and one empty text; the keys and values that are the
     same in all steps. The latter are those of the whole video, and those of the audio tokens for
-    both branches of guidance, even if a call computes only one branch. `voices` is their number:
-    it is larger for a dialogue.
+    all branches of guidance, even if a call computes only one branch. `voices` is how many the
+    branches hear together: more than two in a dialogue.
     """
     tokens = config.text_tokens + LATENT_FRAMES * config.frame_tokens
-    audio = 2 * config.layers * max(rows, voices, 2) * LATENT_FRAMES * config.audio_tokens
+    audio = 2 * config.layers * max(rows, voices, BRANCHES) * LATENT_FRAMES * config.audio_tokens
     texts = (rows + 1) * config.text_tokens * config.text_width
     numbers = (HIDDEN_STATES * rows * tokens + audio) * config.width + texts
     latents = SAMPLER_LATENTS * rows * latent_bytes(config)

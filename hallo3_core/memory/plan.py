@@ -17,6 +17,7 @@ from ..network.config import LATENT_FRAMES, MOTION_FRAMES, Hallo3Config
 from ..network.weight_formats import FORMATS, WeightFormat
 from .model_size import Layer, Weights
 from .need import (
+    BRANCHES,
     HIDDEN_STATES,
     MLP_STATES,
     SLACK,
@@ -164,8 +165,8 @@ class Work:
     """The work to plan.
 
     The work is done in numbers of `size` bytes. `kind` is the format of the weights. `listening`
-    says that the speech is encoded on the device.
-    Without `vae`, decoding is left out.
+    says that the speech is encoded on the device. `voices` is that of `sampling_bytes`. Without
+    `vae`, decoding is left out.
     """
 
     config: Hallo3Config
@@ -174,6 +175,7 @@ class Work:
     kind: WeightFormat
     size: int
     listening: bool
+    voices: int = BRANCHES
 
     @property
     def channels(self) -> int | None:
@@ -214,7 +216,8 @@ class Work:
         config, weights, size = self.config, self.weights, self.size
         kept = kept_bytes(config, size)
         portrait = portrait_bytes(config, size) + self._unpacking(frames=1)
-        sampling = sampling_bytes(config, rows, size) + self._unpacking(LATENT_FRAMES, rows)
+        sampling = sampling_bytes(config, rows, size, self.voices)
+        sampling += self._unpacking(LATENT_FRAMES, rows)
         speech = [
             WorkStage("speech", weights.audio_projector, projecting_bytes(config, size), kept)
         ]
@@ -247,21 +250,25 @@ def plan_memory(
     offload: bool = True,
     size: int | None = None,
     listening: bool = True,
+    voices: int = BRANCHES,
 ) -> MemoryPlan:
     """Plan how a model with weights of a `kind` (a key of `FORMATS`) fits into `free` bytes.
 
     `vae` may be without weights. Without `vae`, the plan leaves out decoding. `offload` says that
     networks can be moved to main memory. The work is done in numbers of `size` bytes; the default
     is the size of the weights that are not quantised. `listening` says that the speech is encoded
-    on the device, too. If the model does not fit, `InputError` says how much memory is enough.
+    on the device, too. `voices` is how many all branches of guidance hear together; only branches
+    of one voice are computed at once. If the model does not fit, `InputError` says how much memory
+    is enough.
     """
     weight_format = FORMATS[kind]
     size = size or weight_format.dtype.itemsize
     weights = Weights.of(config, vae, weight_format, size)
-    work = Work(config, vae, weights, weight_format, size, listening)
-    plans = [work.plan(in_turn=False, rows=rows, free=free) for rows in (2, 1)]
-    if offload and plans[1].most > free:
-        in_turn = [work.plan(in_turn=True, rows=rows, free=free) for rows in (2, 1)]
+    work = Work(config, vae, weights, weight_format, size, listening, voices)
+    batches = (2, 1) if voices == BRANCHES else (1,)
+    plans = [work.plan(in_turn=False, rows=rows, free=free) for rows in batches]
+    if offload and plans[-1].most > free:
+        in_turn = [work.plan(in_turn=True, rows=rows, free=free) for rows in batches]
         plans += sorted(in_turn, key=lambda plan: plan.coming)
     fitting = next((plan for plan in plans if plan.most <= free), None)
     if fitting is None:

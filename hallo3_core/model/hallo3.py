@@ -13,6 +13,7 @@ from transformers import Wav2Vec2Model
 from ..autoencoder import vae
 from ..checkpoints.reading import read_weights
 from ..errors import InputError
+from ..memory.need import BRANCHES
 from ..memory.placement import Placement
 from ..memory.plan import MemoryPlan, plan_memory
 from ..network.conditioning import AudioProjector
@@ -100,7 +101,9 @@ class Hallo3:
         )
 
 
-def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) -> MemoryPlan:
+def plan_for(
+    path: Path | None, kind: str, free: float, offload: bool = True, voices: int = BRANCHES
+) -> MemoryPlan:
     """The memory plan of the model at `path`, or of the released model if `path` is None.
 
     `kind` is the dtype of weights and computation; quantised weights stay so. `free` is in bytes.
@@ -110,11 +113,11 @@ def plan_for(path: Path | None, kind: str, free: float, offload: bool = True) ->
         config = Hallo3Config()
         with torch.device("meta"):
             autoencoder = vae.autoencoder(**vae.RELEASED)
-        return plan_memory(config, autoencoder, kind, free, offload)
+        return plan_memory(config, autoencoder, kind, free, offload, voices=voices)
     files, (weights, config, layouts) = open_model(path)
     autoencoder, _ = vae_layout(read_weights(files.vae), files.vae)
     size = FORMATS[kind].dtype.itemsize
     quantized = [theirs for theirs in layouts[0].values() if is_quantized(weights[theirs])]
     if quantized:
         kind = key_of(read_mark(weights, name)[0] for name in quantized)
-    return plan_memory(config, autoencoder, kind, free, offload, size)
+    return plan_memory(config, autoencoder, kind, free, offload, size, voices=voices)

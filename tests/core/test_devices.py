@@ -1,4 +1,4 @@
-"""The dtype that the command line computes in, for each kind of device."""
+"""What the command line chooses for a device: the dtype, and what its memory is planned for."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -64,12 +64,28 @@ def test_float32_is_not_rounded_to_tf32(tf32):
 def test_the_plan_is_of_the_dtype(monkeypatch, dtype, kind):
     planned = []
 
-    def plan_for(path, kind, free, offload):
-        planned.append(kind)
+    def plan_for(path, kind, free, offload, voices):
+        planned.append((kind, voices))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(animate_command, "plan_for", plan_for)
     options = command_line.parse(["animate", "--model", "somewhere"])
     with pytest.raises(KeyboardInterrupt):
         animate_command.load_model(options, torch.device("cpu"), dtype)
-    assert planned == [kind]
+    assert planned == [(kind, 2)]
+
+
+@pytest.mark.parametrize(
+    ("words", "voices"),
+    [
+        ("", 2),
+        ("--speech-strength 0.5", 3),
+        ("--prompt smile --text-guidance 2", 3),
+        ("--speaker a.png a.wav --speaker b.png b.wav", 4),
+        ("--speaker a.png a.wav --speaker b.png b.wav --speaker c.png c.wav", 5),
+        ("--turns --speaker a.png a.wav --speaker b.png b.wav --speaker a.png c.wav", 4),
+    ],
+)
+def test_the_command_line_counts_the_voices(words, voices):
+    options = command_line.parse(["animate", *words.split()])
+    assert animate_command.voices_of(options) == voices

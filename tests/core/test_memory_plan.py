@@ -43,6 +43,25 @@ def test_sampling_takes_what_is_estimated(rows):
     assert 1 <= estimate / denoiser_call(rows, BF16) < 1.1
 
 
+@pytest.mark.parametrize("voices", [2, 3, 5])
+def test_sampling_a_dialogue_takes_what_is_estimated(voices):
+    """The branch without speech hears one voice more: silence."""
+    estimate = sampling_bytes(Hallo3Config(), 1, size=2, voices=voices + 1)
+    assert 1 <= estimate / denoiser_call(1, BF16, voices) < 1.1
+
+
+def test_a_dialogue_streams_more_layers(released_vae):
+    """A voice takes 0.21 GB, and a layer 0.33 GB. The branches are computed one by one."""
+    free = 12 * GB - RESERVED
+    alone, three, ten = (
+        plan_memory(Hallo3Config(), released_vae, "bf16", free, voices=voices)
+        for voices in (2, 5, 12)
+    )
+    assert (alone.rows, three.rows, ten.rows) == (2, 1, 1)
+    assert [plan.streamed("sampling") for plan in (alone, three, ten)] == [22, 20, 24]
+    assert ten.most <= free
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(60, 90), (40, 40), (16, 24)])
 def test_the_autoencoder_takes_what_is_estimated(released_vae, size):

@@ -264,13 +264,27 @@ def given_files(options: argparse.Namespace) -> list[Path]:
 
 def model_choice(options: argparse.Namespace) -> tuple:
     """What decides which model `load_model` loads, beside the device and the dtype."""
-    model = options.model or (options.undistilled, people_of(options))
-    return model, options.lora, options.lora_strength
+    built_in = options.undistilled, people_of(options)
+    model = (options.model, voices_of(options)) if options.model else built_in
+    return *model, options.lora, options.lora_strength
 
 
 def people_of(options: argparse.Namespace) -> int:
     """How many people the built-in model must know: one, or two who speak."""
     return min(max(len(options.speaker), 1), 2)
+
+
+def voices_of(options: argparse.Namespace) -> int:
+    """How many voices all branches of guidance hear together, for `plan_for`.
+
+    The branch with speech hears its speakers, and silence where they are weaker. Of speakers in
+    turns, a segment has two, if nobody says less than a segment. Each other branch hears silence.
+    """
+    settings, speakers = settings_of(options), len(options.speaker)
+    heard = min(speakers, 2) if options.turns else max(speakers, 1)
+    weaker = bool(speakers or options.speech_curve or settings.speech_strength != 1)
+    apart = options.prompt and len(set(settings.guidances)) > 1
+    return heard + weaker + (2 if apart else 1)
 
 
 def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Hallo3:
@@ -282,7 +296,8 @@ def load_model(options: argparse.Namespace, device: torch.device, dtype: torch.d
     if options.model is None:
         model, plan = builtin.load(not options.undistilled, people_of(options)).to(dtype), None
     else:
-        plan = plan_for(options.model, name_of(dtype), free_memory(device), device.type != "cpu")
+        free, offload = free_memory(device), device.type != "cpu"
+        plan = plan_for(options.model, name_of(dtype), free, offload, voices_of(options))
         if not options.quiet:
             print("\n".join(plan.lines()))
         model = Hallo3.from_folder(options.model, dtype)
