@@ -48,17 +48,16 @@ FRAMES, SIZES = 50, (2, 3, 4)
 
 @cache
 def model_of(name: str) -> Hallo3:
-    model = builtin.load(distilled=False)
-    if name == "built-in":
-        return model
+    """The built-in transformers or random ones, with an autoencoder that is quick."""
     torch.manual_seed(1)
-    names = {"denoiser": Denoiser, "reference_network": ReferenceNetwork}
-    names["audio_projector"] = AudioProjector
-    made = {name: network(MIDDLE) for name, network in names.items()}
-    made["vae"] = autoencoder(**builtin.VAE | {"block_out_channels": (8, 8, 16, 16)})
+    made = {"vae": autoencoder(**builtin.VAE | {"block_out_channels": (8, 8, 16, 16)})}
+    if name == "middle":
+        networks = {"denoiser": Denoiser, "reference_network": ReferenceNetwork}
+        networks["audio_projector"] = AudioProjector
+        made |= {name: network(MIDDLE) for name, network in networks.items()}
     for network in made.values():
         network.eval().requires_grad_(False)
-    return replace(model, **made)
+    return replace(builtin.load(distilled=False), **made)
 
 
 @dataclass(frozen=True)
