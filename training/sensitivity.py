@@ -23,7 +23,8 @@ from hallo3_core.network.weight_formats import FORMATS, MATRIX, WeightFormat, qu
 from hallo3_core.noise import SeededNoise
 from hallo3_core.speech.encode import Speech, encode_speech
 
-from .measure import FEW, animated, folder_of, identity_of, measure, middle, portrait, talks
+from .measure import FEW, animated, identity_of, measure, portrait, talks
+from .measured import folder_of, heading, line, middle
 
 CLIPS = 10
 STEPS = {"steps": 10, "sampler": "dpm++2m"}
@@ -93,9 +94,9 @@ def report(run: Path, formats: Iterable[str], clips: int, apart: bool) -> Iterat
     """The lines of the table. `apart` adds rows for each kind of matrix alone."""
     distilled, teacher = (builtin.load(distilled=few) for few in (True, False))
     exact = latents_of(teacher)
-    yield "| weights | quantised | latents off by | r of the mouth | identity | sharpness |"
-    yield "|---|---|---|---|---|---|"
-    yield f"| as they are | none | | {' | '.join(row(distilled, run, clips))} |"
+    columns = "latents off by", "r of the mouth", "identity", "sharpness"
+    yield from heading("weights", "quantised", *columns)
+    yield line("as they are", "none", "", *row(distilled, run, clips))
     groups = groups_of(distilled.denoiser)
     for key in formats:
         kind = FORMATS[key]
@@ -103,4 +104,4 @@ def report(run: Path, formats: Iterable[str], clips: int, apart: bool) -> Iterat
             found = latents_of(quantized(teacher, kind, matrices))
             error = (found - exact).norm() / exact.norm()
             numbers = row(quantized(distilled, kind, matrices), run, clips)
-            yield f"| {kind.name} | {matrices} | {error:.1%} | {' | '.join(numbers)} |"
+            yield line(kind.name, matrices, f"{error:.1%}", *numbers)
