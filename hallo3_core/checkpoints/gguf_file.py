@@ -23,11 +23,14 @@ def read_gguf(path: Path) -> dict[str, Tensor]:
         ) from error
     floats = GGMLQuantizationType.F32, GGMLQuantizationType.F16
     try:
+        tensors = GGUFReader(path, mode="c").tensors  # so that numpy lets torch use them
+        if not tensors:
+            raise ValueError("no tensors")
         return {
             tensor.name: torch.from_numpy(tensor.data)
             if tensor.tensor_type in floats
             else torch.from_numpy(dequantize(tensor.data, tensor.tensor_type)).bfloat16()
-            for tensor in GGUFReader(path, mode="c").tensors  # so that numpy lets torch use it
+            for tensor in tensors
         }
     except Exception as error:  # damaged data can make numpy raise any error
         raise InputError(

@@ -68,7 +68,6 @@ PARSED = (
     "python -m training measure-redub RUN",
     "python -m training drift RUN",
     "python -m training sensitivity RUN",
-    "python -m training sensitivity RUN --apart",
     "python -m training finetune RUN --model FOLDER --clips FOLDER",
     "python -m training finetune RUN --model FOLDER --clips FOLDER --lora 16",
     "python -m training distill RUN --model FOLDER --clips FOLDER --lora 64",
@@ -97,7 +96,6 @@ HELP = (
     "python -m benchmarks.killed",
     "python -m benchmarks.pauses",
     "python -m benchmarks.modes --steps 20",
-    "python -m benchmarks.modes --size mid --steps 10",
     "python -m locales.make",
 )
 """Only `--help` of these is run. It must list the options."""
@@ -105,13 +103,10 @@ HELP = (
 PIP = (
     "pip install -r requirements.txt -r requirements-standalone.txt",
     "pip install -r requirements.txt -r requirements-standalone.txt -r training/requirements.txt",
-    *(f"pip install -r requirements-{name}.txt" for name in ("faces", "voices", "batch")),
-    "pip install onnxruntime",
-    "pip install insightface",
-    "pip install insightface onnxruntime",
-    "pip install mediapipe",
-    "pip install pillow-heif",
-    "pip install pre-commit",
+    *(f"pip install -r requirements-{name}.txt" for name in ("faces", "voices", "batch", "gguf")),
+    *(f"pip install {name}" for name in ("onnxruntime", "insightface", "insightface onnxruntime")),
+    *(f"pip install {name}" for name in ("mediapipe", "pillow-heif", "pre-commit")),
+    "pip install comfy-kitchen",
 )
 """The stand-in of pip runs these. It checks that the files exist."""
 
