@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 from comfyui import Graph, Host
-from hallo3_core.examples import write_examples
 from quick import quick_pictures
+
+from hallo3_core.examples import write_examples
 
 FILES = sorted(Path(__file__).with_name("old_workflows").glob("*.json"))
 BYPASSED = 4
