@@ -51,7 +51,7 @@ def sampled(animator: ModelAnimator) -> torch.Tensor:
 
 def test_a_tensor_that_stays_in_main_memory(animator, monkeypatch):
     maker = animator()
-    monkeypatch.setattr(maker, "to_device", lambda tensor: tensor)
+    monkeypatch.setattr(maker.predictor, "to_device", lambda tensor: tensor)
     with pytest.raises(RuntimeError, match=TWO_DEVICES):
         sampled(maker)
 

@@ -79,21 +79,18 @@ PARSED = (
 HELP = (
     "python tests/parity.py tests/fixtures",
     "python -m benchmarks",
-    "python -m benchmarks.batch",
-    "python -m benchmarks.cards",
-    "python -m benchmarks.scale",
-    "python -m benchmarks.card_memory",
+    *(
+        f"python -m benchmarks.{name}"
+        for name in (
+            *("batch", "card_memory", "cards", "directing", "full_size"),
+            *("host_modes", "host_step", "killed", "pauses", "scale"),
+        )
+    ),
     "python -m benchmarks.comfyui_flags --small-vae --seconds 1.96",
-    "python -m benchmarks.full_size",
     "python -m benchmarks --size full --save FILE",
     "python -m benchmarks.card --save FILE",
     "python -m benchmarks.conversion FOLDER",
     "python -m benchmarks.host_memory COMFYUI",
-    "python -m benchmarks.host_modes",
-    "python -m benchmarks.host_step",
-    "python -m benchmarks.directing",
-    "python -m benchmarks.killed",
-    "python -m benchmarks.pauses",
     "python -m benchmarks.modes --steps 20",
     "python -m locales.make",
 )
