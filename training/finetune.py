@@ -116,7 +116,7 @@ def require_room(needed: float, free: float, rank: int | None) -> None:
 def open_networks(options: Namespace) -> tuple[Hallo3, Networks]:
     """The model that is trained further, and its networks that are trained.
 
-    Raises `InputError` if all weights are asked for and the matrices are in fp8.
+    Raises `InputError` if all weights are asked for and the matrices are quantised.
     """
     if options.model:
         model = Hallo3.from_folder(options.model, COMPUTE)
@@ -125,8 +125,8 @@ def open_networks(options: Namespace) -> tuple[Hallo3, Networks]:
     networks = Networks(model.denoiser, model.reference_network, model.audio_projector)
     if is_scaled(networks) and not options.lora:
         raise InputError(
-            f"The matrices of {options.model} are in fp8 and cannot be trained: give the model in "
-            f"bf16, or add --lora {RANK}."
+            f"The matrices of {options.model} are quantised and cannot be trained: give the model "
+            f"in bf16, or add --lora {RANK}."
         )
     return model, networks
 

@@ -5,9 +5,9 @@ them. In a file, a quantised matrix is several tensors: its numbers have the nam
 each scale has that name and an ending.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +20,8 @@ GROUPS = 256, 64, 16
 """Numbers that ConvRot can rotate together, which are powers of 4. 256 is ComfyUI's choice."""
 CODEBOOK = 16
 """The length of the table that four bits point into."""
+ROWS = 2048
+"""Rows that are quantised at once. Scales lie in tiles of 128 rows."""
 FIRST_CUDA = 13
 """The first version of CUDA with which ComfyUI uses comfy-kitchen's kernels."""
 
@@ -61,6 +63,7 @@ class Layout:
     - `optional`: those of these endings that a file can leave out.
     - `options`: the parameters that a mark can have, with the values that we choose.
     - `how`: what else comfy-kitchen is told when it quantises.
+    - `split`: large matrices are quantised in parts, because the library takes much memory.
     - `products`: it also multiplies in few bits. Otherwise a matrix is restored for each product.
     """
 
@@ -72,6 +75,7 @@ class Layout:
     packed: int = 1
     options: Mapping[str, object] = field(default_factory=dict)
     how: Mapping[str, object] = field(default_factory=dict)
+    split: bool = False
     products: bool = False
 
     def choose(self, inputs: int) -> dict[str, object]:
@@ -85,8 +89,21 @@ class Layout:
         known = {**self.how, **options}
         if matrix.is_meta and "_codebook" in self.scales:  # it cannot be fitted without numbers
             known["codebook_tensor"] = torch.empty(CODEBOOK, device="meta")
-        data, params = getattr(kitchen(), self.kind).quantize(matrix, **known)
+        quantize = partial(getattr(kitchen(), self.kind).quantize, **known)
+        if self.split and len(matrix) > ROWS and not matrix.is_meta:
+            return self._quantize_rows(matrix, quantize)
+        data, params = quantize(matrix)
         return kitchen().QuantizedTensor(data, self.kind, params)
+
+    def _quantize_rows(self, matrix: Tensor, quantize: Callable) -> Tensor:
+        """Quantise some rows after the other, with the same scale, which takes less memory."""
+        largest = int(matrix.abs().amax(1).argmax())
+        _, params = quantize(matrix[largest : largest + 1])
+        pieces = [quantize(rows, scale=params.scale) for rows in matrix.split(ROWS)]
+        scales = torch.cat([scales.block_scale for _, scales in pieces])
+        whole = replace(params, block_scale=scales, orig_shape=tuple(matrix.shape))
+        data = torch.cat([data for data, _ in pieces])
+        return kitchen().QuantizedTensor(data, self.kind, whole)
 
     def parts(self, matrix: Any) -> dict[str, Tensor]:
         """The tensors of a quantised matrix, by the endings of their names. The numbers have ""."""
@@ -155,6 +172,7 @@ LAYOUTS = {
             torch.uint8,
             scales={"_scale": "block_scale", "_scale_2": "scale"},
             packed=2,
+            split=True,
         ),
         Layout(
             "int8_tensorwise",

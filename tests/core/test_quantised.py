@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from hallo3_core.model import convert
 from hallo3_core.model.loading import load_transformers
 from hallo3_core.model.lora import add_lora
 from hallo3_core.network.weight_formats import BY_NAME
-from hallo3_core.quantization.layouts import kitchen
+from hallo3_core.quantization.layouts import LAYOUTS, ROWS, kitchen
 from hallo3_core.quantization.stored import HEADER, MARK
 
 
@@ -86,6 +87,16 @@ def test_a_lora_on_quantised_weights(source, tmp_path, dtype):
     after = denoiser.get_submodule(layer).quantized(torch.float32).dequantize()
     change = 0.5 * up @ down
     assert (after - before - change).norm() < 0.25 * change.norm()
+
+
+def test_a_large_matrix_is_quantised_as_a_small_one():
+    """NVFP4 takes some rows after the other."""
+    layout = LAYOUTS["nvfp4"]
+    matrix = torch.randn(2 * ROWS + 256, 64, generator=torch.Generator().manual_seed(4))
+    matrix[-1, -1] = 9
+    expected = replace(layout, split=False).quantize(matrix, {})
+    for end, part in layout.parts(layout.quantize(matrix, {})).items():
+        assert torch.equal(part, layout.parts(expected)[end])
 
 
 def test_a_matrix_of_zeros_is_not_quantised(source, tmp_path):
