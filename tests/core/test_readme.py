@@ -45,10 +45,9 @@ RUN = (
     "python -m hallo3_core download",
     "python -m hallo3_core convert --dtype fp8_e4m3fn",
     "python -m hallo3_core check",
-    "python -m hallo3_core examples",
     "python -m hallo3_core convert",
 )
-"""The notes of all workflows have the last two commands."""
+"""The notes of all workflows have the last command."""
 
 PARSED = (
     "python -m hallo3_core animate --portrait P --speech S --output O.mp4",
