@@ -63,8 +63,9 @@ MADE = {"video": "animate.3", "frames": "animate.0", "audio": "animate.1"}
 
 BLUEPRINTS = {
     "Talking Portrait (Hallo3)": Blueprint(
-        "A video of a portrait that speaks, from a picture file and a sound file. This is the "
-        "whole job in one node, and it saves the video. The built-in model knows only drawn faces.",
+        "A video of a portrait that speaks, from a picture file and a sound file: drop both on it. "
+        "This is the whole job in one node, and it saves the video. The built-in model knows only "
+        "drawn faces.",
         loaded() | {"animate": animate(3), "save": save("animate.3", 4)},
         {
             "picture": "portrait.image",
@@ -75,8 +76,8 @@ BLUEPRINTS = {
         {"video": "animate.3"},
     ),
     "Portrait and Speech to Video (Hallo3)": Blueprint(
-        "A video of a portrait that speaks, from a picture and a sound of other nodes. The "
-        "built-in model knows only drawn faces.",
+        "A video of a portrait that speaks, from a picture and a sound of other nodes, or from two "
+        "files that you drop on it. The built-in model knows only drawn faces.",
         SPEAKS,
         {"portrait": OPEN, "sound": OPEN, **OPTIONAL, **SETTINGS},
         MADE,
