@@ -37,8 +37,7 @@ ROOT = Path(__file__).parents[2]
 INSTALL = """cd ComfyUI/custom_nodes
 git clone <this repository> ComfyUI-Hallo3
 cd ComfyUI-Hallo3
-pip install -r requirements.txt
-python -m hallo3_core examples"""
+pip install -r requirements.txt"""
 
 RUN = (
     INSTALL,
