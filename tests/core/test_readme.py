@@ -228,6 +228,7 @@ def hub() -> Iterator[str]:
     server.shutdown()
 
 
+COPY_EXAMPLES = "python -m hallo3_core examples"
 EXAMPLES = [
     f"hallo3_{name}" for name in ("portrait.png", "group.png", "pair.png", "speech.wav", "song.wav")
 ]
@@ -238,7 +239,7 @@ def test_from_the_clone_to_converted_files(shell, hub, tmp_path):
     install, download, convert, check = RUN[:4]
     models = tmp_path / "ComfyUI" / "models"
     left_out = f"rm -r {models / 'audio_encoders'}"
-    lines = (install, download, left_out, convert, check)
+    lines = (install, COPY_EXAMPLES, download, left_out, convert, check)
     said = shell(*lines, HF_ENDPOINT=hub, HF_HUB_DISABLE_XET="1")
     assert said[:5] == [str(tmp_path / "ComfyUI" / "input" / name) for name in EXAMPLES]
     assert said[5:9] == [
@@ -260,7 +261,7 @@ def test_from_the_clone_to_converted_files(shell, hub, tmp_path):
 
 
 def test_a_copied_pack_finds_comfyui(shell, tmp_path):
-    assert shell(INSTALL, linked=False) == [
+    assert shell(INSTALL, COPY_EXAMPLES, linked=False) == [
         str(tmp_path / "ComfyUI" / "input" / name) for name in EXAMPLES
     ]
 
