@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hallo3_core import builtin
@@ -162,9 +162,10 @@ def job(rounds: int, layers: int) -> None:
     small = {"audio_tokens": 4, "audio_width": 128, "text_width": 512, "layers": layers}
     with joined(torch.device("cpu")) as team:
         work = Work(team, replace(SIZES["mid"], **small))
+        networks = nn.ModuleList([work.model.denoiser, work.model.audio_projector])
         leads, lines = dist.get_rank() == 0, []
         for groups in (0, 2, 1):
-            with Peak(work.model.denoiser) as peak, Sent() as sent, work.step(groups) as step:
+            with Peak(networks) as peak, Sent() as sent, work.step(groups) as step:
                 step()
             lines.append(f"{groups}: {peak.bytes / MIB:.0f} MiB, sent {sent.bytes:,} bytes")
         if leads:

@@ -39,14 +39,12 @@ def own_device(name: str | None) -> str:
             f"--device {kind} is one card, but torchrun has started {processes()} processes: leave "
             "it out."
         )
-    wanted, there = (
-        int(os.environ["LOCAL_WORLD_SIZE"]),
-        torch.get_device_module(kind).device_count(),
-    )
-    if wanted > there:
+    wanted = int(os.environ["LOCAL_WORLD_SIZE"])
+    there = torch.get_device_module(kind).device_count()
+    if 0 < there < wanted:
         raise InputError(
             f"torchrun has started {wanted} processes on a machine with {there} cards: give "
-            f"--nproc-per-node {max(there, 1)}."
+            f"--nproc-per-node {there}."
         )
     return f"{kind}:{os.environ['LOCAL_RANK']}"
 

@@ -16,6 +16,7 @@ import torch
 from benchmarks.cards import dealt_bytes, exchanged_bytes, free_port, launch
 from hallo3_core.errors import BAD_INPUT, InputError
 from hallo3_core.parallel.branches import guidance_groups
+from hallo3_core.parallel.team import own_device
 from hallo3_core.parallel.tokens import parts
 from hallo3_core.settings import Settings
 from on_cards import CASES, MIDDLE, SIZES, Case, clip
@@ -114,6 +115,19 @@ def test_parts_are_almost_equal(count, size):
     found = parts(count, size)
     assert [i for part in found for i in range(part.start, part.stop)] == list(range(count))
     assert {part.stop - part.start for part in found} <= {count // size, -(-count // size)}
+
+
+def test_each_process_has_a_card(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    started = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3"}
+    for variable, value in (started | {"LOCAL_RANK": "1"}).items():
+        monkeypatch.setenv(variable, value)
+    assert (own_device("cpu"), own_device("cuda")) == ("cpu", "cuda:1")
+    with pytest.raises(InputError, match="--device cuda:1 is one card, but torchrun has started 3"):
+        own_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="on a machine with 2 cards: give --nproc-per-node 2"):
+        own_device("cuda")
 
 
 class Run(NamedTuple):

@@ -30,11 +30,12 @@ def run_on_cards(options: argparse.Namespace, make: Make, load: Load) -> int:
     signal.signal(signal.SIGTERM, another_has_ended)
     try:
         options.device = own_device(options.device)
+        device = choose_device(options.device)
     except InputError:
         if leads():
             raise
         return BAD_INPUT
-    with joined(choose_device(options.device)) as team:
+    with joined(device) as team:
         return lead(team, options, make, load) if leads() else help_out(team, options, load)
 
 
