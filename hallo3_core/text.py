@@ -16,7 +16,6 @@ from .checkpoints.reading import read_weights
 from .checkpoints.recognise import TEXT_ENCODER, describe
 from .errors import InputError
 from .network.config import Hallo3Config
-from .network.weight_formats import scale_name
 
 NAME = "google/t5-v1_1-xxl"
 TOKENIZERS = ("t5-v1_1-xxl", "t5_tokenizer", "../../comfy/text_encoders/t5_tokenizer")
@@ -85,7 +84,7 @@ def unscaled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for name, value in weights.items():
         scale = weights.get(name.removesuffix("weight") + "scale_weight")
-        scale = weights.get(scale_name(name), scale)
+        scale = weights.get(f"{name}_scale", scale)
         found[name] = value if scale is None else value.float() * scale
     return found
 

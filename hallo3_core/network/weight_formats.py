@@ -118,8 +118,3 @@ def key_of(layouts: Iterable[Layout]) -> str:
     """The key in `FORMATS` of the weights whose matrices have these layouts, most of them one."""
     ((most, _),) = Counter(layouts).most_common(1)
     return next(key for key, kind in FORMATS.items() if kind.layout is most)
-
-
-def scale_name(name: str) -> str:
-    """The name of the scale beside a weight in ComfyUI's scaled fp8 files."""
-    return f"{name}_scale"

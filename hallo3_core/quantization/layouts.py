@@ -20,7 +20,7 @@ GROUPS = 256, 64, 16
 """Numbers that ConvRot can rotate together, which are powers of 4. 256 is ComfyUI's choice."""
 CODEBOOK = 16
 """The length of the table that four bits point into."""
-ROWS = 2048
+ROWS = 512
 """Rows that are quantised at once. Scales lie in tiles of 128 rows."""
 FIRST_CUDA = 13
 """The first version of CUDA with which ComfyUI uses comfy-kitchen's kernels."""
@@ -97,7 +97,7 @@ class Layout:
 
     def _quantize_rows(self, matrix: Tensor, quantize: Callable) -> Tensor:
         """Quantise some rows after the other, with the same scale, which takes less memory."""
-        largest = int(matrix.abs().amax(1).argmax())
+        largest = int(torch.maximum(matrix.amax(1), -matrix.amin(1)).argmax())
         _, params = quantize(matrix[largest : largest + 1])
         pieces = [quantize(rows, scale=params.scale) for rows in matrix.split(ROWS)]
         scales = torch.cat([scales.block_scale for _, scales in pieces])
