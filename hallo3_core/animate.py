@@ -90,7 +90,7 @@ class ModelAnimator:
         self, index: int, motion: Tensor, seed: int | None = None, source: Source | None = None
     ) -> Tensor:
         noise = self.noise if seed is None else SeededNoise(seed)
-        with enough_memory(f"sample segment {index}", "use fp8 weights"):
+        with enough_memory(f"sample segment {index}", "use quantised weights"):
             return self._sample(index, motion, noise, source)
 
     def _sample(self, index: int, motion: Tensor, noise: Noise, source: Source | None) -> Tensor:

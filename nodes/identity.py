@@ -112,7 +112,7 @@ class EncodeIdentity(io.ComfyNode):
         network = RunOnce(reference_network)
         canvas = network.config.canvas
         draws = SeededNoise(seed)
-        with enough_memory("encode the portrait", f"use fp8 weights {VAE_ON_CPU}"):
+        with enough_memory("encode the portrait", f"use quantised weights {VAE_ON_CPU}"):
             encoder = open_encoder(vae, *canvas)
             identity = encode_portrait(encoder, network, picture, region, draws, embedding, fit)
         height, width = identity.size

@@ -208,7 +208,10 @@ def identity_of(
 ) -> Identity:
     """The Identity of the face in the first frame."""
     draws, region = SeededNoise(settings.seed), footage.face_region(face.box)
-    with torch.no_grad(), enough_memory("encode the portrait", f"use fp8 weights {VAE_ON_CPU}"):
+    with (
+        torch.no_grad(),
+        enough_memory("encode the portrait", f"use quantised weights {VAE_ON_CPU}"),
+    ):
         encoder = open_encoder(vae, *network.config.canvas)
         return encode_portrait(
             encoder, network, footage.portrait, region, draws, face.embedding, "published"

@@ -7,7 +7,7 @@ import comfy.model_management
 
 from ...hallo3_core.errors import InputError
 
-SMALLER = "use fp8 weights or start ComfyUI with --lowvram"
+SMALLER = "use quantised weights or start ComfyUI with --lowvram"
 VAE_ON_CPU = "or start ComfyUI with --cpu-vae"
 """What the user can do, besides closing other programs."""
 

@@ -241,7 +241,8 @@ def test_without_a_store(animate, tmp_path, capsys):
     [
         (
             "_sample",
-            "to sample segment 0: close other programs, use fp8 weights, or use --device cpu.",
+            "to sample segment 0: close other programs, use quantised weights, "
+            "or use --device cpu.",
         ),
         (
             "decode",

@@ -20,9 +20,9 @@ SECONDS = 1.96
 PART = int(1.1 * 2**30)
 """Bytes of a card on which ComfyUI leaves no memory for weights."""
 
-SMALLER = "use fp8 weights or start ComfyUI with --lowvram"
+SMALLER = "use quantised weights or start ComfyUI with --lowvram"
 ON_CPU = "or start ComfyUI with --cpu-vae"
-PORTRAIT = f"encode the portrait: close other programs, use fp8 weights {ON_CPU}"
+PORTRAIT = f"encode the portrait: close other programs, use quantised weights {ON_CPU}"
 SPEECH = f"encode the speech: close other programs, {SMALLER}"
 PREPARED = f"prepare the speech of a segment: close other programs, {SMALLER}"
 SAMPLED = f"sample a segment: close other programs, {SMALLER}"

@@ -63,8 +63,8 @@ DECODED = (
 )
 PARTS = (
     Part(r"encode the speech: .*, or use --device cpu\.", Wav2Vec2Model),
-    Part(r"encode the portrait: .*, use fp8 weights, .*\.", ReferenceNetwork),
-    Part(r"sample segment 0: .*, use fp8 weights, .*\.", Denoiser),  # keys and values
+    Part(r"encode the portrait: .*, use quantised weights, .*\.", ReferenceNetwork),
+    Part(r"sample segment 0: .*, use quantised weights, .*\.", Denoiser),  # keys and values
     Part(f"continue with segment 1: {GO_ON}", AutoencoderKLCogVideoX, 2, (0,), NEW_FRAMES),
     Part(f"sample segment 1: {GO_ON}", AudioProjector, 2, (), NEW_FRAMES),
     Part(f"sample segment 1: {GO_ON}", Denoiser, 2, (), NEW_FRAMES),

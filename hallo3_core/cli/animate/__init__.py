@@ -182,7 +182,7 @@ def make_video(
         region, embedding = find_face(options, portrait)
     found = [find_voice(file, options) for file in files or [options.speech]]
 
-    with enough_memory("load the model", "use fp8 weights"):
+    with enough_memory("load the model", "use quantised weights"):
         model = load(options, device, dtype)
     noise, footage, fit = SeededNoise(settings.seed), None, options.fit
     text = encoded_prompts(model, options.prompt) if options.prompt else None
@@ -195,7 +195,7 @@ def make_video(
         speech, fit = fitted(speech, len(scene.track)), "published"
     edit = edit_of(speech, options.segment_seeds, options.stay, options.start, options.end)
     networks = model.vae, model.reference_network
-    with enough_memory("encode the portrait", "use fp8 weights"), model.working(*networks):
+    with enough_memory("encode the portrait", "use quantised weights"), model.working(*networks):
         identity = encode_portrait(*networks, portrait, region, noise, embedding, fit)
     animator = animator_of(model, identity, speech, noise, text=text, **vars(settings))
     track = together(heard, people, options).sound
