@@ -58,9 +58,9 @@ def test_no_more_is_decoded_than_is_shown(vae, latents, monkeypatch, frames, nee
     """Chunks become nine frames and then eight. What is shown is the same."""
     small, seen = LATENT_SCALE * latents[..., :8, :8], []
 
-    def watched(vae, part, tiles):
+    def watched(vae, part, *options):
         seen.append(part.shape[2])
-        return decode(vae, part, tiles)
+        return decode(vae, part, *options)
 
     monkeypatch.setattr(images, "decode", watched)
     whole = images.decode_images(vae, small, 17, tiles)

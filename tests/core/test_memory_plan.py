@@ -284,7 +284,7 @@ def test_decoding_that_runs_out_of_memory_is_done_in_tiles(job, monkeypatch):
     model = job[0]
     tried = []
 
-    def decode(autoencoder, latents, tiles):
+    def decode(autoencoder, latents, tiles, chunks):
         tried.append(tiles)
         if tiles < 3:
             raise torch.OutOfMemoryError

@@ -111,7 +111,7 @@ def test_face_region_grows_about_its_centre_and_stays_inside():
 
     assert face_region(torch.ones(1, 1), 0.5).sum() == 1
     for growth in (0.4, 5.1, float("nan")):
-        with pytest.raises(InputError, match=rf"grows {growth} times: choose 0.5 to 5"):
+        with pytest.raises(InputError, match=rf"face box is {growth}: choose 0.5 to 5"):
             face_region(corner, growth)
 
 
