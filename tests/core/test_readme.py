@@ -82,7 +82,7 @@ HELP = (
         f"python -m benchmarks.{name}"
         for name in (
             *("batch", "card_memory", "cards", "directing", "full_size"),
-            *("host_modes", "host_step", "killed", "pauses", "scale"),
+            *("host_modes", "host_step", "killed", "few_steps", "pauses", "scale"),
         )
     ),
     "python -m benchmarks.comfyui_flags --small-vae --seconds 1.96",
