@@ -63,6 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     source = options.folder / "mp_rank_00_model_states.pt"
     if not source.exists():
+        options.folder.mkdir(parents=True, exist_ok=True)
         height, width = CANVAS
         config = Hallo3Config(layers=options.layers, latent_height=height, latent_width=width)
         make_checkpoint(source, config, torch.bfloat16)
