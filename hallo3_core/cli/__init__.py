@@ -5,6 +5,7 @@ import gc
 import signal
 import sys
 import warnings
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -28,11 +29,13 @@ the exit status. `STOPPED` is the line printed after Ctrl-C, if the error does n
 """
 
 
+@cache  # what is frozen is never freed, so this happens once in a process
 def imported(name: str) -> ModuleType:
     """The module of a command.
 
     While it is imported, the garbage collector stands still: it would search all that the libraries
-    make again and again, and nothing of that is ever garbage.
+    make again and again, and nothing of that is ever garbage. Frozen, it is not searched later
+    either.
     """
     gc.disable()
     module = import_module(f".{name}", __name__)
