@@ -37,12 +37,18 @@ async function offer(loaders) {
 }
 
 async function copy() {
-  await api.fetchApi(EXAMPLES, { method: "POST" });
+  const answer = await api.fetchApi(EXAMPLES, { method: "POST" });
+  if (!answer.ok) return complain(await answer.text());
   await app.refreshComboInNodes();
   for (const graph of graphs())
     for (const node of graph.nodes)
       for (const widget of node.widgets ?? [])
         if (NAME.test(widget.value)) showAgain(node, widget);
+}
+
+// The message stays until the user closes it.
+function complain(detail) {
+  app.extensionManager.toast.add({ severity: "error", summary: say("examples"), detail });
 }
 
 // As if the user had chosen the same file again: the node shows it, and is not marked as wrong.

@@ -51,8 +51,8 @@ def cannot_write(path: Path, error: OSError | FFmpegError) -> InputError:
     if error.errno == errno.ENOSPC:
         return InputError(f"There is no room left for {path}: make room and start again.")
     return InputError(
-        f"Nothing can be written to {path.parent} ({error.strerror}): choose a folder where you "
-        "may write."
+        f"Nothing can be written to {path.parent} ({error.strerror}): check this folder, or choose "
+        "another."
     )
 
 

@@ -6,6 +6,7 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
+from ...hallo3_core.errors import InputError
 from ...hallo3_core.examples import EXAMPLES, write_examples
 
 PATH = "/hallo3/examples"
@@ -22,9 +23,15 @@ async def tell(request: web.Request) -> web.Response:
 
 
 async def copy(request: web.Request) -> web.Response:
-    """Copy the missing examples. Files of the user are never replaced."""
-    for _ in write_examples(Path(folder_paths.get_input_directory())):
-        pass
+    """Copy the missing examples. Files of the user are never replaced.
+
+    If that fails, the answer is the sentence that says why.
+    """
+    try:
+        for _ in write_examples(Path(folder_paths.get_input_directory())):
+            pass
+    except InputError as error:
+        return web.Response(text=f"{error}", status=500)
     return missing()
 
 

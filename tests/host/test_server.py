@@ -84,6 +84,20 @@ def test_missing_examples_are_copied_on_request(server: Server):
     assert (folder / "hallo3_pair.png").read_bytes() == b"mine"
 
 
+def test_examples_that_cannot_be_copied_are_explained(server: Server):
+    folder = server.base / "input"
+    away = folder.rename(server.base / "away")
+    try:
+        with pytest.raises(HTTPError) as refused:
+            server.ask("/hallo3/examples", {})
+    finally:
+        away.rename(folder)
+    assert refused.value.read().decode() == (
+        f"Nothing can be written to {folder} (No such file or directory): check this folder, or "
+        "choose another."
+    )
+
+
 def test_help_pages_are_served(server: Server):
     for name in server.ask("/object_info"):
         if name.startswith("Hallo3"):
