@@ -34,7 +34,7 @@ REQUIREMENTS = {
     ),
 }
 
-GROUPS = ("tests/core", "tests/host", "tests/training"), ("tests/card",)
+GROUPS = ("tests/core", "tests/host", "tests/web", "tests/training"), ("tests/card",)
 """Tests that share a process. Those on a card add a kind of device to torch and need their own."""
 QUICK = [
     *(
@@ -44,7 +44,7 @@ QUICK = [
             *("animate", "outputs", "damaged_files", "wrong_files"),
         )
     ),
-    *("tests/host/test_wrong_inputs.py", "tests/host/test_previews.py"),
+    *("tests/host/test_wrong_inputs.py", "tests/host/test_previews.py", "tests/web"),
     *("tests/training/test_loop.py", "tests/training/test_denoiser_training.py"),
 ]
 """Each part of the pack once, chosen by how long the files take."""
