@@ -60,14 +60,14 @@ class TextEncoder:
             )
         return cls(load_tokenizer(folders), encoder)
 
+    def count(self, prompt: str) -> int:
+        """The number of tokens of a prompt."""
+        return len(self.tokenizer(prompt).input_ids)
+
     @torch.no_grad()
     def __call__(self, prompt: str) -> Tensor:
         """Encode a prompt, cut or padded to `tokens`: (1, tokens, text width), float32."""
-        length = len(self.tokenizer(prompt).input_ids)
-        if length > self.tokens:
-            logger.warning(
-                "The prompt has %d tokens: what comes after %d is cut off.", length, self.tokens
-            )
+        check_length(self.count(prompt), self.tokens)
         ids = self.tokenizer(
             prompt,
             max_length=self.tokens,
@@ -77,6 +77,12 @@ class TextEncoder:
         ).input_ids
 
         return self.encoder(ids.to(self.encoder.device)).last_hidden_state.float()
+
+
+def check_length(length: int, most: int) -> None:
+    """Warn if a prompt has more than `most` tokens."""
+    if length > most:
+        logger.warning("The prompt has %d tokens: what comes after %d is cut off.", length, most)
 
 
 def unscaled(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..hallo3_core.errors import InputError
 from ..hallo3_core.media.picture import one_mask, size_of
+from ..hallo3_core.network.config import FPS
 from ..hallo3_core.speech.dialogue import Dialogue as CoreDialogue
 from ..hallo3_core.speech.dialogue import Speaker as CoreSpeaker
 from ..hallo3_core.speech.dialogue import in_turns
@@ -106,6 +107,8 @@ class Speaker(io.ComfyNode):
         if isinstance(speech, CoreDialogue):
             raise InputError("A Speaker takes one speech, not a dialogue: connect Encode Speech.")
         region = one_mask(mask, size_of(mask))
+        share = 1 if region is None else region.mean()
+        say(f"{speech.frames / FPS:.2f} s of speech, in {100 * share:.0f} % of the picture")
         return io.NodeOutput(CoreSpeaker(speech, region, face.embedding if face else None))
 
 

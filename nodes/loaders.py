@@ -1,16 +1,18 @@
 """Load Hallo3 DiT, VAE and Speech Encoder."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
+from transformers import Wav2Vec2Model
 
 from ..hallo3_core import builtin
 from ..hallo3_core.model.loading import load_vae
 from ..hallo3_core.speech.wav2vec2 import load_speech_encoder
 from .host.loading import DTYPES, TWO_PEOPLE, UNDISTILLED, load_dit
-from .host.memory import fits
+from .host.memory import fits, weights
 from .host.say import say
 from .host.speech import SpeechEncoder
 from .host.vae import Hallo3VAE
@@ -115,7 +117,10 @@ class LoadVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name: str) -> io.NodeOutput:
-        return io.NodeOutput(open_vae(model_file("vae", vae_name)))
+        vae = open_vae(model_file("vae", vae_name))
+        kind = "built-in VAE" if vae_name == BUILT_IN else "CogVideoX VAE"
+        say(f"{kind}: {weights(vae.patcher)}")
+        return io.NodeOutput(vae)
 
 
 def open_vae(file: Path | None) -> Hallo3VAE:
@@ -155,14 +160,24 @@ class LoadSpeechEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, encoder_name: str) -> io.NodeOutput:
-        if encoder_name == BUILT_IN:
-            return io.NodeOutput(SpeechEncoder(lambda: builtin.load().speech_encoder))
-        for folder in folder_paths.get_folder_paths("audio_encoders"):
-            path = Path(folder) / encoder_name
-            if path.is_dir():
-                return io.NodeOutput(SpeechEncoder(partial(load_speech_encoder, path)))
-        file = Path(folder_paths.get_full_path_or_raise("audio_encoders", encoder_name))
-        return io.NodeOutput(SpeechEncoder(partial(load_speech_encoder, file)))
+        encoder = SpeechEncoder(encoder_loader(encoder_name))
+        config = encoder.patcher.model.wav2vec2.config
+        kind = "built-in wav2vec2" if encoder_name == BUILT_IN else "wav2vec2"
+        layers = f"{config.num_hidden_layers} layers of width {config.hidden_size}"
+        say(f"{kind}: {layers}, {weights(encoder.patcher)}")
+        return io.NodeOutput(encoder)
+
+
+def encoder_loader(name: str) -> Callable[[], Wav2Vec2Model]:
+    """What loads the speech encoder that was chosen."""
+    if name == BUILT_IN:
+        return lambda: builtin.load().speech_encoder
+    for folder in folder_paths.get_folder_paths("audio_encoders"):
+        path = Path(folder) / name
+        if path.is_dir():
+            return partial(load_speech_encoder, path)
+    file = Path(folder_paths.get_full_path_or_raise("audio_encoders", name))
+    return partial(load_speech_encoder, file)
 
 
 def speech_encoders() -> list[str]:

@@ -1,7 +1,5 @@
 """Segment Conditioning, Hallo3 Sampler, Hallo3 Scheduler, Hallo3 Guider and Sample Segment."""
 
-import logging
-
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
@@ -17,6 +15,7 @@ from ..hallo3_core.settings import Settings
 from ..hallo3_core.sound.sound import Sound
 from ..hallo3_core.speech.dialogue import Dialogue, faces, voices
 from ..hallo3_core.speech.encode import Speech
+from ..hallo3_core.text import check_length
 from .host.guider import guider_of
 from .host.loading import BUILT_IN
 from .host.memory import plan
@@ -36,8 +35,6 @@ from .sockets import (
     segment_index_input,
     speech_input,
 )
-
-logger = logging.getLogger(__name__)
 
 FRAMES = "hallo3_new_frames"
 """The key of an empty LATENT that says how many new frames its segment has.
@@ -157,12 +154,7 @@ def fit_text(text: Tensor, config: Hallo3Config) -> Tensor:
             f"The prompt was encoded for another model ({text.shape[-1]} numbers for each token, "
             f"not {config.text_width}): use CLIPLoader with T5 XXL and type cogvideox."
         )
-    if text.shape[1] > config.text_tokens:
-        logger.warning(
-            "The prompt has %d tokens: what comes after %d is cut off.",
-            text.shape[1],
-            config.text_tokens,
-        )
+    check_length(text.shape[1], config.text_tokens)
     return F.pad(text, (0, 0, 0, config.text_tokens - text.shape[1]))
 
 

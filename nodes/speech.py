@@ -6,15 +6,21 @@ import comfy.sd
 from comfy_api.latest import io
 
 from ..hallo3_core import builtin
+from ..hallo3_core.network.config import Hallo3Config
 from ..hallo3_core.prompts import EXAMPLE, read_prompts
 from ..hallo3_core.sound.audio import sound_of_audio
 from ..hallo3_core.sound.levels import LONGEST_SILENCE, normalized, with_silence
 from ..hallo3_core.speech.activity import method, speech_spans
 from ..hallo3_core.speech.activity import only_speech as without_the_rest
+from ..hallo3_core.text import check_length
 from .host.say import say
 from .host.time_left import expected
 from .sampling import BEGINS
 from .sockets import CATEGORY, SpeechEncoder, SpeechSocket, length_outputs
+
+MOST_TOKENS = Hallo3Config.text_tokens
+T5, PADDING = "t5xxl", 0
+"""What ComfyUI calls T5 XXL, and the number of its token that fills a prompt up."""
 
 
 class EncodeSpeech(io.ComfyNode):
@@ -119,7 +125,10 @@ class EncodePrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, text: str, clip: comfy.sd.CLIP | None = None) -> io.NodeOutput:
-        return io.NodeOutput(encoded(text, clip))
+        conditioning, tokens = encoded(text, clip)
+        if tokens is not None:
+            say(f"{tokens} of at most {MOST_TOKENS} tokens")
+        return io.NodeOutput(conditioning)
 
 
 class PromptsOverTime(io.ComfyNode):
@@ -153,7 +162,7 @@ class PromptsOverTime(io.ComfyNode):
         timed = [
             [tensor, options | {BEGINS: second}]
             for second, text in read_prompts(prompts)
-            for tensor, options in encoded(text, clip)
+            for tensor, options in encoded(text, clip)[0]
         ]
         say("1 prompt" if len(timed) == 1 else f"{len(timed)} prompts")
         return io.NodeOutput(timed)
@@ -168,8 +177,22 @@ def clip_input() -> io.Clip.Input:
     )
 
 
-def encoded(text: str, clip: comfy.sd.CLIP | None) -> list:
-    """The CONDITIONING of a text, by the built-in text encoder if there is no `clip`."""
+def encoded(text: str, clip: comfy.sd.CLIP | None) -> tuple[list, int | None]:
+    """The CONDITIONING of a text, and its number of tokens. Warns if words are cut off.
+
+    The built-in text encoder encodes it if there is no `clip`. The number is None if `clip` is not
+    T5 XXL.
+    """
     if clip is None:
-        return [[builtin.text_encoder()(text), {}]]
-    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        encoder = builtin.text_encoder()
+        return [[encoder(text), {}]], encoder.count(text)
+    tokens = clip.tokenize(text)
+    length = count_tokens(tokens[T5]) if T5 in tokens else None
+    check_length(length or 0, MOST_TOKENS)
+    return clip.encode_from_tokens_scheduled(tokens), length
+
+
+def count_tokens(batches: list[list[tuple]]) -> int:
+    """How many tokens ComfyUI's T5 has found, without the padding. Embeddings are no numbers."""
+    tokens = [token for batch in batches for token, *_ in batch]
+    return sum(not isinstance(token, int) or token != PADDING for token in tokens)

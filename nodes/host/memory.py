@@ -10,6 +10,7 @@ from ...hallo3_core.network.weight_formats import key_of
 from ...hallo3_core.quantization.layouts import LAYOUTS
 from .vae import Autoencoder
 
+MB = 2**20
 BY_SIZE = {4: "fp32", 2: "bf16", 1: "fp8"}
 """The plan's names of weights that are not quantised, by bytes per number."""
 
@@ -46,3 +47,9 @@ def fits(model: comfy.model_patcher.ModelPatcher) -> str:
         return str(error)
     total = comfy.model_management.get_total_memory(model.load_device)
     return f"{made.most / GB:.1f} of {total / GB:.0f} GB: {made.where}"
+
+
+def weights(network: comfy.model_patcher.ModelPatcher) -> str:
+    """How large the weights of a network are, and their number format."""
+    dtype = f"{next(network.model.parameters()).dtype}".removeprefix("torch.")
+    return f"{network.model_size() / MB:.0f} MB in {dtype}"

@@ -3,6 +3,7 @@ import sys
 import warnings
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from comfyui import Host, Parts, build
@@ -64,3 +65,16 @@ def small_stock_vae(host, monkeypatch) -> None:
             super().__init__(latent_channels=latent_channels, **sizes)
 
     monkeypatch.setattr(stock, "AutoencoderKLCogVideoX", Small)
+
+
+@pytest.fixture
+def said(monkeypatch) -> dict[str, str]:
+    """The text under each node at the end."""
+    texts = {}
+
+    def send_progress_text(text: str, node: str) -> None:
+        texts[node] = text
+
+    server = SimpleNamespace(send_progress_text=send_progress_text)
+    monkeypatch.setattr(sys.modules["server"].PromptServer, "instance", server, raising=False)
+    return texts

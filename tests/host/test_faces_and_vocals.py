@@ -6,7 +6,6 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,19 +56,6 @@ def insightface(host: Host, monkeypatch, tmp_path):
     onnx._finder.cache_clear()
     yield onnx
     onnx._finder.cache_clear()
-
-
-@pytest.fixture
-def said(monkeypatch) -> dict[str, str]:
-    """The text under each node at the end."""
-    texts = {}
-
-    def send_progress_text(text: str, node: str) -> None:
-        texts[node] = text
-
-    server = SimpleNamespace(send_progress_text=send_progress_text)
-    monkeypatch.setattr(sys.modules["server"].PromptServer, "instance", server, raising=False)
-    return texts
 
 
 def test_without_a_face_model(host, graph, said):

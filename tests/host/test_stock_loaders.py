@@ -66,7 +66,7 @@ def literate(host, monkeypatch):
     host.executor.reset()
 
 
-def test_a_prompt_of_the_stock_text_encoder(host, literate, monkeypatch):
+def test_a_prompt_of_the_stock_text_encoder(host, literate, monkeypatch, said):
     """CLIPLoader recognises T5 XXL by one matrix. The rest of the file is small."""
     config = {"d_model": 4096, "d_kv": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1}
     config |= {"vocab_size": 8000, "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True}
@@ -89,13 +89,18 @@ def test_a_prompt_of_the_stock_text_encoder(host, literate, monkeypatch):
     prompt = parts.graph("CLIPTextEncode", clip=loaded, text="a man in a book")
     ours = parts.graph("Hallo3EncodePrompt", clip=loaded, text="a man in a book")
     builtin_prompt = parts.graph("Hallo3EncodePrompt", text="a man in a book")
-    for out in (prompt, ours):
+    long = parts.graph("Hallo3EncodePrompt", clip=loaded, text="a book " * 150)
+    for out in (prompt, ours, long):
         parts.graph.keep(out)
     for positive in ({}, {"positive": prompt}, {"positive": builtin_prompt}):
         parts.graph.keep(sample(parts, 0, steps=1, **positive))
-    text, our_text, *latents = host.run(parts.graph)
+    text, our_text, _, *latents = host.run(parts.graph)
     assert text[0][0].shape == (1, 226, 4096)
     assert torch.equal(text[0][0], our_text[0][0])
+    assert said[ours.link[0]] == "8 of at most 226 tokens"
+    assert said[long.link[0]] == (
+        "The prompt has 451 tokens: what comes after 226 is cut off.\n451 of at most 226 tokens"
+    )
     silent, prompted, otherwise = (latent["samples"] for latent in latents)
     for one, other in ((silent, prompted), (silent, otherwise), (prompted, otherwise)):
         assert (one - other).abs().max() > 1e-3
