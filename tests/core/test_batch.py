@@ -296,3 +296,19 @@ def test_ray_replaces_a_worker_that_is_killed(run, folder):
     torch.set_num_threads(threads)
     made = folder / "out" / "longest.mp4"
     assert (folder / "single.mp4").read_bytes() == made.read_bytes()
+
+
+def test_torchrun_is_refused_in_one_sentence(folder, run, monkeypatch):
+    """Each process would do all jobs. Only process 0 says so."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    words = "batch", table(folder, GOOD), "--output", folder / "out"
+    assert run(*words) == (
+        2,
+        "",
+        "error: torchrun has started 2 processes, and each would do all jobs: start batch without "
+        "torchrun; --workers says how many jobs run at once.\n",
+    )
+    monkeypatch.setenv("RANK", "1")
+    assert run(*words) == (2, "", "")
+    assert not (folder / "out").exists()

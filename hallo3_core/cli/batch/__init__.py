@@ -9,6 +9,7 @@ import torch
 
 from ...errors import BAD_INPUT, InputError
 from ...media.outputs import claimed, new_folder
+from ...parallel.team import leads, processes
 from ..animate import checked_settings
 from .clips import CutJob, cut
 from .jobs import Job, in_row, read_jobs
@@ -41,6 +42,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if processes() > 1:
+        return refuse_torchrun()
     if options.workers is not None and options.workers < 1:
         raise InputError(f"The number of workers is {options.workers}: give 1 or more.")
     if options.cut is not None and not options.cut > 0:
@@ -65,6 +68,16 @@ def run(options: argparse.Namespace) -> int:
             finally:
                 states.write()
     return report(jobs, len(new), states)
+
+
+def refuse_torchrun() -> int:
+    """Raise `InputError` in process 0. The other processes end without a word."""
+    if not leads():
+        return BAD_INPUT
+    raise InputError(
+        f"torchrun has started {processes()} processes, and each would do all jobs: start batch "
+        "without torchrun; --workers says how many jobs run at once."
+    )
 
 
 def check(job: Job, overwrite: bool) -> None:
