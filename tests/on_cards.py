@@ -16,6 +16,7 @@ from hallo3_core import builtin, examples
 from hallo3_core.animate import ModelAnimator
 from hallo3_core.autoencoder.vae import autoencoder
 from hallo3_core.clip.segments import make_segments
+from hallo3_core.errors import InputError
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.conditioning import AudioProjector
 from hallo3_core.network.config import Hallo3Config
@@ -44,6 +45,8 @@ MIDDLE = Hallo3Config(
 )
 """Its heads divide by 2, 3 and 4. Its 21 text tokens and 35 tokens of a frame do not."""
 FRAMES, SIZES = 50, (2, 3, 4)
+ROOM = 12, 8, 2
+"""Widths of tiles, in latents, for which process 1 has memory. The last is too small."""
 
 
 @cache
@@ -135,6 +138,41 @@ def sent(work: Work, groups: int) -> tuple[int, int]:
     return counted.bytes, told.bytes
 
 
+def small_latents() -> torch.Tensor:
+    return torch.randn(1, 16, 13, 8, 12, generator=torch.Generator().manual_seed(4))
+
+
+@torch.no_grad()
+def decoded(team: Team, smallest: int) -> torch.Tensor | str:
+    """The frames of `small_latents`, or the error of process 0.
+
+    Process 1 has memory only for tiles of `smallest` latents. It notices when it has received and
+    sent the frames of some convolutions, but not of all.
+    """
+    model = model_of("middle")
+
+    def full(module, inputs) -> None:
+        if not inputs[0].is_meta and inputs[0].shape[-1] > 2 * smallest:
+            raise torch.OutOfMemoryError
+
+    hook = model.vae.decoder.up_blocks[1].register_forward_pre_hook(full)
+    if dist.get_rank() != 1:
+        hook.remove()
+    try:
+        if dist.get_rank():
+            follow(team, lambda: model)
+            return ""
+        identity, speech = inputs_of("middle", 1)
+        animator = LeadingAnimator(team, None, model, identity, speech, SeededNoise(0))
+        return animator.decode(0, small_latents(), 45)
+    except InputError as error:
+        return f"{error}"
+    finally:
+        if not dist.get_rank():
+            dismiss()
+        hook.remove()
+
+
 def work_in(team: Team) -> dict[str, Any]:
     """What this process finds: the latents of each case, and what it sent in a step."""
     found: dict[str, Any] = {}
@@ -145,6 +183,7 @@ def work_in(team: Team) -> dict[str, Any]:
             dismiss()
         else:
             follow(team, lambda case=case: replace(model_of(case.model), rows=case.rows))
+    found["decoded"] = {smallest: decoded(team, smallest) for smallest in ROOM}
     work, groups = Work(team, MIDDLE), (1, 2) if team.size % 2 == 0 else (1,)
     found["sent"] = {each: sent(work, each) for each in groups}
     return found

@@ -53,12 +53,13 @@ def decode_images(
     count: int,
     tiles: int = 1,
     chunks: Chunks = decode_chunks,
+    full: type[torch.OutOfMemoryError] = torch.OutOfMemoryError,
 ) -> Tensor:
     """Decode the first `count` frames of `latents`, (count, height, width, 3) in [0, 1].
 
     `latents` are on any device. Whole chunks of them that come after those frames are not decoded.
-    The frames are float32 on the CPU. If the device runs out of memory, decodes again in more and
-    smaller tiles. Raises `torch.OutOfMemoryError` if even the smallest tiles do not fit.
+    The frames are float32 on the CPU. If the device runs out of memory (the error `full`), decodes
+    again in more and smaller tiles. Raises `full` if even the smallest tiles do not fit.
     """
     chunk, latent_frames = vae.num_latent_frames_batch_size, latents.shape[2]
     # the first of an odd number is in a chunk with the next two
@@ -73,18 +74,24 @@ def decode_images(
         ]
         return torch.cat(found)[:count]
 
-    return _in_more_tiles(work, "Decoding", min(latents.shape[-2:]), tiles)
+    return _in_more_tiles(work, "Decoding", min(latents.shape[-2:]), tiles, full)
 
 
-def _in_more_tiles(work: Callable[[int], Tensor], doing: str, side: int, tiles: int) -> Tensor:
-    """The result of `work` with so many tiles, or with more if memory runs out.
+def _in_more_tiles(
+    work: Callable[[int], Tensor],
+    doing: str,
+    side: int,
+    tiles: int,
+    full: type[torch.OutOfMemoryError] = torch.OutOfMemoryError,
+) -> Tensor:
+    """The result of `work` with so many tiles, or with more if it raises `full`.
 
     `side` is the shorter side of the latents. `doing` names the work in the warning.
     """
     while True:
         try:
             return work(tiles)
-        except torch.OutOfMemoryError:
+        except full:
             tiles += 1
             if tiles > min(MOST_TILES, side // TILE_UNITS):
                 raise

@@ -6,7 +6,7 @@ decode.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -17,18 +17,23 @@ from torch import Tensor
 from ..animate import ModelAnimator
 from ..autoencoder.images import decode_images
 from ..errors import InputError
+from ..memory.device import enough_memory
 from ..model.hallo3 import Hallo3
 from ..network.layers import KeyValue
 from ..prediction import Predictor, Seen, SegmentInputs
 from ..sampling.guidance import Predict
 from ..settings import Settings
 from .branches import Dealt, guidance_groups
+from .chunks import OneRanOut
 from .team import Team
 from .tokens import Ulysses
 from .wire import announce, largest, lost
 
 NO_MODEL = [-2, 1, 1]
 """What a process says in `agreed` that has no model."""
+
+DECODING = "decode on several cards", "start again on one card"
+"""What needs memory on all cards, and what helps if there is too little."""
 
 
 class Video(NamedTuple):
@@ -107,7 +112,8 @@ class LeadingAnimator(ModelAnimator):
 
     def decode_images(self, latents: Tensor, count: int) -> Tensor:
         announce(Decoding(latents.cpu(), count))
-        return decode_part(self.team, self.model, latents, count)
+        with enough_memory(*DECODING):
+            return decode_part(self.team, self.model, latents, count)
 
 
 def agreed(model: Hallo3) -> Hallo3:
@@ -122,7 +128,8 @@ def agreed(model: Hallo3) -> Hallo3:
 
 
 def decode_part(team: Team, model: Hallo3, latents: Tensor, count: int) -> Tensor:
-    return decode_images(model.vae, latents, count, model.tiles, team.relay)
+    """Decode on all cards. If one of them runs out of memory, all try smaller tiles."""
+    return decode_images(model.vae, latents, count, model.tiles, team.relay, OneRanOut)
 
 
 @torch.no_grad()
@@ -130,7 +137,7 @@ def follow(team: Team, load: Callable[[], Hallo3]) -> None:
     """Compute what process 0 announces, until it has finished.
 
     `load` returns the model. If it raises `InputError` and process 0 does, too, raises `CardLost`:
-    process 0 says it for both.
+    process 0 says it for both. If no tiles are small enough for all cards, process 0 says it, too.
     """
     try:
         model = load()
@@ -142,7 +149,7 @@ def follow(team: Team, load: Callable[[], Hallo3]) -> None:
         if isinstance(work, Video):
             predictor = PartPredictor(team, model, work)
         elif isinstance(work, Decoding):
-            with model.working(model.vae):
+            with enough_memory(*DECODING), model.working(model.vae), suppress(OneRanOut):
                 decode_part(team, model, *work)
         else:
             with predictor.segment(work) as predict:

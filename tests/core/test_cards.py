@@ -14,12 +14,14 @@ import pytest
 import torch
 
 from benchmarks.cards import dealt_bytes, exchanged_bytes, free_port, launch
+from hallo3_core.autoencoder.images import decode_images
 from hallo3_core.errors import BAD_INPUT, InputError
 from hallo3_core.parallel.branches import guidance_groups
+from hallo3_core.parallel.chunks import OneRanOut
 from hallo3_core.parallel.team import own_device
 from hallo3_core.parallel.tokens import parts
 from hallo3_core.settings import Settings
-from on_cards import CASES, MIDDLE, SIZES, Case, clip
+from on_cards import CASES, MIDDLE, ROOM, SIZES, Case, clip, model_of, small_latents
 
 ROOT = Path(__file__).parents[2]
 PATH = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
@@ -70,6 +72,27 @@ def test_a_branch_on_each_card_changes_no_bit(made):
     if len(made) == 2:
         case = CASES[0]
         assert torch.equal(made[0][case.name], one_card(case.reference))
+
+
+def test_if_memory_runs_out_on_a_card_all_try_smaller_tiles(made):
+    """The bits are those of one card with as many tiles."""
+    found = made[0]["decoded"]
+    for room, tiles in zip(ROOM, (1, 2), strict=False):
+        vae = model_of("middle").vae
+        assert torch.equal(found[room], decode_images(vae, small_latents(), 45, tiles))
+    assert found[2].startswith("There is not enough memory to decode on several cards: close")
+    assert all(not any(each["decoded"].values()) for each in made[1:])
+
+
+def test_a_card_that_runs_out_of_memory_outside_of_the_relay_does_not_try_again():
+    """The others could not know of it, and would wait for ever."""
+
+    def full(vae, latents):
+        raise torch.OutOfMemoryError("alone")
+
+    vae = model_of("middle").vae
+    with pytest.raises(torch.OutOfMemoryError, match="alone"):
+        decode_images(vae, small_latents(), 45, chunks=full, full=OneRanOut)
 
 
 def test_what_is_sent_is_as_in_the_documentation(made):

@@ -1,6 +1,7 @@
 """`animate` on several cards, with a process on each: `torchrun -m hallo3_core animate`."""
 
 import argparse
+import logging
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,8 @@ Make = Callable[..., Written]
 """Does a job, such as `make_video`."""
 Load = Callable[[argparse.Namespace, torch.device, torch.dtype], Hallo3]
 """Returns the model that the options ask for, such as `load_model`."""
+
+PACKAGE = logging.getLogger(__package__.partition(".cli")[0])
 
 
 def run_on_cards(options: argparse.Namespace, make: Make, load: Load) -> int:
@@ -49,6 +52,7 @@ def lead(team: Team, options: argparse.Namespace, make: Make, load: Load) -> int
 
 def help_out(team: Team, options: argparse.Namespace, load: Load) -> int:
     options.quiet = True
+    PACKAGE.setLevel(logging.ERROR)  # process 0 warns of the same
     device = team.device
     try:
         follow(team, lambda: load(options, device, choose_dtype(options.dtype, device)))
