@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .bench import Bench, flops, interleaved, matmul_peak
-from .fp8 import keep_in_fp8, multiply_in_fp8
+from .fp8 import multiply_in_fp8, store_in_fp8
 from .sizes import SIZES, VAES
 
 GB = 1e9
@@ -22,7 +22,7 @@ GB = 1e9
 WAYS: dict[str, tuple[Callable[[nn.Module], None], bool]] = {
     "as it is": (lambda layers: None, False),
     "compiled": (lambda layers: None, True),
-    "fp8 weights": (keep_in_fp8, False),
+    "fp8 weights": (store_in_fp8, False),
     "fp8 products": (multiply_in_fp8, False),
     "fp8 products, compiled": (multiply_in_fp8, True),
 }

@@ -9,8 +9,8 @@ from hallo3_core.quantization.linear import QuantizedLinear
 LARGEST_FP8 = torch.finfo(torch.float8_e4m3fn).max
 
 
-def keep_in_fp8(network: nn.Module) -> None:
-    """Keep the weights of all linear layers in fp8, scaled as by `convert`."""
+def store_in_fp8(network: nn.Module) -> None:
+    """Store the weights of all linear layers in fp8, scaled as by `convert`."""
     for name, module in linears(network):
         network.set_submodule(name, QuantizedLinear.of(module, LAYOUTS["float8_e4m3fn"]))
 

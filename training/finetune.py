@@ -25,7 +25,7 @@ from .examples import Examples, prepare
 from .export import save_lora, save_networks
 from .folder import FolderShots
 from .loop import COMPUTE, DEVICE, Settings
-from .memory import keep_in_fp8, step_bytes
+from .memory import quantize_matrices, step_bytes
 from .networks import Networks
 
 ADAPTED = {
@@ -85,7 +85,7 @@ def bytes_needed(config: Hallo3Config, stage: Stage, rank: int | None, scaled: b
     with torch.device("meta"):
         networks = Networks.empty(config, torch.bfloat16)
         if scaled:
-            keep_in_fp8(networks)
+            quantize_matrices(networks)
         stage = make_ready(networks, stage, rank)
     return step_bytes(networks, stage.batch)
 

@@ -86,7 +86,7 @@ def empty_batch(networks: Networks, batch: int) -> Batch:
     )
 
 
-def keep_in_fp8(networks: Networks) -> None:
+def quantize_matrices(networks: Networks) -> None:
     """Put the matrices of layers in fp8, as in converted files. Networks are on the meta device."""
     for network in (networks.denoiser, networks.reference_network):
         quantize_layers(network, FORMATS["fp8"])
