@@ -141,8 +141,7 @@ BLUEPRINTS = {
         MADE,
     ),
     "New Words for a Video (Hallo3)": Blueprint(
-        "The video with other words: only the mouth or the face is made anew, to fit another "
-        "sound.",
+        "The video with other words: only the mouth or the face changes, to fit another sound.",
         loaded("portrait", "sound", "face", "identity")
         | {"redub": redub("video", 3, speech="speech")},
         {

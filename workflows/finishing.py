@@ -138,7 +138,7 @@ FINISHING = {
             "note": note(
                 0,
                 560,
-                "A video gets other words. Redub makes only the mouth anew, and puts it back into "
+                "A video gets other words. Redub makes only the mouth again, and puts it back into "
                 "the frames. Here the video is that of Animate Portrait, with the first half of "
                 "the speech, and the other words are its second half. To use a video of your "
                 "own, connect Load Video to frames in the place of Animate Portrait.\n\n" + FILES,
