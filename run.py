@@ -2,7 +2,7 @@
 
     python run.py demo [options]            animate the example portrait and speech, or your own
     python run.py test [options]            run all tests; options go to pytest
-    python run.py test --quick [options]    run some of them, in about two minutes
+    python run.py test --quick [options]    run some of them, from each part of the pack
 
 The environments are in ~/.cache/hallo3, or in the folder of the variable HALLO3_ENVIRONMENTS. They
 are used again until the requirements change.
