@@ -68,6 +68,7 @@ class Case:
     sampler: str = Settings.sampler
     guidance: float = Settings.guidance
     colour_anchor: float = Settings.colour_anchor
+    speech_strength: float = Settings.speech_strength
     speaks: bool = True
     referenced: bool = True
     person: int = 0
@@ -85,6 +86,7 @@ CASES = {
 FEW = Case(**distilled(builtin.STEPS))
 FEW_CASES = {
     "4 steps": FEW,
+    "4 steps, speech strength 1.25": replace(FEW, speech_strength=1.25),
     "4 steps, silence": replace(FEW, speaks=False),
     "4 steps, no reference": replace(FEW, referenced=False),
     "4 steps, other portrait": replace(FEW, person=OTHER),
@@ -120,7 +122,7 @@ def animated(model: Hallo3, case: Case, index: int, speech: Utterance) -> Iterat
         identity = replace(identity, features=nothing)
     waveform = speech.waveform if case.speaks else silence(FRAMES / FPS).waveform
     heard = encode_speech(model.speech_encoder, torch.from_numpy(waveform))
-    settings = ("steps", "guidance", "sampler", "colour_anchor")
+    settings = ("steps", "guidance", "sampler", "colour_anchor", "speech_strength")
     options = {name: getattr(case, name) for name in settings}
     for segment in animate(model, identity, heard, noise, **options):
         yield from to_bytes(segment.frames)

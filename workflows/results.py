@@ -210,6 +210,8 @@ DOCUMENTED: dict[str, Callable[[dict[str, Film]], None]] = {
     "3 Three segments by hand": lambda films: save_strip("3-three-segments", films["save"]),
     "4 Stock samplers": stock_samplers,
     "6 Group and song": group_and_song,
+    "7 Dialogue": lambda films: save_strip("7-dialogue", films["save"], 4),
+    "9 New words": lambda films: save_strip("9-new-words", films["save"]),
 }
 """The pictures of the documentation."""
 
