@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 
 from graphs import WORKFLOWS
-from layout import columns, overlaps
+from layout import Grid, overlaps
 from parts import DOWNLOADS, Workflow
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from routes import Link, Router
+from wires import Wire, hidden
 
 HERE = Path(__file__).resolve().parent
 SCREENSHOTS = HERE.parent / "docs" / "pictures" / "graphs"
@@ -63,7 +65,18 @@ DRAW = """async ([spec, downloads]) => {
   return JSON.stringify(app.graph.serialize());
 }"""
 
-PLACE = """([places, groups]) => {
+SOCKETS = """() => {
+  const graph = window.app.graph;
+  return [...graph.links.values()].map(link => {
+    const source = graph.getNodeById(link.origin_id), target = graph.getNodeById(link.target_id);
+    return [link.id, link.origin_id, link.origin_slot,
+            source.getOutputPos(link.origin_slot)[1] - source.pos[1],
+            link.target_id, target.getInputPos(link.target_slot)[1] - target.pos[1]];
+  });
+}"""
+"""The links, and how far their ends are below the tops of their nodes."""
+
+PLACE = """([places, groups, reroutes]) => {
   const graph = window.app.graph;
   for (const [id, [x, y, width]] of Object.entries(places)) {
     const node = graph.getNodeById(id);
@@ -77,6 +90,10 @@ PLACE = """([places, groups]) => {
     for (const node of inside) node.mode = 4;  // bypassed
     group.resizeTo(inside, 20);
     graph.add(group);
+  }
+  for (const [id, parentId, x, y, linkIds] of reroutes) {
+    graph.setReroute({id, parentId: parentId ?? undefined, pos: [x, y], linkIds});
+    for (const link of linkIds) graph.links.get(link).parentId = id;
   }
   return JSON.stringify(graph.serialize(), null, 1);
 }"""
@@ -106,6 +123,29 @@ BOXES = """() => {
 }"""
 """Left, top, right and bottom of every node with all that it shows."""
 
+RECORD = """() => {
+  for (const name of ['moveTo', 'lineTo', 'quadraticCurveTo', 'bezierCurveTo']) {
+    const draw = Path2D.prototype[name];
+    Path2D.prototype[name] = function (...numbers) {
+      (this.drawn ??= []).push(numbers);
+      return draw.apply(this, numbers);
+    };
+  }
+}"""
+"""Paths remember what is drawn in them."""
+
+WIRES = """() => {
+  const {graph, canvas} = window.app;
+  canvas.draw(true, true);
+  return [...graph.links.values()].map(link => {
+    const paths = [link.path.drawn.slice(-2)];
+    for (let id = link.parentId; id != null; id = graph.reroutes.get(id).parentId)
+      paths.unshift(graph.reroutes.get(id).path.drawn.slice(-2));
+    return [link.origin_id, link.origin_slot, link.target_id, link.target_slot, paths];
+  });
+}"""
+"""The ends of every link, and the curves that are drawn of it."""
+
 FIT = """() => {
   const canvas = window.app.canvas;
   let box = [1e9, 1e9, -1e9, -1e9];
@@ -131,12 +171,14 @@ def chromium(playwright: Playwright) -> Browser:
 
 def open_page(browser: Browser, address: str, style: bool) -> Page:
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page.add_init_script(f"({RECORD})()")
     page.goto(address)
     page.wait_for_function("window.app && window.app.graph && window.LiteGraph", timeout=60_000)
     time.sleep(3)
     page.evaluate(SET, ["Comfy.Minimap.Visible", False])
     page.evaluate(SET, ["Comfy.RightSidePanel.IsOpen", False])
     page.evaluate(SET, ["Comfy.VueNodes.Enabled", style])
+    page.evaluate(SET, ["LiteGraph.Canvas.MinFontSizeForLOD", 0])  # text however small
     return page
 
 
@@ -163,9 +205,16 @@ def draw(pages: list[Page], workflow: Workflow) -> str:
     for key, id in ids.items():
         found = [each[id] for each in shown]
         sizes[key] = tuple(max(box[i + 2] - box[i] for box in found) for i in (0, 1))
-    places = {ids[key]: place for key, place in columns(workflow, sizes).items()}
+    keys = {id: key for key, id in ids.items()}
+    links = [
+        Link(id, keys[str(source)], output, leaves, keys[str(target)], enters)
+        for id, source, output, leaves, target, enters in classic.evaluate(SOCKETS)
+    ]
+    router = Router(Grid(workflow, sizes), links)
+    router.improve()
+    places = {ids[key]: place for key, place in router.places().items()}
     groups = [(group.title, [ids[key] for key in group.nodes]) for group in workflow.groups]
-    return classic.evaluate(PLACE, [places, groups])
+    return classic.evaluate(PLACE, [places, groups, router.reroutes()])
 
 
 def run(page: Page, address: str) -> tuple[list[str], dict[str, list[float]]]:
@@ -205,11 +254,28 @@ def history(page: Page, address: str) -> dict:
     return page.request.get(f"{address}/history").json()
 
 
-def check(name: str, found: dict[str, list[float]]) -> None:
-    keys = list(WORKFLOWS[name].nodes)
-    if pairs := overlaps(found):
-        said = ", ".join(f"{keys[int(a) - 1]} and {keys[int(b) - 1]}" for a, b in pairs)
-        raise SystemExit(f"{name}: {said} cover each other")
+def drawn_wires(page: Page, keys: dict[str, str]) -> list[Wire]:
+    """The wires as they are drawn. `keys` are the names of the nodes, by their ids."""
+    wires = []
+    for source, output, target, input, paths in page.evaluate(WIRES):
+        ends = keys[str(source)], keys[str(target)]
+        curves = [(tuple(begin), *batched(curve)) for begin, curve in paths]
+        wires.append(Wire(f"{ends[0]}.{output} > {ends[1]}.{input}", ends, curves))
+    return wires
+
+
+def check(page: Page, name: str, workflow: Workflow, found: dict[str, list[float]]) -> None:
+    """No node covers another, or a wire."""
+    keys = {str(id): key for id, key in enumerate(workflow.nodes, 1)}
+    named = {keys[id]: tuple(box) for id, box in found.items()}
+    faults = [f"{a} and {b} cover each other" for a, b in overlaps(named)]
+    faults += [f"{wire} is behind {node}" for wire, node in hidden(drawn_wires(page, keys), named)]
+    if faults:
+        raise SystemExit(f"{name}: " + ", ".join(faults))
+
+
+def batched(numbers: list[float]) -> list[tuple[float, float]]:
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def main() -> int:
@@ -226,10 +292,10 @@ def main() -> int:
             graph = draw(pages, WORKFLOWS[name])
             (HERE / f"{name}.json").write_text(graph + "\n")
             for page in pages:
-                check(name, show(page, graph))
+                check(page, name, WORKFLOWS[name], show(page, graph))
                 if options.run:
                     made, largest = run(page, options.address)
-                    check(name, largest)
+                    check(page, name, WORKFLOWS[name], largest)
                     print(name, made, flush=True)
             page.screenshot(path=SCREENSHOTS / f"{name}.jpg", type="jpeg", quality=80, clip=CANVAS)
             for page in pages:
