@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from functools import reduce
 from pathlib import Path
 
 from graphs import WORKFLOWS
@@ -25,8 +26,10 @@ from wires import Wire, hidden
 
 HERE = Path(__file__).resolve().parent
 SCREENSHOTS = HERE.parent / "docs" / "pictures" / "graphs"
-CANVAS = {"x": 60, "y": 40, "width": 1540, "height": 900}
-"""The part of the page that shows the graph."""
+LEFT, TOP, BOTTOM = 60, 40, 20
+"""What the front end shows beside the graph, in pixels of the page."""
+SCALE, MARGIN = 0.5, 100
+"""How large the graph is in its picture, and the space around it, in pixels of the graph."""
 CLASSIC, MODERN = False, True
 """Styles of nodes."""
 
@@ -146,17 +149,20 @@ WIRES = """() => {
 }"""
 """The ends of every link, and the curves that are drawn of it."""
 
-FIT = """() => {
-  const canvas = window.app.canvas;
-  let box = [1e9, 1e9, -1e9, -1e9];
-  for (const node of window.app.graph._nodes) {
-    box[0] = Math.min(box[0], node.pos[0]); box[1] = Math.min(box[1], node.pos[1] - 30);
-    box[2] = Math.max(box[2], node.pos[0] + node.size[0]);
-    box[3] = Math.max(box[3], node.pos[1] + node.size[1]);
-  }
-  canvas.ds.fitToBounds(
-    [box[0] - 130, box[1] - 170, box[2] - box[0] + 180, box[3] - box[1] + 310], {zoom: 1}
-  );
+BOUNDS = """() => {
+  const {_nodes, reroutes} = window.app.graph;
+  const corners = _nodes.flatMap(({pos: [x, y], size: [width, height]}) =>
+    [[x, y - 30], [x + width, y + height]]);
+  for (const {pos: [x, y]} of reroutes.values()) corners.push([x, y - 30]);
+  const [across, down] = [corners.map(each => each[0]), corners.map(each => each[1])];
+  return [Math.min(...across), Math.min(...down), Math.max(...across), Math.max(...down)];
+}"""
+"""Left, top, right and bottom of the whole graph."""
+
+FIT = """([left, top, scale]) => {
+  const {canvas} = window.app;
+  canvas.ds.scale = scale;
+  canvas.ds.offset = [-left, -top];
   canvas.setDirty(true, true);
 }"""
 
@@ -186,9 +192,24 @@ def show(page: Page, graph: str) -> dict[str, list[float]]:
     """The boxes of its nodes, by their ids."""
     page.evaluate("json => window.app.loadGraphData(JSON.parse(json))", graph)
     time.sleep(2)
-    page.evaluate(FIT)
-    time.sleep(1)
+    fit(page, page.evaluate(BOUNDS))
     return boxes(page)
+
+
+def fit(page: Page, box: list[float]) -> None:
+    """Make the page so large that it shows this part of the graph, and go there."""
+    left, top, right, bottom = (box[0] - MARGIN, box[1] - MARGIN, box[2] + MARGIN, box[3] + MARGIN)
+    width, height = round(SCALE * (right - left)), round(SCALE * (bottom - top))
+    page.set_viewport_size({"width": LEFT + width, "height": TOP + height + BOTTOM})
+    page.evaluate(FIT, [left - LEFT / SCALE, top - TOP / SCALE, SCALE])
+    time.sleep(1)
+
+
+def picture(page: Page, name: str) -> None:
+    size = page.viewport_size
+    width, height = size["width"] - LEFT, size["height"] - TOP - BOTTOM
+    clip = {"x": LEFT, "y": TOP, "width": width, "height": height}
+    page.screenshot(path=SCREENSHOTS / f"{name}.jpg", type="jpeg", quality=80, clip=clip)
 
 
 def boxes(page: Page) -> dict[str, list[float]]:
@@ -212,9 +233,10 @@ def draw(pages: list[Page], workflow: Workflow) -> str:
     ]
     router = Router(Grid(workflow, sizes), links)
     router.improve()
-    places = {ids[key]: place for key, place in router.places().items()}
+    places, reroutes = router.drawn()
+    places = {ids[key]: place for key, place in places.items()}
     groups = [(group.title, [ids[key] for key in group.nodes]) for group in workflow.groups]
-    return classic.evaluate(PLACE, [places, groups, router.reroutes()])
+    return classic.evaluate(PLACE, [places, groups, reroutes])
 
 
 def run(page: Page, address: str) -> tuple[list[str], dict[str, list[float]]]:
@@ -296,8 +318,9 @@ def main() -> int:
                 if options.run:
                     made, largest = run(page, options.address)
                     check(page, name, WORKFLOWS[name], largest)
+                    fit(page, reduce(union, [page.evaluate(BOUNDS), *largest.values()]))
                     print(name, made, flush=True)
-            page.screenshot(path=SCREENSHOTS / f"{name}.jpg", type="jpeg", quality=80, clip=CANVAS)
+            picture(page, name)
             for page in pages:
                 page.close()
         browser.close()

@@ -89,7 +89,7 @@ FINISHING = {
                 "interpolation. So you can switch interpolation on and off.",
             ),
             "frames' files": note(
-                13,
+                (13, 1),
                 300,
                 "This uses ComfyUI's own nodes before and after Animate Portrait. The three "
                 "groups are bypassed, because each needs a file. Download the file (the node has "

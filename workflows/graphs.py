@@ -98,6 +98,7 @@ WORKFLOWS = {
                 {"segment_index": 0},
                 {"model": "dit", **WHO},
             ),
+            "noise": ("RandomNoise", 5, {}, {"noise_seed": "seed"}),
             "guider": (
                 "CFGGuider",
                 5,
@@ -106,7 +107,6 @@ WORKFLOWS = {
             ),
             "sampler": ("Hallo3Sampler", 5, {"sampler": SAMPLER}, {}),
             "sigmas": ("Hallo3Scheduler", 5, {"steps": STEPS}, {"model": "dit"}),
-            "noise": ("RandomNoise", 5, {}, {"noise_seed": "seed"}),
             "custom": (
                 "SamplerCustomAdvanced",
                 6,

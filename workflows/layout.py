@@ -15,7 +15,7 @@ GAP = 50
 FRAME = 50
 """The space of a group's frame above its first node, and below its last one."""
 GUTTER = 130
-"""The space between columns, where wires go up and down."""
+"""The least space between columns, where wires go up and down."""
 MARGIN, LANE = 40, 20
 """The space between a node and the nearest wire of a band, and between two of its wires."""
 
@@ -43,12 +43,6 @@ class Grid:
             max(round(sizes[key][0]) for key, (at, _) in self.cells.items() if at == column)
             for column in range(self.last + 1)
         ]
-        self.lefts = [
-            sum(self.widths[:column]) + GUTTER * column for column in range(self.last + 1)
-        ]
-
-    def right(self, column: int) -> int:
-        return self.lefts[column] + self.widths[column]
 
     def placed(self, wires: list[int]) -> "Places":
         """The places for these numbers of wires in the bands, from the top band to the bottom."""
@@ -58,6 +52,7 @@ class Grid:
         for row in range(self.rows):
             for column in range(self.last + 1):
                 self.stack(column, row, start, tops, bottoms)
+            self.level(row, bottoms)
             deeper = {column for column, below in self.cells.values() if below > row}
             floor = max((bottoms[column] for column in deeper), default=0)
             count = wires[row + 1]
@@ -73,6 +68,13 @@ class Grid:
             bottoms[column] = start - TITLE + self.heights[key]
             bottoms[column] += FRAME * self.outermost(key, first=False)
             start = bottoms[column] + GAP + TITLE
+
+    def level(self, row: int, bottoms: list[int]) -> None:
+        """End the columns of a group's frame at the same height."""
+        for group in self.workflow.groups:
+            columns = {self.cells[key][0] for key in group.nodes if self.cells[key][1] == row}
+            for column in columns:
+                bottoms[column] = max(bottoms[each] for each in columns)
 
     def outermost(self, key: str, first: bool) -> bool:
         """Is this the first, or the last, node of a group in its column?"""

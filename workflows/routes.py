@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from itertools import combinations, groupby, product, zip_longest
 from typing import NamedTuple
 
-from layout import LANE, Grid, Places
+from layout import GUTTER, LANE, Grid, Places
 
 EDGE = 30
-"""How far a reroute is from the column that its wires pass."""
+"""How far a reroute is at least from the column that its wires pass."""
+STEEP, WIDER = 700, 0.06
+"""A wire that goes up or down more than STEEP pixels from a reroute needs more space beside it, by
+this part of what is more: the front end bends it to the side."""
 CROSSING, REROUTE, PIXEL = 100, 60, 0.2
 """What is bad about a picture: wires that cross, reroutes, and each pixel up and down."""
 
@@ -41,6 +44,8 @@ class Piece(NamedTuple):
     output: tuple[str, int]
     left: float
     right: float
+    bare: bool
+    """Does it have no reroute?"""
 
 
 class Run(NamedTuple):
@@ -128,10 +133,7 @@ class Router:
 
     def badness(self) -> float:
         places, heights = self.lanes()
-        gutters: list[list[Piece]] = [[] for _ in range(self.grid.last)]
-        for output in self.links:
-            for gutter, piece in self.pieces(output, places, heights):
-                gutters[gutter].append(piece)
+        gutters = self.gutters(places, heights)
         crossings = sum(
             a.output != b.output and (a.left - b.left) * (a.right - b.right) < 0
             for gutter in gutters
@@ -140,6 +142,14 @@ class Router:
         travel = sum(abs(piece.left - piece.right) for gutter in gutters for piece in gutter)
         reroutes = sum(len(self.through(output, heights)) for output in self.links)
         return CROSSING * crossings + PIXEL * travel + REROUTE * reroutes
+
+    def gutters(self, places: Places, heights: dict) -> list[list[Piece]]:
+        """The wires in each gutter."""
+        gutters: list[list[Piece]] = [[] for _ in range(self.grid.last)]
+        for output in self.links:
+            for gutter, piece in self.pieces(output, places, heights):
+                gutters[gutter].append(piece)
+        return gutters
 
     def lanes(self) -> tuple[Places, dict]:
         """Where the nodes are, and the height at which each output's wires pass each column."""
@@ -188,9 +198,12 @@ class Router:
         for gutter in range(first, self.passed(output).stop):
             for link in links:
                 if self.column(link.target) == gutter + 1:
-                    yield gutter, Piece(output, at, places.tops[link.target] + link.enters)
+                    yield (
+                        gutter,
+                        Piece(output, at, places.tops[link.target] + link.enters, gutter == first),
+                    )
             if (output, gutter + 1) in heights:
-                yield gutter, Piece(output, at, at := heights[output, gutter + 1])
+                yield gutter, Piece(output, at, at := heights[output, gutter + 1], False)
 
     def through(self, output: tuple[str, int], heights: dict) -> list[tuple[int, bool]]:
         """The columns at which its wires need a reroute: on the left (False) or on the right."""
@@ -204,26 +217,35 @@ class Router:
                 needed.append((column, True))
         return needed
 
-    def places(self) -> dict[str, tuple[int, int, int]]:
-        """Left, top and width of every node."""
-        tops, at = self.lanes()[0].tops, self.column
-        return {
-            key: (self.grid.lefts[at(key)], top, self.grid.widths[at(key)])
-            for key, top in tops.items()
-        }
-
-    def reroutes(self) -> list[Reroute]:
-        """The reroutes of all wires. A link's own is the last one that has the link."""
-        _, heights = self.lanes()
+    def drawn(self) -> tuple[dict[str, tuple[int, int, int]], list[Reroute]]:
+        """Left, top and width of every node, and the reroutes of all wires."""
+        places, heights = self.lanes()
+        sides = [
+            max((beside(piece) for piece in pieces), default=EDGE)
+            for pieces in self.gutters(places, heights)
+        ]
+        """How far reroutes are from the columns beside each gutter."""
+        lefts = [0]
+        widths, at = self.grid.widths, self.column
+        for width, side in zip(widths, sides, strict=False):
+            lefts.append(lefts[-1] + width + GUTTER + 2 * (side - EDGE))
+        nodes = {key: (lefts[at(key)], top, widths[at(key)]) for key, top in places.tops.items()}
         made: list[Reroute] = []
         for output, links in self.links.items():
             parent = None
             for column, right in self.through(output, heights):
-                x = self.grid.right(column) + EDGE if right else self.grid.lefts[column] - EDGE
+                x = widths[column] + sides[column] if right else -sides[column - 1]
                 beyond = [link.id for link in links if self.column(link.target) > column]
-                made.append(Reroute(len(made) + 1, parent, x, heights[output, column], beyond))
+                y = heights[output, column]
+                made.append(Reroute(len(made) + 1, parent, lefts[column] + x, y, beyond))
                 parent = made[-1].id
-        return made
+        return nodes, made
+
+
+def beside(piece: Piece) -> int:
+    """The space that a wire needs between its reroute and the column beside it."""
+    steep = 0 if piece.bare else max(0, abs(piece.left - piece.right) - STEEP)
+    return EDGE + round(WIDER * steep)
 
 
 def swap(order: list, i: int, j: int) -> None:
