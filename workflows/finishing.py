@@ -120,7 +120,7 @@ FINISHING = {
             **restoring("animate.3", 5),
             "found": ("PreviewImage", 6, {}, {"images": "crop.2"}),
             "files": note(
-                8,
+                (8, 1),
                 400,
                 "Crop Face follows the face and gives a square of it for each frame. Paste Face "
                 "puts the squares back. Outside them, every pixel stays as it was.\n\n"

@@ -166,7 +166,7 @@ WORKFLOWS = {
             "animate": animate(4, soundtrack="sound"),
             "found": ("PreviewImage", (3, 1), {}, {"images": "face.1"}),
             "song": note(
-                5,
+                (5, 1),
                 560,
                 "One face of a group picture sings. Find Face shows a number at each face, Encode "
                 "Identity crops around the chosen face, and Isolate Vocals separates the voice "

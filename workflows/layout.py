@@ -33,7 +33,9 @@ class Grid:
 
     def __init__(self, workflow: Workflow, sizes: Sizes):
         self.workflow = workflow
-        self.cells = {key: cell(node) for key, node in workflow.nodes.items()}
+        cells = {key: cell(node) for key, node in workflow.nodes.items()}
+        columns = sorted({column for column, _ in cells.values()})
+        self.cells = {key: (columns.index(column), row) for key, (column, row) in cells.items()}
         self.rows = 1 + max(row for _, row in self.cells.values())
         self.last = max(column for column, _ in self.cells.values())
         self.heights = {

@@ -1,8 +1,9 @@
 """The parts that the shipped workflows share, for `graphs.py`.
 
-A node is (type, column, widgets, links), and may have its own title after these. A link names the
-node that it comes from, and the number of the output after a dot. The nodes of a column are placed
-one below the other, in this order.
+A node is (type, place, widgets, links), and may have its own title after these. A link names the
+node that it comes from, and the number of the output after a dot. It goes to a later column. A
+place is a column, or (column, row); 0 is the first row. Nodes with the same place are one below the
+other, in this order.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 class Group(NamedTuple):
     """Nodes in a coloured frame. They are bypassed, because they need files to be downloaded.
 
-    They are neighbours in one column.
+    They are neighbours, and nothing else is between them.
     """
 
     title: str

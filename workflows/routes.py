@@ -16,8 +16,9 @@ EDGE = 30
 STEEP, WIDER = 700, 0.06
 """A wire that goes up or down more than STEEP pixels from a reroute needs more space beside it, by
 this part of what is more: the front end bends it to the side."""
-CROSSING, REROUTE, PIXEL = 100, 60, 0.2
-"""What is bad about a picture: wires that cross, reroutes, and each pixel up and down."""
+TOUCHING, CROSSING, REROUTE, PIXEL = 1000, 100, 60, 0.2
+"""What is bad about a picture: a wire on another one, two wires that cross, a reroute, and each
+pixel up and down."""
 
 
 class Link(NamedTuple):
@@ -36,6 +37,10 @@ class Reroute(NamedTuple):
     x: float
     y: float
     links: list[int]
+
+
+Place = tuple[int, int, int]
+"""Left, top and width of a node."""
 
 
 class Piece(NamedTuple):
@@ -139,9 +144,13 @@ class Router:
             for gutter in gutters
             for a, b in combinations(gutter, 2)
         )
+        touching = sum(
+            one[1] == other[1] and abs(heights[one] - heights[other]) < LANE
+            for one, other in combinations(heights, 2)
+        )
         travel = sum(abs(piece.left - piece.right) for gutter in gutters for piece in gutter)
         reroutes = sum(len(self.through(output, heights)) for output in self.links)
-        return CROSSING * crossings + PIXEL * travel + REROUTE * reroutes
+        return TOUCHING * touching + CROSSING * crossings + REROUTE * reroutes + PIXEL * travel
 
     def gutters(self, places: Places, heights: dict) -> list[list[Piece]]:
         """The wires in each gutter."""
@@ -217,8 +226,7 @@ class Router:
                 needed.append((column, True))
         return needed
 
-    def drawn(self) -> tuple[dict[str, tuple[int, int, int]], list[Reroute]]:
-        """Left, top and width of every node, and the reroutes of all wires."""
+    def drawn(self) -> tuple[dict[str, Place], list[Reroute]]:
         places, heights = self.lanes()
         sides = [
             max((beside(piece) for piece in pieces), default=EDGE)
@@ -240,6 +248,13 @@ class Router:
                 made.append(Reroute(len(made) + 1, parent, lefts[column] + x, y, beyond))
                 parent = made[-1].id
         return nodes, made
+
+
+def routed(grid: Grid, links: list[Link]) -> tuple[dict[str, Place], list[Reroute]]:
+    """The places of the nodes, and the reroutes of the wires."""
+    router = Router(grid, links)
+    router.improve()
+    return router.drawn()
 
 
 def beside(piece: Piece) -> int:

@@ -18,7 +18,7 @@ Curve = tuple[Point, Point, Point, Point]
 
 SAMPLES = 64
 """Points of a curve that are looked at."""
-SOCKET = 14
+SOCKET = 24
 """How far a wire may be over the two nodes that it connects: its ends are inside them."""
 TITLE, ROW, WIDGET = 30, 20, 24
 """Heights in a node of the classic style, in pixels."""
