@@ -140,6 +140,25 @@ def test_no_node_covers_another(graph):
         assert apart, (one["type"], other["type"])
 
 
+def inside(file: Path) -> dict:
+    """The graph inside a blueprint in the format of a workflow, with its two ends as nodes."""
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    (graph,) = saved["definitions"]["subgraphs"]
+    links = graph["links"]
+    graph["links"] = [[*each.values()][:6] for each in links]
+    own = [{"id": each["id"], "parentId": each["parentId"]} for each in links if "parentId" in each]
+    graph["extra"] = {"reroutes": graph["reroutes"], "linkExtensions": own}
+    for end, inputs, outputs in (("inputNode", "", "inputs"), ("outputNode", "outputs", "")):
+        left, top, width, height = graph[end]["bounding"]
+        node = {"id": graph[end]["id"], "type": end, "pos": [left, top], "size": [width, height]}
+        sockets = {
+            "inputs": graph[inputs] if inputs else [],
+            "outputs": graph[outputs] if outputs else [],
+        }
+        graph["nodes"].append(node | sockets)
+    return graph
+
+
 def test_every_wire_goes_to_the_right(graph):
     """From the right side of a node to the left side of another one that is right of it."""
     for _, source, _, target, _, _ in graph.links.values():
@@ -153,6 +172,17 @@ def test_no_wire_is_behind_a_node(graph):
     boxes = {str(id): box(node) for id, node in graph.nodes.items()}
     wires = saved(graph.saved)
     assert len(wires) == len(graph.links)
+    assert hidden(wires, boxes) == []
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "subgraphs").glob("*.json")), ids=lambda file: file.stem
+)
+def test_no_wire_is_behind_a_node_in_a_blueprint(file):
+    graph = inside(file)
+    boxes = {str(node["id"]): box(node) for node in graph["nodes"]}
+    wires = saved(graph)
+    assert len(wires) >= 15
     assert hidden(wires, boxes) == []
 
 
