@@ -126,7 +126,8 @@ def measure(pages: list[Page], workflow: Workflow) -> Measured:
         found = [each[id] for each in shown]
         sizes[key] = tuple(max(box[i + 2] - box[i] for box in found) for i in (0, 1))
         inputs[key], outputs[key] = sockets[id]
-    return Measured(json.loads(graph), sizes, inputs, outputs)
+    saved = classic.evaluate("() => JSON.stringify(window.app.graph.serialize())")
+    return Measured(json.loads(saved), sizes, inputs, outputs)
 
 
 def names(workflow: Workflow) -> dict[str, str]:
