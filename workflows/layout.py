@@ -5,6 +5,7 @@ rows, between them and below them, in which wires pass the columns that lie betw
 """
 
 from itertools import combinations
+from typing import NamedTuple
 
 from parts import ROOM, Workflow
 
@@ -28,6 +29,17 @@ def cell(node: tuple) -> tuple[int, int]:
     return node[1] if isinstance(node[1], tuple) else (node[1], 0)
 
 
+class Places(NamedTuple):
+    """Where the nodes are for some number of wires."""
+
+    tops: dict[str, int]
+    """Of the nodes, below their titles."""
+    bands: list[int]
+    """The top of each band, from the band above all rows to the one below them."""
+    bottoms: list[int]
+    """The lowest point of each column."""
+
+
 class Grid:
     """The columns and rows of a workflow."""
 
@@ -46,8 +58,8 @@ class Grid:
             for column in range(self.last + 1)
         ]
 
-    def placed(self, wires: list[int]) -> "Places":
-        """The places for these numbers of wires in the bands, from the top band to the bottom."""
+    def placed(self, lanes: list[int]) -> Places:
+        """The places for these numbers of lanes in the bands, from the top band to the bottom."""
         tops: dict[str, int] = {}
         bottoms = [0] * (self.last + 1)
         start, bands = TITLE, [0]
@@ -57,7 +69,7 @@ class Grid:
             self.level(row, bottoms)
             deeper = {column for column, below in self.cells.values() if below > row}
             floor = max((bottoms[column] for column in deeper), default=0)
-            count = wires[row + 1]
+            count = lanes[row + 1]
             bands.append(floor)
             start = floor + TITLE + (2 * MARGIN + LANE * (count - 1) if count else GAP)
         return Places(tops, bands, bottoms)
@@ -86,7 +98,7 @@ class Grid:
                 return key == column[0 if first else -1]
         return False
 
-    def first_lane(self, places: "Places", band: int, columns: set[int], lanes: int) -> int:
+    def first_lane(self, places: Places, band: int, columns: set[int], lanes: int) -> int:
         """The height of the first of the lanes that wires take in some columns of a band."""
         if band == 0:
             return -MARGIN - LANE * (lanes - 1)
@@ -104,13 +116,6 @@ class Grid:
             if places.bottoms[column] <= places.bands[band]
         ]
         return [*range(deepest + 1), *below, self.rows]
-
-
-class Places:
-    """The tops of nodes, and the tops of bands and the bottoms of columns."""
-
-    def __init__(self, tops: dict[str, int], bands: list[int], bottoms: list[int]):
-        self.tops, self.bands, self.bottoms = tops, bands, bottoms
 
 
 def overlaps(boxes: dict[str, tuple[float, ...]]) -> list[tuple[str, str]]:

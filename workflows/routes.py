@@ -69,14 +69,14 @@ def columns_of(cable: Cable) -> set[int]:
 
 
 class Router:
+    """The ways of all wires, and how good the picture is with them."""
+
     def __init__(self, grid: Grid, links: list[Link]):
         self.grid = grid
-        self.links = {
-            output: list(same)
-            for output, same in groupby(
-                sorted(links, key=lambda link: link[1:3]), lambda link: link[1:3]
-            )
-        }
+        self.links: dict[tuple[str, int], list[Link]] = {}
+        """The links of each output."""
+        for link in sorted(links, key=lambda link: (link.source, link.output)):
+            self.links.setdefault((link.source, link.output), []).append(link)
         for link in links:
             if self.column(link.source) >= self.column(link.target):
                 raise SystemExit(f"{link.target} is not to the right of {link.source}")
