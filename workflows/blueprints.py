@@ -58,7 +58,7 @@ MODEL = {
 OPTIONAL = {"mask": "identity.mask", "prompt": "animate.positive"}
 FACE = {"face_index": "face.face_index", "fit": "identity.fit"}
 SETTINGS = {**MODEL, **FACE, **sampling("animate")}
-SPEAKS = loaded("portrait", "sound") | {"animate": animate(3)}
+SPEAKS = loaded("portrait", "sound") | {"animate": animate(4)}
 MADE = {"video": "animate.3", "frames": "animate.0", "audio": "animate.1"}
 
 BLUEPRINTS = {
@@ -66,7 +66,7 @@ BLUEPRINTS = {
         "A video of a portrait that speaks, from a picture file and a sound file: drop both on it. "
         "This is the whole job in one node, and it saves the video. The built-in model knows only "
         "drawn faces.",
-        loaded() | {"animate": animate(3), "save": save("animate.3", 4)},
+        loaded() | {"animate": animate(4), "save": save("animate.3", 5)},
         {
             "picture": "portrait.image",
             "sound": "sound.audio",
@@ -86,24 +86,24 @@ BLUEPRINTS = {
         "A longer video: after its last frame, the person in it goes on with other words. The "
         "video must have 25 frames a second, as those of Hallo3 have.",
         {
-            "end": ("Video Slice", 0, {"start_time": -0.5}, {"video": "video"}),
+            "end": ("Video Slice", -1, {"start_time": -0.5}, {"video": "video"}),
             "last": ("GetVideoComponents", 0, {}, {"video": "end"}),
             "portrait": ("ImageFromBatch", 1, {"batch_index": -1, "length": 1}, {"image": "last"}),
             **SPEAKS,
-            "before": ("GetVideoComponents", 3, {}, {"video": "video"}),
+            "before": ("GetVideoComponents", (4, 1), {}, {"video": "video"}),
             "frames": (
                 "BatchImagesNode",
-                4,
+                5,
                 {},
                 {"images.image0": "before", "images.image1": "animate"},
             ),
             "both": (
                 "AudioConcat",
-                4,
+                (5, 1),
                 {"direction": "after"},
                 {"audio1": "before.1", "audio2": "animate.1"},
             ),
-            "longer": create("frames", "both", 5),
+            "longer": create("frames", "both", 6),
         },
         {"video": OPEN, "sound": OPEN, **OPTIONAL, **SETTINGS},
         {"longer_video": "longer", "new_part": "animate.3"},
@@ -115,17 +115,17 @@ BLUEPRINTS = {
             "dit": ("Hallo3LoadDiT", 0, {"model_name": TWO_PEOPLE}, {}),
             **{name: LOADED[name] for name in ("vae", "wav2vec2")},
             **PAIR,
-            "words 0": encode_speech("first_sound", 2),
-            "words 1": encode_speech("second_sound", 2),
-            "speaker 0": speaker_of("words 0", "left", 3),
-            "speaker 1": speaker_of("words 1", "right", 3),
+            "words 0": encode_speech("first_sound", (3, 1)),
+            "words 1": encode_speech("second_sound", (3, 1)),
+            "speaker 0": speaker_of("words 0", "left", (4, 1)),
+            "speaker 1": speaker_of("words 1", "right", (4, 1)),
             "speech": (
                 "Hallo3Dialogue",
-                3,
+                (5, 1),
                 {"order": "in turns"},
                 {f"speakers.speaker_{i}": f"speaker {i}" for i in range(2)},
             ),
-            "animate": animate(4),
+            "animate": animate(6),
         },
         {
             "portrait": OPEN,

@@ -3,39 +3,51 @@
     python workflows/draw.py http://127.0.0.1:8188 [NAME ...] [--run]
 
 Each graph of `graphs.py` (or each NAME) becomes a .json file in the UI format in this folder, and a
-screenshot in docs/pictures/graphs. The layout is such that no node covers another, in the classic
-and in the modern style of nodes. With --run, each graph is also queued from the browser in both
-styles. It must finish with a video, and no node may cover another then either. The screenshot then
-shows the results. Start ComfyUI with `--preview-method auto` for that. This script needs playwright
-and Chromium; the pack does not.
+screenshot in docs/pictures/graphs. The layout is such that no node covers another, and that no wire
+is behind a node, in the classic and in the modern style of nodes. With --run, each graph is also
+queued from the browser in both styles. It must finish with a video, and all nodes and wires must be
+seen then too. The screenshot then shows the results. Start ComfyUI with `--preview-method auto` for
+that. This script needs playwright and Chromium; the pack does not.
 """
 
 import argparse
 import json
 import sys
-import time
+from functools import reduce
 from pathlib import Path
+from typing import NamedTuple
 
+from front_end import (
+    BOUNDS,
+    CLASSIC,
+    MODERN,
+    WIRES,
+    chromium,
+    curves,
+    fit,
+    open_page,
+    picture,
+    run,
+    show,
+    union,
+)
 from graphs import WORKFLOWS
-from layout import columns, overlaps
+from layout import Grid, Sizes, overlaps
 from parts import DOWNLOADS, Workflow
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Page, sync_playwright
+from routes import Link, routed
+from wires import Wire, hidden
 
 HERE = Path(__file__).resolve().parent
 SCREENSHOTS = HERE.parent / "docs" / "pictures" / "graphs"
-CANVAS = {"x": 60, "y": 40, "width": 1540, "height": 900}
-"""The part of the page that shows the graph."""
-CLASSIC, MODERN = False, True
-"""Styles of nodes."""
 
 DRAW = """async ([spec, downloads]) => {
   const app = window.app, LiteGraph = window.LiteGraph;
   app.graph.clear();
   const nodes = {};
-  for (const [key, [type, column, widgets, links, title]] of Object.entries(spec)) {
+  for (const [key, [type, place, widgets, links, title]] of Object.entries(spec)) {
     const node = LiteGraph.createNode(type);
     if (!node) throw new Error('no node ' + type);
-    node.pos = [400 * column, 60 * Object.keys(nodes).length];
     if (title) node.title = title;
     app.graph.add(node);
     for (const [name, value] of Object.entries(widgets)) {
@@ -52,7 +64,7 @@ DRAW = """async ([spec, downloads]) => {
     }
     nodes[key] = node;
   }
-  for (const [key, [type, column, widgets, links]] of Object.entries(spec))
+  for (const [key, [type, place, widgets, links]] of Object.entries(spec))
     for (const [name, from] of Object.entries(links)) {
       const [source, output] = from.split('.');
       const slot = nodes[key].findInputSlot(name);
@@ -63,7 +75,14 @@ DRAW = """async ([spec, downloads]) => {
   return JSON.stringify(app.graph.serialize());
 }"""
 
-PLACE = """([places, groups]) => {
+SOCKETS = """() => Object.fromEntries(window.app.graph._nodes.map(node => {
+  const down = position => position[1] - node.pos[1];
+  return [node.id, [(node.inputs || []).map((_, slot) => down(node.getInputPos(slot))),
+                    (node.outputs || []).map((_, slot) => down(node.getOutputPos(slot)))]];
+}))"""
+"""How far the inputs and the outputs of each node are below its top."""
+
+PLACE = """([places, groups, reroutes]) => {
   const graph = window.app.graph;
   for (const [id, [x, y, width]] of Object.entries(places)) {
     const node = graph.getNodeById(id);
@@ -78,138 +97,75 @@ PLACE = """([places, groups]) => {
     group.resizeTo(inside, 20);
     graph.add(group);
   }
+  for (const [id, parentId, x, y, linkIds] of reroutes) {
+    graph.setReroute({id, parentId: parentId ?? undefined, pos: [x, y], linkIds});
+    for (const link of linkIds) graph.links.get(link).parentId = id;
+  }
   return JSON.stringify(graph.serialize(), null, 1);
 }"""
 
-BOXES = """() => {
-  const canvas = window.app.canvas, {scale, offset} = canvas.ds;
-  const page = canvas.canvas.getBoundingClientRect();
-  const inGraph = element => {
-    const box = element.getBoundingClientRect();
-    return [(box.left - page.left) / scale - offset[0], (box.top - page.top) / scale - offset[1],
-            (box.right - page.left) / scale - offset[0],
-            (box.bottom - page.top) / scale - offset[1]];
-  };
-  return window.app.graph._nodes.map(node => {
-    const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
-    if (drawn) return [node.id, inGraph(drawn)];
-    const [x, y, width, height] = node.getBounding();
-    let box = [x, y, x + width, y + height];
-    for (const {element} of node.widgets || []) {  // a video hangs below its node
-      if (!element?.isConnected || !element.getBoundingClientRect().height) continue;
-      const [left, top, right, bottom] = inGraph(element);
-      box = [Math.min(box[0], left), Math.min(box[1], top),
-             Math.max(box[2], right), Math.max(box[3], bottom)];
-    }
-    return [node.id, box];
-  });
-}"""
-"""Left, top, right and bottom of every node with all that it shows."""
 
-FIT = """() => {
-  const canvas = window.app.canvas;
-  let box = [1e9, 1e9, -1e9, -1e9];
-  for (const node of window.app.graph._nodes) {
-    box[0] = Math.min(box[0], node.pos[0]); box[1] = Math.min(box[1], node.pos[1] - 30);
-    box[2] = Math.max(box[2], node.pos[0] + node.size[0]);
-    box[3] = Math.max(box[3], node.pos[1] + node.size[1]);
-  }
-  canvas.ds.fitToBounds(
-    [box[0] - 130, box[1] - 170, box[2] - box[0] + 180, box[3] - box[1] + 310], {zoom: 1}
-  );
-  canvas.setDirty(true, true);
-}"""
+class Measured(NamedTuple):
+    """A graph that is not laid out."""
 
-SET = "([name, value]) => window.app.extensionManager.setting.set(name, value)"
+    saved: dict
+    sizes: Sizes
+    """The larger of those that a node has in both styles."""
+    inputs: dict[str, list[float]]
+    outputs: dict[str, list[float]]
+    """How far they are below the top of each node."""
 
 
-def chromium(playwright: Playwright) -> Browser:
-    return playwright.chromium.launch(
-        executable_path="/usr/bin/chromium", args=["--headless", "--no-sandbox", "--disable-gpu"]
-    )
+def measure(pages: list[Page], workflow: Workflow) -> Measured:
+    classic = pages[-1]
+    graph = classic.evaluate(DRAW, [workflow.nodes, DOWNLOADS])
+    shown = [show(page, graph) for page in pages]
+    sockets = classic.evaluate(SOCKETS)
+    sizes, inputs, outputs = {}, {}, {}
+    for id, key in names(workflow).items():
+        found = [each[id] for each in shown]
+        sizes[key] = tuple(max(box[i + 2] - box[i] for box in found) for i in (0, 1))
+        inputs[key], outputs[key] = sockets[id]
+    saved = classic.evaluate("() => JSON.stringify(window.app.graph.serialize())")
+    return Measured(json.loads(saved), sizes, inputs, outputs)
 
 
-def open_page(browser: Browser, address: str, style: bool) -> Page:
-    page = browser.new_page(viewport={"width": 1600, "height": 1000})
-    page.goto(address)
-    page.wait_for_function("window.app && window.app.graph && window.LiteGraph", timeout=60_000)
-    time.sleep(3)
-    page.evaluate(SET, ["Comfy.Minimap.Visible", False])
-    page.evaluate(SET, ["Comfy.RightSidePanel.IsOpen", False])
-    page.evaluate(SET, ["Comfy.VueNodes.Enabled", style])
-    return page
-
-
-def show(page: Page, graph: str) -> dict[str, list[float]]:
-    """The boxes of its nodes, by their ids."""
-    page.evaluate("json => window.app.loadGraphData(JSON.parse(json))", graph)
-    time.sleep(2)
-    page.evaluate(FIT)
-    time.sleep(1)
-    return boxes(page)
-
-
-def boxes(page: Page) -> dict[str, list[float]]:
-    return {str(id): box for id, box in page.evaluate(BOXES)}
+def names(workflow: Workflow) -> dict[str, str]:
+    """The keys of the nodes, by their numbers in the front end."""
+    return {str(id): key for id, key in enumerate(workflow.nodes, 1)}
 
 
 def draw(pages: list[Page], workflow: Workflow) -> str:
-    """The graph, laid out by the larger of the sizes that its nodes have in both styles."""
-    classic = pages[-1]
-    graph = classic.evaluate(DRAW, [workflow.nodes, DOWNLOADS])
-    ids = {key: str(id) for id, key in enumerate(workflow.nodes, 1)}
-    shown = [show(page, graph) for page in pages]
-    sizes = {}
-    for key, id in ids.items():
-        found = [each[id] for each in shown]
-        sizes[key] = tuple(max(box[i + 2] - box[i] for box in found) for i in (0, 1))
-    places = {ids[key]: place for key, place in columns(workflow, sizes).items()}
+    """The graph, laid out."""
+    measured, keys = measure(pages, workflow), names(workflow)
+    links = []
+    for id, source, output, target, input, _ in measured.saved["links"]:
+        begin, end = keys[str(source)], keys[str(target)]
+        leaves, enters = measured.outputs[begin][output], measured.inputs[end][input]
+        links.append(Link(id, begin, output, leaves, end, enters))
+    places, reroutes = routed(Grid(workflow, measured.sizes), links)
+    ids = {key: id for id, key in keys.items()}
+    places = {ids[key]: place for key, place in places.items()}
     groups = [(group.title, [ids[key] for key in group.nodes]) for group in workflow.groups]
-    return classic.evaluate(PLACE, [places, groups])
+    return pages[-1].evaluate(PLACE, [places, groups, reroutes])
 
 
-def run(page: Page, address: str) -> tuple[list[str], dict[str, list[float]]]:
-    """Queue what is shown: the names of the files it saved, and the largest boxes of its nodes."""
-    page.request.post(f"{address}/free", data={"unload_models": True, "free_memory": True})
-    page.request.delete(f"{address}/hallo3/segments")
-    before, most = set(history(page, address)), boxes(page)
-    page.evaluate("() => window.app.queuePrompt(0)")
-    for _ in range(1200):
-        time.sleep(0.5)
-        most = {id: union(most[id], box) for id, box in boxes(page).items()}
-        new = {key: value for key, value in history(page, address).items() if key not in before}
-        for entry in new.values():
-            if entry["status"]["status_str"] != "success":
-                raise SystemExit(json.dumps(entry["status"])[:2000])
-            time.sleep(8)  # until the results are there, and what says so is gone
-            most = {id: union(most[id], box) for id, box in boxes(page).items()}
-            return files_of(entry), most
-    raise SystemExit("no result after ten minutes")
+def drawn_wires(page: Page, keys: dict[str, str]) -> list[Wire]:
+    """The wires as they are drawn."""
+    wires = []
+    for source, output, target, input, paths in page.evaluate(WIRES):
+        ends = keys[str(source)], keys[str(target)]
+        wires.append(Wire(f"{ends[0]}.{output} > {ends[1]}.{input}", ends, curves(paths)))
+    return wires
 
 
-def union(one: list[float], other: list[float]) -> list[float]:
-    return [*map(min, one[:2], other[:2]), *map(max, one[2:], other[2:])]
-
-
-def files_of(entry: dict) -> list[str]:
-    return [
-        file["filename"]
-        for output in entry["outputs"].values()
-        for kind in output.values()
-        for file in kind
-        if isinstance(file, dict) and file["type"] == "output"
-    ]
-
-
-def history(page: Page, address: str) -> dict:
-    return page.request.get(f"{address}/history").json()
-
-
-def check(name: str, found: dict[str, list[float]]) -> None:
-    keys = list(WORKFLOWS[name].nodes)
-    if pairs := overlaps(found):
-        said = ", ".join(f"{keys[int(a) - 1]} and {keys[int(b) - 1]}" for a, b in pairs)
-        raise SystemExit(f"{name}: {said} cover each other")
+def check(page: Page, name: str, keys: dict[str, str], found: dict[str, list[float]]) -> None:
+    """No node covers another, or a wire. `keys` are the names of the nodes, by their numbers."""
+    named = {keys[id]: tuple(box) for id, box in found.items()}
+    faults = [f"{a} and {b} cover each other" for a, b in overlaps(named)]
+    faults += [f"{wire} is behind {node}" for wire, node in hidden(drawn_wires(page, keys), named)]
+    if faults:
+        raise SystemExit(f"{name}: " + ", ".join(faults))
 
 
 def main() -> int:
@@ -223,15 +179,16 @@ def main() -> int:
         for name in options.names:
             # new ones: the front end keeps previews by the number of a node, of any workflow
             pages = [open_page(browser, options.address, style) for style in (MODERN, CLASSIC)]
-            graph = draw(pages, WORKFLOWS[name])
+            graph, keys = draw(pages, WORKFLOWS[name]), names(WORKFLOWS[name])
             (HERE / f"{name}.json").write_text(graph + "\n")
             for page in pages:
-                check(name, show(page, graph))
+                check(page, name, keys, show(page, graph))
                 if options.run:
                     made, largest = run(page, options.address)
-                    check(name, largest)
+                    check(page, name, keys, largest)
+                    fit(page, reduce(union, [page.evaluate(BOUNDS), *largest.values()]))
                     print(name, made, flush=True)
-            page.screenshot(path=SCREENSHOTS / f"{name}.jpg", type="jpeg", quality=80, clip=CANVAS)
+            picture(page, SCREENSHOTS / f"{name}.jpg")
             for page in pages:
                 page.close()
         browser.close()

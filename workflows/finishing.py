@@ -21,21 +21,24 @@ FINISHING = {
             "note": note(0, 500, FILES),
             "landmarker": (
                 "LoadMediaPipeFaceLandmarker",
-                1,
+                (1, 1),
                 {"model_name": "mediapipe_face_fp32.safetensors"},
                 {},
             ),
             "landmarks": (
                 "MediaPipeFaceLandmarker",
-                1,
+                (2, 1),
                 {},
                 {"face_detection_model": "landmarker", "image": "portrait"},
             ),
-            "mask": ("MediaPipeFaceMask", 1, {}, {"face_landmarks": "landmarks"}),
-            "identity": (*LOADED["identity"][:3], LOADED["identity"][3] | {"mask": "mask"}),
-            "animate": animate(3),
+            "mask": ("MediaPipeFaceMask", (3, 1), {}, {"face_landmarks": "landmarks"}),
+            "sound": (LOADED["sound"][0], (1, 2), *LOADED["sound"][2:]),
+            "speech": (LOADED["speech"][0], (2, 2), *LOADED["speech"][2:]),
+            "face": (LOADED["face"][0], 3, *LOADED["face"][2:]),
+            "identity": (LOADED["identity"][0], 4, {}, LOADED["identity"][3] | {"mask": "mask"}),
+            "animate": animate(5),
             "restorers": note(
-                3,
+                (6, 1),
                 220,
                 "ComfyUI has no face restorers. If another pack has one, put it here, between the "
                 "frames of Animate Portrait and the upscaler.\n\nThis workflow keeps all frames "
@@ -43,50 +46,50 @@ FINISHING = {
             ),
             "upscaler": (
                 "UpscaleModelLoader",
-                4,
+                6,
                 {"model_name": "RealESRGAN_x4plus.safetensors"},
                 {},
             ),
             "upscale": (
                 "ImageUpscaleWithModel",
-                4,
+                7,
                 {},
                 {"upscale_model": "upscaler", "image": "animate"},
             ),
             "halve": (
                 "ImageScaleBy",
-                4,
+                8,
                 {"upscale_method": "area", "scale_by": 0.5},
                 {"image": "upscale"},
             ),
-            "before": ("GetImageSize", 4, {}, {"image": "animate"}),
+            "before": ("GetImageSize", (10, 1), {}, {"image": "animate"}),
             "interpolator": (
                 "FrameInterpolationModelLoader",
-                5,
+                (8, 1),
                 {"model_name": "film_net_fp16.safetensors"},
                 {},
             ),
             "interpolate": (
                 "FrameInterpolate",
-                5,
+                (9, 1),
                 {"multiplier": 2},
                 {"interp_model": "interpolator", "images": "halve"},
             ),
-            "after": ("GetImageSize", 5, {}, {"image": "interpolate"}),
+            "after": ("GetImageSize", (10, 1), {}, {"image": "interpolate"}),
             "rate": (
                 "ComfyMathExpression",
-                5,
+                (11, 1),
                 {"expression": "25 * round(b / a)"},
                 {"values.a": "before.2", "values.b": "after.2"},
             ),
             "frames": note(
-                5,
+                (11, 1),
                 120,
                 "The frame rate is computed from the number of frames before and after the "
                 "interpolation. So you can switch interpolation on and off.",
             ),
             "frames' files": note(
-                6,
+                (13, 1),
                 300,
                 "This uses ComfyUI's own nodes before and after Animate Portrait. The three "
                 "groups are bypassed, because each needs a file. Download the file (the node has "
@@ -97,11 +100,11 @@ FINISHING = {
             ),
             "video": (
                 "CreateVideo",
-                6,
+                12,
                 {},
                 {"images": "interpolate", "audio": "animate.1", "fps": "rate"},
             ),
-            "save": save("video", 6),
+            "save": save("video", 13),
         },
         groups=(
             Group("Face mask (needs a file)", ("landmarker", "landmarks", "mask")),
@@ -113,11 +116,11 @@ FINISHING = {
         {
             **LOADED,
             "note": note(0, 500, FILES),
-            "animate": animate(3),
-            **restoring("animate.3", 4),
-            "found": ("PreviewImage", 4, {}, {"images": "crop.2"}),
+            "animate": animate(4),
+            **restoring("animate.3", 5),
+            "found": ("PreviewImage", 6, {}, {"images": "crop.2"}),
             "files": note(
-                5,
+                (8, 1),
                 400,
                 "Crop Face follows the face and gives a square of it for each frame. Paste Face "
                 "puts the squares back. Outside them, every pixel stays as it was.\n\n"
@@ -128,7 +131,7 @@ FINISHING = {
                 "To restore another video, put Load Video in the place of Animate Portrait, at "
                 "both inputs called frames.",
             ),
-            "save": save("paste", 6),
+            "save": save("paste", 8),
         },
         groups=(Group("Restore (needs a file)", ("upscaler", "restore")),),
     ),
@@ -143,9 +146,9 @@ FINISHING = {
                 "the speech, and the other words are its second half. To use a video of your "
                 "own, connect Load Video to frames in the place of Animate Portrait.\n\n" + FILES,
             ),
-            **{f"half {i}": turn_sound(i, 1, 2.56) for i in range(2)},
-            "speech": encode_speech("half 0", 3),
-            "words": encode_speech("half 1", 3),
+            **{f"half {i}": turn_sound(i, (2, 1), 2.56) for i in range(2)},
+            "speech": encode_speech("half 0", (3, 1)),
+            "words": encode_speech("half 1", (3, 1)),
             "animate": animate(4),
             "redub": redub("animate.3", 5, speech="words"),
             "save": save("redub.3", 6),

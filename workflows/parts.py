@@ -1,8 +1,9 @@
 """The parts that the shipped workflows share, for `graphs.py`.
 
-A node is (type, column, widgets, links), and may have its own title after these. A link names the
-node that it comes from, and the number of the output after a dot. The nodes of a column are placed
-one below the other, in this order.
+A node is (type, place, widgets, links), and may have its own title after these. A link names the
+node that it comes from, and the number of the output after a dot. It goes to a later column. A
+place is a column, or (column, row); 0 is the first row. Nodes with the same place are one below the
+other, in this order.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 class Group(NamedTuple):
     """Nodes in a coloured frame. They are bypassed, because they need files to be downloaded.
 
-    They are neighbours in one column.
+    They are neighbours, and nothing else is between them.
     """
 
     title: str
@@ -55,11 +56,11 @@ LOADED = {
     "wav2vec2": ("Hallo3LoadSpeechEncoder", 0, {"encoder_name": BUILT_IN}, {}),
     "seed": ("PrimitiveInt", 0, {"value": 0}, {}, "Seed"),
     "portrait": ("LoadImage", 1, {"image": "hallo3_portrait.png"}, {}),
-    "sound": ("LoadAudio", 1, {"audio": "hallo3_speech.wav"}, {}),
+    "sound": ("LoadAudio", (1, 1), {"audio": "hallo3_speech.wav"}, {}),
     "face": ("Hallo3FindFace", 2, {"face_index": 0}, {"image": "portrait"}),
     "identity": (
         "Hallo3EncodeIdentity",
-        2,
+        3,
         {},
         {
             "image": "portrait",
@@ -69,16 +70,16 @@ LOADED = {
             "seed": "seed",
         },
     ),
-    "speech": ("Hallo3EncodeSpeech", 2, {}, {"audio": "sound", "speech_encoder": "wav2vec2"}),
+    "speech": ("Hallo3EncodeSpeech", (2, 1), {}, {"audio": "sound", "speech_encoder": "wav2vec2"}),
 }
 """The nodes that every workflow begins with. One seed is linked to all nodes that use noise."""
 WHO = {"identity": "identity", "speech": "speech"}
 PAIR = {
-    "left": ("Hallo3FindFace", 1, {"face_index": 0}, {"image": "portrait"}),
-    "right": ("Hallo3FindFace", 1, {"face_index": 1}, {"image": "portrait"}),
+    "left": ("Hallo3FindFace", 2, {"face_index": 0}, {"image": "portrait"}),
+    "right": ("Hallo3FindFace", 3, {"face_index": 1}, {"image": "portrait"}),
     "identity": (
         "Hallo3EncodeIdentity",
-        2,
+        5,
         {},
         {key: LOADED["identity"][3][key] for key in ("image", "vae", "reference_network", "seed")},
     ),
@@ -182,8 +183,8 @@ def restoring(frames: str, column: int) -> dict[str, tuple]:
     pasted = {"frames": frames, "crops": "restore", "track": "crop.1"}
     return {
         "crop": ("Hallo3CropFace", column, {}, {"frames": frames}),
-        "upscaler": ("UpscaleModelLoader", column + 1, upscaler, {}),
-        "restore": ("ImageUpscaleWithModel", column + 1, {}, upscaled),
+        "upscaler": ("UpscaleModelLoader", (column, 1), upscaler, {}),
+        "restore": ("ImageUpscaleWithModel", (column + 1, 1), {}, upscaled),
         "paste": ("Hallo3PasteFace", column + 2, {}, pasted),
     }
 

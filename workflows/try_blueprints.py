@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from blueprints import BLUEPRINTS
-from draw import CLASSIC, MODERN, chromium, open_page, run
+from front_end import CLASSIC, MODERN, chromium, open_page, run
 from playwright.sync_api import Page, sync_playwright
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "hallo3_core" / "builtin" / "example"

@@ -45,7 +45,7 @@ PACKAGES = {
     "workflows": (),
     "training": ("hallo3_core",),
     "benchmarks": ("hallo3_core", "training", "run", "tests"),
-    "tests": ("hallo3_core", "training", "benchmarks", "run"),
+    "tests": ("hallo3_core", "training", "benchmarks", "run", "workflows"),
 }
 """The packages of the repository that each package may import."""
 STAND_INS = ("tests.host.comfyui", "tests.pretended")
