@@ -12,8 +12,18 @@ from safetensors.torch import load_file
 from hallo3_core import builtin
 from hallo3_core.autoencoder.lean import make_lean
 from hallo3_core.evaluation import reader
+from hallo3_core.speech.encode import silent_frame
 
-from . import autoencoder, decoder, denoiser, distill, face_reader, pairs, speech_encoder
+from . import (
+    autoencoder,
+    decoder,
+    denoiser,
+    distill,
+    face_reader,
+    pairs,
+    speech_encoder,
+    stronger,
+)
 from .curves import plot
 from .drawn import DrawnShots
 from .examples import Examples, prepare
@@ -73,6 +83,7 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
     save_half(decoder.train(run, trained_vae(weights), material), weights / builtin.VAE_FILE)
     logger.info("Training the denoiser on pairs of people")
     networks = pairs.train(networks, examples, together, run)
+    networks = stronger.train(networks, examples, silent_frame(encoder), run)
     save_half(networks.denoiser, weights / builtin.TWO_PEOPLE_FILE)
     for log in run.glob("*/losses.jsonl"):
         plot(log.parent)

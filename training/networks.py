@@ -16,6 +16,9 @@ from hallo3_core.network.transformer import Conditions, Denoiser, ReferenceNetwo
 
 from .loop import HALF
 
+Voices = tuple[Tensor, Tensor | None]
+"""Audio tokens, and the weights with which image tokens hear them: see `Networks.voices`."""
+
 
 class Networks(nn.Module):
     """The three networks of a checkpoint."""
@@ -88,18 +91,23 @@ class Networks(nn.Module):
         shape = len(batch.latents), self.config.text_tokens, self.config.text_width
         return batch.latents.new_zeros(shape)
 
-    def conditions(self, batch: "Batch", features: list[Tensor]) -> Conditions:
-        """The conditions of the denoiser, with the reference network's features."""
+    def conditions(
+        self, batch: "Batch", features: list[Tensor], voices: Voices | None = None
+    ) -> Conditions:
+        """The conditions of the denoiser, with the reference network's features.
+
+        `voices` are what image tokens hear, if that is not the batch's own speech.
+        """
         denoiser = self.denoiser
         return denoiser.conditions(
             self.text_of(batch),
             F.pad(batch.motion, (0, 0, 0, 0, 0, LATENT_FRAMES - 1)),
             denoiser.reference_keys_values(features),
             denoiser.face_keys_values(batch.face),
-            *self.voices(batch.speech),
+            *(voices or self.voices(batch.speech)),
         )
 
-    def voices(self, speech: Tensor) -> tuple[Tensor, Tensor | None]:
+    def voices(self, speech: Tensor) -> Voices:
         """Audio tokens of a batch, and the weights with which image tokens hear them.
 
         `speech` is (batch, 49, 5, 12, channels), and then the weights are None. Or it is
