@@ -76,4 +76,5 @@ def astride(frames: dict[str, Box], nodes: dict[str, Box]) -> list[tuple[str, st
 
 
 def within(box: Box, frame: Box) -> bool:
-    return [*map(max, box[:2], frame[:2]), *map(min, box[2:], frame[2:])] == [*box]
+    left, top, right, bottom = frame
+    return left <= box[0] and top <= box[1] and box[2] <= right and box[3] <= bottom

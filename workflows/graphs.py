@@ -127,7 +127,7 @@ WORKFLOWS = {
             ),
             "ksampler": (
                 "KSampler",
-                (6, 1),
+                (5, 1),
                 {
                     "steps": STEPS,
                     "cfg": GUIDANCE,
@@ -145,8 +145,8 @@ WORKFLOWS = {
             "decode": decode("custom", 7),
             "video": create("decode", "segment.3", 8),
             "save": save("video", 9),
-            "decode 2": decode("ksampler", (7, 1)),
-            "preview": ("PreviewImage", (8, 1), {}, {"images": "decode 2"}),
+            "decode 2": decode("ksampler", (6, 1)),
+            "preview": ("PreviewImage", (7, 1), {}, {"images": "decode 2"}),
         },
         groups=(
             Group("Segment", ("segment",)),

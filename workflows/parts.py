@@ -26,9 +26,12 @@ class Workflow(NamedTuple):
 
 ROOM = {
     "Hallo3LoadDiT": 80,
+    "Hallo3LoadVAE": 70,
+    "Hallo3LoadSpeechEncoder": 70,
     "Hallo3FindFace": 330,
     "Hallo3EncodeIdentity": 110,
-    "Hallo3EncodeSpeech": 60,
+    "Hallo3EncodeSpeech": 80,
+    "Hallo3Speaker": 70,
     "Hallo3Dialogue": 170,
     "Hallo3IsolateVocals": 60,
     "Hallo3SegmentConditioning": 60,
