@@ -28,10 +28,10 @@ DRAWS = {
 """Nodes that draw noise, and the input of each that sets the seed."""
 STEPS, GUIDANCE = 4, 1.0
 SHOWN = {
-    "Hallo3LoadDiT": 58,
-    "Hallo3LoadVAE": 58,
-    "Hallo3LoadSpeechEncoder": 58,
-    "Hallo3Speaker": 58,
+    "Hallo3LoadDiT": 90,
+    "Hallo3LoadVAE": 90,
+    "Hallo3LoadSpeechEncoder": 90,
+    "Hallo3Speaker": 90,
     "Hallo3FindFace": 308,
     "Hallo3EncodeIdentity": 96,
     "Hallo3EncodeSpeech": 58,
