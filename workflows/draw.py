@@ -3,11 +3,12 @@
     python workflows/draw.py http://127.0.0.1:8188 [NAME ...] [--run]
 
 Each graph of `graphs.py` (or each NAME) becomes a .json file in the UI format in this folder, and a
-screenshot in docs/pictures/graphs. The layout is such that no node covers another, and that no wire
-is behind a node, in the classic and in the modern style of nodes. With --run, each graph is also
-queued from the browser in both styles. It must finish with a video, and all nodes and wires must be
-seen then too. The screenshot then shows the results. Start ComfyUI with `--preview-method auto` for
-that. This script needs playwright and Chromium; the pack does not.
+screenshot in docs/pictures/graphs. The layout is such that no node covers another, that frames
+are around whole nodes, and that no wire is behind a node, in the classic and in the modern style of
+nodes. With --run, each graph is also queued from the browser in both styles. It must finish with a
+video, and all nodes and wires must be seen then too. The screenshot then shows the results. Start
+ComfyUI with `--preview-method auto` for that. This script needs playwright and Chromium; the pack
+does not.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
+from frames import astride, colour, frame, grouped
 from front_end import (
     BOUNDS,
     CLASSIC,
@@ -82,7 +84,7 @@ SOCKETS = """() => Object.fromEntries(window.app.graph._nodes.map(node => {
 }))"""
 """How far the inputs and the outputs of each node are below its top."""
 
-PLACE = """([places, groups, reroutes]) => {
+PLACE = """([places, groups, bypassed, reroutes]) => {
   const graph = window.app.graph;
   for (const [id, [x, y, width]] of Object.entries(places)) {
     const node = graph.getNodeById(id);
@@ -90,19 +92,24 @@ PLACE = """([places, groups, reroutes]) => {
     node.size = [width, node.size[1]];
     node.updateArea();
   }
-  for (const [title, ids] of groups) {
+  for (const [title, colour, [x, y, width, height]] of groups) {
     const group = new window.LiteGraph.LGraphGroup(title);
-    const inside = ids.map(id => graph.getNodeById(id));
-    for (const node of inside) node.mode = 4;  // bypassed
-    group.resizeTo(inside, 20);
+    group.color = window.LGraphCanvas.node_colors[colour].groupcolor;
+    group.pos = [x, y];
+    group.size = [width, height];
     graph.add(group);
   }
+  for (const id of bypassed) graph.getNodeById(id).mode = 4;
   for (const [id, parentId, x, y, linkIds] of reroutes) {
     graph.setReroute({id, parentId: parentId ?? undefined, pos: [x, y], linkIds});
     for (const link of linkIds) graph.links.get(link).parentId = id;
   }
   return JSON.stringify(graph.serialize(), null, 1);
 }"""
+
+FRAMES = """() => window.app.canvas.graph._groups.map(
+  ({title, pos: [x, y], size: [width, height]}) => [title, [x, y, x + width, y + height]])"""
+"""The title, left, top, right and bottom of every frame."""
 
 
 class Measured(NamedTuple):
@@ -137,17 +144,19 @@ def names(workflow: Workflow) -> dict[str, str]:
 
 def draw(pages: list[Page], workflow: Workflow) -> str:
     """The graph, laid out."""
+    workflow = grouped(workflow)
     measured, keys = measure(pages, workflow), names(workflow)
-    links = []
+    grid, links = Grid(workflow, measured.sizes), []
     for id, source, output, target, input, _ in measured.saved["links"]:
         begin, end = keys[str(source)], keys[str(target)]
         leaves, enters = measured.outputs[begin][output], measured.inputs[end][input]
         links.append(Link(id, begin, output, leaves, end, enters))
-    places, reroutes = routed(Grid(workflow, measured.sizes), links)
-    ids = {key: id for id, key in keys.items()}
-    places = {ids[key]: place for key, place in places.items()}
-    groups = [(group.title, [ids[key] for key in group.nodes]) for group in workflow.groups]
-    return pages[-1].evaluate(PLACE, [places, groups, reroutes])
+    places, reroutes = routed(grid, links)
+    frames = [(each.title, colour(each), frame(each, places, grid)) for each in workflow.groups]
+    off = {key for group in workflow.groups if group.bypassed for key in group.nodes}
+    bypassed = [id for id, key in keys.items() if key in off]
+    places = {id: places[key] for id, key in keys.items()}
+    return pages[-1].evaluate(PLACE, [places, frames, bypassed, reroutes])
 
 
 def drawn_wires(page: Page, keys: dict[str, str]) -> list[Wire]:
@@ -160,9 +169,14 @@ def drawn_wires(page: Page, keys: dict[str, str]) -> list[Wire]:
 
 
 def check(page: Page, name: str, keys: dict[str, str], found: dict[str, list[float]]) -> None:
-    """No node covers another, or a wire. `keys` are the names of the nodes, by their numbers."""
+    """No node covers another, or a wire, or the edge of a frame, and no frame another one.
+
+    `keys` are the names of the nodes, by their numbers.
+    """
+    frames = {title: tuple(box) for title, box in page.evaluate(FRAMES)}
     named = {keys[id]: tuple(box) for id, box in found.items()}
-    faults = [f"{a} and {b} cover each other" for a, b in overlaps(named)]
+    covered = [*overlaps(named), *overlaps(frames), *astride(frames, named)]
+    faults = [f"{a} and {b} cover each other" for a, b in covered]
     faults += [f"{wire} is behind {node}" for wire, node in hidden(drawn_wires(page, keys), named)]
     if faults:
         raise SystemExit(f"{name}: " + ", ".join(faults))

@@ -107,9 +107,10 @@ FINISHING = {
             "save": save("video", 13),
         },
         groups=(
-            Group("Face mask (needs a file)", ("landmarker", "landmarks", "mask")),
-            Group("Upscale (needs a file)", ("upscaler", "upscale", "halve")),
-            Group("Interpolate (needs a file)", ("interpolator", "interpolate")),
+            Group("Face mask (needs a file)", ("landmarker", "landmarks", "mask"), bypassed=True),
+            Group("Upscale (needs a file)", ("upscaler", "upscale", "halve"), bypassed=True),
+            Group("Interpolate (needs a file)", ("interpolator", "interpolate"), bypassed=True),
+            Group("Frame rate", ("before", "after", "rate", "frames")),
         ),
     ),
     "8 Restore the face": Workflow(
@@ -133,7 +134,10 @@ FINISHING = {
             ),
             "save": save("paste", 8),
         },
-        groups=(Group("Restore (needs a file)", ("upscaler", "restore")),),
+        groups=(
+            Group("Crop and paste", ("crop", "found", "paste")),
+            Group("Restore (needs a file)", ("upscaler", "restore"), bypassed=True),
+        ),
     ),
     "9 New words": Workflow(
         {

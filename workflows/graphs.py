@@ -10,6 +10,7 @@ from parts import (
     STEPS,
     TWO_PEOPLE,
     WHO,
+    Group,
     Workflow,
     animate,
     blend,
@@ -81,6 +82,11 @@ WORKFLOWS = {
             "video": create("join", "sound", 15),
             "save": save("video", 16),
         },
+        groups=(
+            Group("Segment 1", ("sample 0", "decode 0")),
+            Group("Segment 2", ("blend 0", "extend 1", "sample 1", "decode 1")),
+            Group("Segment 3", ("blend 1", "extend 2", "sample 2", "decode 2")),
+        ),
     ),
     "4 Stock samplers": Workflow(
         {
@@ -121,7 +127,7 @@ WORKFLOWS = {
             ),
             "ksampler": (
                 "KSampler",
-                (6, 1),
+                (5, 1),
                 {
                     "steps": STEPS,
                     "cfg": GUIDANCE,
@@ -139,19 +145,24 @@ WORKFLOWS = {
             "decode": decode("custom", 7),
             "video": create("decode", "segment.3", 8),
             "save": save("video", 9),
-            "decode 2": decode("ksampler", (7, 1)),
-            "preview": ("PreviewImage", (8, 1), {}, {"images": "decode 2"}),
+            "decode 2": decode("ksampler", (6, 1)),
+            "preview": ("PreviewImage", (7, 1), {}, {"images": "decode 2"}),
         },
+        groups=(
+            Group("Segment", ("segment",)),
+            Group("Animate", ("noise", "guider", "sampler", "sigmas", "custom", "decode")),
+            Group("Animate with KSampler", ("ksampler", "decode 2", "preview")),
+        ),
     ),
     "6 Group and song": Workflow(
         {
             **LOADED,
             "note": note(0, 500, FILES),
             "portrait": ("LoadImage", 1, {"image": "hallo3_group.png"}, {}),
-            "sound": ("LoadAudio", (1, 2), {"audio": "hallo3_song.wav"}, {}),
+            "sound": ("LoadAudio", (1, 1), {"audio": "hallo3_song.wav"}, {}),
             "vocals": (
                 "Hallo3IsolateVocals",
-                (2, 2),
+                (2, 1),
                 {"model_name": "none: pass the sound on"},
                 {"audio": "sound"},
             ),
@@ -159,12 +170,12 @@ WORKFLOWS = {
             "identity": (*LOADED["identity"][:2], {"fit": "crop"}, LOADED["identity"][3]),
             "speech": (
                 "Hallo3EncodeSpeech",
-                (3, 2),
+                (3, 1),
                 {},
                 {"audio": "vocals", "speech_encoder": "wav2vec2"},
             ),
             "animate": animate(4, soundtrack="sound"),
-            "found": ("PreviewImage", (3, 1), {}, {"images": "face.1"}),
+            "found": ("PreviewImage", 3, {}, {"images": "face.1"}),
             "song": note(
                 (5, 1),
                 560,
@@ -182,6 +193,7 @@ WORKFLOWS = {
             ),
             "save": save("animate.3", 5),
         },
+        groups=(Group("Portrait", ("portrait", "face", "identity", "found")),),
     ),
     "7 Dialogue": Workflow(
         {

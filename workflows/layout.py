@@ -4,6 +4,7 @@ A row begins at the same height in all columns that have one. So there are free 
 rows, between them and below them, in which wires pass the columns that lie between their nodes.
 """
 
+from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ TITLE = 30
 """A node's position is below its title, which has this height."""
 GAP = 50
 """The space between the nodes of a column."""
-FRAME = 50
-"""The space of a group's frame above its first node, and below its last one."""
+HEAD, FOOT, SIDE = 64, 24, 24
+"""The space of a group's frame above its nodes, where its title is, below them, and beside them."""
 GUTTER = 130
 """The least space between columns, where wires go up and down."""
 MARGIN, LANE = 40, 20
@@ -57,6 +58,23 @@ class Grid:
             max(round(sizes[key][0]) for key, (at, _) in self.cells.items() if at == column)
             for column in range(self.last + 1)
         ]
+        self.above: dict[str, int] = {}
+        self.below: dict[str, int] = {}
+        """The space that frames need at the first and at the last node of each column."""
+        for group in workflow.groups:
+            for key in group.nodes:
+                column = [each for each in group.nodes if self.cells[each] == self.cells[key]]
+                self.above[column[0]], self.below[column[-1]] = HEAD, FOOT
+        self.frames = [list(self.framed(row)) for row in range(self.rows)]
+
+    def framed(self, row: int) -> Iterator[range]:
+        """The columns of each frame in a row that has nodes below it."""
+        deeper = {column for column, below in self.cells.values() if below > row}
+        for group in self.workflow.groups:
+            inside = [column for column, at in map(self.cells.get, group.nodes) if at == row]
+            columns = range(min(inside, default=0), max(inside, default=-1) + 1)
+            if deeper & {*columns}:
+                yield columns
 
     def placed(self, lanes: list[int]) -> Places:
         """The places for these numbers of lanes in the bands, from the top band to the bottom."""
@@ -77,26 +95,17 @@ class Grid:
     def stack(self, column: int, row: int, start: int, tops: dict, bottoms: list[int]) -> None:
         """Put the nodes of a cell one below the other."""
         for key in (key for key, at in self.cells.items() if at == (column, row)):
-            start += FRAME * self.outermost(key, first=True)
+            start += self.above.get(key, 0)
             tops[key] = start
-            bottoms[column] = start - TITLE + self.heights[key]
-            bottoms[column] += FRAME * self.outermost(key, first=False)
+            bottoms[column] = start - TITLE + self.heights[key] + self.below.get(key, 0)
             start = bottoms[column] + GAP + TITLE
 
     def level(self, row: int, bottoms: list[int]) -> None:
-        """End the columns of a group's frame at the same height."""
-        for group in self.workflow.groups:
-            columns = {self.cells[key][0] for key in group.nodes if self.cells[key][1] == row}
+        """End the columns of a group's frame at the same height, if nodes are below it."""
+        for columns in self.frames[row]:
+            lowest = max(bottoms[column] for column in columns)
             for column in columns:
-                bottoms[column] = max(bottoms[each] for each in columns)
-
-    def outermost(self, key: str, first: bool) -> bool:
-        """Is this the first, or the last, node of a group in its column?"""
-        for group in self.workflow.groups:
-            column = [each for each in group.nodes if self.cells[each][0] == self.cells[key][0]]
-            if key in column:
-                return key == column[0 if first else -1]
-        return False
+                bottoms[column] = lowest
 
     def first_lane(self, places: Places, band: int, columns: set[int], lanes: int) -> int:
         """The height of the first of the lanes that wires take in some columns of a band."""

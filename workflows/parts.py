@@ -10,25 +10,28 @@ from typing import NamedTuple
 
 
 class Group(NamedTuple):
-    """Nodes in a coloured frame. They are bypassed, because they need files to be downloaded.
-
-    They are neighbours, and nothing else is between them.
-    """
+    """Nodes in a coloured frame. They are in one row, and no other node is between them."""
 
     title: str
     nodes: tuple[str, ...]
+    bypassed: bool = False
+    """If they need files to be downloaded."""
 
 
 class Workflow(NamedTuple):
     nodes: dict[str, tuple]
     groups: tuple[Group, ...] = ()
+    """Those that `frames.py` does not find by the types of the nodes."""
 
 
 ROOM = {
     "Hallo3LoadDiT": 80,
+    "Hallo3LoadVAE": 70,
+    "Hallo3LoadSpeechEncoder": 70,
     "Hallo3FindFace": 330,
     "Hallo3EncodeIdentity": 110,
-    "Hallo3EncodeSpeech": 60,
+    "Hallo3EncodeSpeech": 80,
+    "Hallo3Speaker": 70,
     "Hallo3Dialogue": 170,
     "Hallo3IsolateVocals": 60,
     "Hallo3SegmentConditioning": 60,

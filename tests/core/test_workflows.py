@@ -8,11 +8,14 @@ import pytest
 from PIL import Image
 
 from hallo3_core.store.segment_store import GB, SIZE
-from workflows.wires import hidden, saved
+from workflows.wires import Box, hidden, saved
 
 ROOT = Path(__file__).parents[2]
 TITLE = 30
 """The height of the title above a node, in pixels."""
+BAR = 34
+"""The height of the title in a frame."""
+BYPASSED = 4
 DRAWS = {
     "Hallo3EncodeIdentity": "seed",
     "Hallo3SampleSegment": "seed",
@@ -25,6 +28,10 @@ DRAWS = {
 """Nodes that draw noise, and the input of each that sets the seed."""
 STEPS, GUIDANCE = 4, 1.0
 SHOWN = {
+    "Hallo3LoadDiT": 90,
+    "Hallo3LoadVAE": 90,
+    "Hallo3LoadSpeechEncoder": 90,
+    "Hallo3Speaker": 90,
     "Hallo3FindFace": 308,
     "Hallo3EncodeIdentity": 96,
     "Hallo3EncodeSpeech": 58,
@@ -127,17 +134,67 @@ def test_settings_serve_the_built_in_model(graph):
     assert sum(released in note for note in notes) == 1
 
 
-def box(node: dict) -> tuple[float, float, float, float]:
+def box(node: dict) -> Box:
     """Left, top, right and bottom of a node, with the height that it gains after it has run."""
     (x, y), (width, height) = node["pos"], node["size"]
     return x, y - TITLE, x + width, y + height + SHOWN.get(node["type"], 0)
 
 
+def apart(a: Box, b: Box) -> bool:
+    return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
 def test_no_node_covers_another(graph):
     for one, other in combinations(graph.nodes.values(), 2):
-        a, b = box(one), box(other)
-        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
-        assert apart, (one["type"], other["type"])
+        assert apart(box(one), box(other)), (one["type"], other["type"])
+
+
+def frames(graph: Graph) -> dict[str, Box]:
+    """The frames of the parts, by their titles, without the bar that has the title."""
+    bounds = {group["title"]: group["bounding"] for group in graph.saved["groups"]}
+    assert len(bounds) == len(graph.saved["groups"])
+    return {title: (x, y + BAR, x + wide, y + high) for title, (x, y, wide, high) in bounds.items()}
+
+
+def around(graph: Graph, node: dict) -> list[str]:
+    """The titles of the frames that have the whole node inside."""
+    left, top, right, bottom = box(node)
+    return [
+        title
+        for title, (x, y, end, floor) in frames(graph).items()
+        if x < left and y < top and right < end and bottom < floor
+    ]
+
+
+def test_every_node_is_in_one_frame(graph):
+    """All of it, with what it shows after a run. A note may be outside."""
+    for node in graph.nodes.values():
+        found = around(graph, node)
+        touched = [title for title, frame in frames(graph).items() if not apart(box(node), frame)]
+        assert touched == found, node["type"]
+        assert len(found) == 1 or (node["type"] == "MarkdownNote" and not found), node["type"]
+
+
+def test_frames_do_not_overlap(graph):
+    whole = [(x, y - BAR, end, floor) for x, y, end, floor in frames(graph).values()]
+    assert all(apart(one, other) for one, other in combinations(whole, 2))
+
+
+def test_the_parts_have_the_same_names_in_all(graph):
+    titles = {*frames(graph)}
+    assert titles >= {"Load", "Portrait", "Speech", "Save"}
+    assert titles & {"Animate", "Segment 1"}
+
+
+def test_the_title_says_which_parts_are_bypassed(graph):
+    """They have a colour of their own, too."""
+    colours: dict[bool, set[str]] = {True: set(), False: set()}
+    for group in graph.saved["groups"]:
+        colours[group["title"].endswith("(needs a file)")].add(group["color"])
+    assert not colours[True] & colours[False]
+    for node in graph.nodes.values():
+        needy = any(title.endswith("(needs a file)") for title in around(graph, node))
+        assert (node["mode"] == BYPASSED) == needy, node["type"]
 
 
 def inside(file: Path) -> dict:
