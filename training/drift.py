@@ -64,7 +64,7 @@ def plot(curves: dict[str, dict[str, np.ndarray]], file: Path) -> None:
             smooth = np.convolve(values[name], np.ones(FPS) / FPS, "valid")
             axis.plot(np.arange(len(smooth)) / FPS, smooth, label=video, linewidth=0.8)
         axis.set(ylabel=name, ylim=(0, None))
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     axes[-1].set(xlabel="seconds")
     figure.savefig(file, dpi=100)
     plt.close(figure)
