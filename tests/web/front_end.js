@@ -118,6 +118,7 @@ export async function begin(script) {
   Object.assign(done, { questions: [], messages: [], requests: [], shown: [], refreshed: 0 });
   Object.assign(done, { agree: true, language: "en", answers: {}, extension: {}, listeners: [] });
   app.rootGraph = app.graph = new Graph();
+  api.getWorkflowTemplates = async () => done.templates;
   begin.count = (begin.count ?? 0) + 1;
   await import(`./extensions/hallo3/${script}?${begin.count}`);
   done.extension.setup?.();
