@@ -19,7 +19,7 @@ from hallo3_core.network.config import AUDIO_WINDOW, LATENT_FRAMES, SEGMENT_FRAM
 from .denoiser import freeze, losses
 from .distill import roll_out
 from .examples import Examples
-from .loop import Loop, Settings, mixed_precision
+from .loop import DEVICE, Loop, Settings, mixed_precision
 from .networks import Batch, Networks, columns
 from .pairs import PAIRS, Joined
 
@@ -42,7 +42,7 @@ def train(networks: Networks, singles: Examples, silence: Tensor, folder: Path) 
 
     `silence` (12, channels) is what the speech encoder hears in silence.
     """
-    teacher = deepcopy(networks)
+    teacher = deepcopy(networks).to(DEVICE)
     freeze(networks, STRONGER)
     loop = Loop(folder / STRONGER.name, networks, STRONGER.settings)
     pairs = Joined(singles, STRONGER.strangers)
