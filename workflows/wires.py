@@ -20,8 +20,8 @@ SAMPLES = 64
 """Points of a curve that are looked at."""
 SOCKET = 24
 """How far a wire may be over the two nodes that it connects: its ends are inside them."""
-TITLE, ROW, WIDGET = 30, 20, 24
-"""Heights in a node of the classic style, in pixels."""
+ROW, WIDGET = 20, 24
+"""Heights of a socket and of a widget in a node of the classic style, in pixels."""
 REACH, FARTHEST = 0.25, 20
 """A control point is at this part of a curve's length, and at a reroute not farther than this."""
 
