@@ -8,13 +8,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..checkpoints.filling import require_shapes
-from ..checkpoints.reading import read_networks, read_weights, shapes_of
+from ..checkpoints.reading import read_weights, shapes_of
 from ..checkpoints.recognise import SPEECH_ENCODER, TEXT_ENCODER, VAE, describe, hallo3_parts
 from ..checkpoints.weights_file import read_metadata, slices
 from ..errors import InputError
 from ..network.config import Hallo3Config
 from ..quantization.layouts import is_quantized, restored
-from ..quantization.stored import beside, read_mark
+from ..quantization.stored import beside, joined, read_mark
 from ..speech.wav2vec2 import speech_encoder_layout
 from ..text import t5_layout
 from .convert import find_sources
@@ -63,10 +63,10 @@ def check(path: Path) -> CheckReport:
 
     Raises `InputError` if the file cannot be loaded or has NaN or infinite numbers.
     """
-    weights = read_weights(path)
+    weights, metadata = read_weights(path), read_metadata(path)
     if hallo3_parts(weights):
-        weights = read_networks(path)
-    kind, sizes, modules = _recognise(path, weights)
+        weights = joined(weights, metadata, path)
+    kind, sizes, modules = _recognise(path, weights, metadata)
     used: set[str] = set()
     for module, names in modules:
         require_shapes(module, weights, names, path)
@@ -91,13 +91,12 @@ def _dtype(weights: Mapping[str, Tensor], name: str) -> str:
 
 
 def _recognise(
-    path: Path, weights: Mapping[str, Tensor]
+    path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> tuple[str, str, list[tuple[nn.Module, dict[str, str]]]]:
     """What a file is, its sizes, and its networks.
 
     Each network comes with a map from the names of its tensors to the names in the file.
     """
-    metadata = read_metadata(path)
     kind = describe(weights)
     if kind == VAE:
         return "CogVideoX VAE", "", [vae_layout(weights, path)]
