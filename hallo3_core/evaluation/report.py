@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..media.picture import read_image
+from ..media.picture import read_image, to_bytes
 from ..media.video import read_frames
 from ..network.config import FPS, NEW_FRAMES
 from ..portrait.finders import has_insightface, open_finder
@@ -129,13 +129,11 @@ def evaluate(
     folders = [face_models] if face_models else []
     landmarker = find_landmarker(folders)
     finder = open_finder(folders) if any(map(has_insightface, folders)) else None
-    picture = None
-    if portrait is not None:
-        picture = (read_image(portrait).permute(1, 2, 0) * 255).byte().numpy()
+    picture = None if portrait is None else to_bytes(read_image(portrait))
+    sound = read_sound(video)
     with open_mesh(landmarker) if landmarker else nullcontext() as mesh:
         reader = MeshReader(mesh) if mesh else drawn_reader(device)
         tracks = track(reader, read_frames(video), picture, finder, device)
-    sound = read_sound(video)
     heard = None
     if network:
         squares = face_squares(read_frames(video), tracks.face)
