@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..hallo3_core import builtin
 from ..hallo3_core.media.picture import one_mask, one_picture, size_of
 from ..hallo3_core.noise import SeededNoise
-from ..hallo3_core.portrait.encode import encode_portrait, framed_region, framing_of
+from ..hallo3_core.portrait.encode import encode_portrait, framed_region
 from ..hallo3_core.portrait.face_mask import FACE_BOX_GROWTH, LEAST_GROWTH, MOST_GROWTH, region_of
 from ..hallo3_core.portrait.framing import FIT, FITS
 from .host.images import intermediate
@@ -110,17 +110,16 @@ class EncodeIdentity(io.ComfyNode):
         painted = None if mask is None else one_mask(mask, size)
         region = region_of(painted, box, size, growth)
         network = RunOnce(reference_network)
-        canvas = network.config.canvas
         draws = SeededNoise(seed)
         with enough_memory("encode the portrait", f"use quantised weights {VAE_ON_CPU}"):
-            encoder = open_encoder(vae, *canvas)
+            encoder = open_encoder(vae, *network.config.canvas)
             identity = encode_portrait(encoder, network, picture, region, draws, embedding, fit)
         height, width = identity.size
         known = [builtin.DRAWN_ONLY] if reference_network.model.built_in else []
         say(f"the video has {width} x {height} pixels", *known)
         framed = identity.portrait[..., *identity.place].movedim(1, -1) / 2 + 0.5
         region = torch.ones(size) if region is None else region
-        regions = region, framed_region(framing_of(fit, size, canvas, region), region)
+        regions = region, framed_region(identity.framing, region)
         return io.NodeOutput(
             identity,
             intermediate(framed.clamp(0, 1)),

@@ -76,11 +76,6 @@ def on_canvas(identity: Identity, frames: Tensor) -> Tensor:
     return F.pad(frames, (0, 0, *edges))
 
 
-def framing_of(fit: str, picture: Size, canvas: Size, region: Tensor | None) -> Framing:
-    """The place of a picture on the canvas. `fit` is one of `FITS`, `region` the face region."""
-    return FITS[fit](picture, canvas, face_box(region))
-
-
 def framed_region(framing: Framing, region: Tensor) -> Tensor:
     """Convert a region of the picture (height, width) to a region of the video."""
     rows, columns = framing.place
@@ -134,8 +129,8 @@ def encode_portrait(
     `InputError` if the picture is too small, too long or not finite.
     """
     image = check_picture(image)
-    canvas, picture = reference_network.config.canvas, size_of(image)
-    framing, box = framing_of(fit, picture, canvas, region), face_box(region)
+    picture, box = size_of(image), face_box(region)
+    framing = FITS[fit](picture, reference_network.config.canvas, box)
     if box and not framing.keeps(box, picture):
         logger.warning(
             "The fit %s cuts %.0f %% of the face away: choose auto, or pad.",

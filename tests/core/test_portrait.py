@@ -7,8 +7,8 @@ from skimage.color import rgb2lab
 from hallo3_core.errors import InputError
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.anchor import anchored
-from hallo3_core.portrait.encode import encode_portrait, framed_region, framing_of
-from hallo3_core.portrait.face_mask import box_region, face_region, region_box
+from hallo3_core.portrait.encode import encode_portrait, framed_region
+from hallo3_core.portrait.face_mask import box_region, face_box, face_region, region_box
 from hallo3_core.portrait.framing import FITS, published
 
 
@@ -133,7 +133,7 @@ TALL, CANVAS = (1200, 800), (128, 192)
 def test_the_face_stays_in_the_video(face, like):
     """The published fit shows rows 333 to 867 of a 2:3 picture."""
     region = None if face is None else box_region(face, TALL, growth=1)
-    framing = framing_of("auto", TALL, CANVAS, region)
+    framing = FITS["auto"](TALL, CANVAS, face_box(region))
     assert framing == FITS[like](TALL, CANVAS, face)
     if region is not None and face != (0, 0, 800, 1200):
         assert framing.share(face, TALL) > 0.9
@@ -180,7 +180,7 @@ def test_the_region_as_the_video_has_it(fit, box, size):
     """The face is at rows 60 to 340 and columns 240 to 480 of 800 x 1200."""
     face = (0, 200, 250, 460) if fit == "published" else (240, 60, 480, 340)
     region = box_region(face, TALL, growth=1)
-    shown = framed_region(framing_of(fit, TALL, CANVAS, region), region)
+    shown = framed_region(FITS[fit](TALL, CANVAS, face_box(region)), region)
     assert shown.shape == size
     assert region_box(shown) == box
     assert shown.sum() == (box[2] - box[0]) * (box[3] - box[1])
