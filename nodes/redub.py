@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-import torch
 from comfy_api.latest import Input, io
 from torch import Tensor
 
@@ -208,10 +207,7 @@ def identity_of(
 ) -> Identity:
     """The Identity of the face in the first frame."""
     draws, region = SeededNoise(settings.seed), footage.face_region(face.box)
-    with (
-        torch.no_grad(),
-        enough_memory("encode the portrait", f"use quantised weights {VAE_ON_CPU}"),
-    ):
+    with enough_memory("encode the portrait", f"use quantised weights {VAE_ON_CPU}"):
         encoder = open_encoder(vae, *network.config.canvas)
         return encode_portrait(
             encoder, network, footage.portrait, region, draws, face.embedding, "published"
