@@ -40,8 +40,10 @@ UNDISTILLED = builtin.WEIGHTS / builtin.TRANSFORMER_FILE
 TWO_PEOPLE = builtin.WEIGHTS / builtin.TWO_PEOPLE_FILE
 DISTILLED = None, TWO_PEOPLE
 BUILT_IN = *DISTILLED, UNDISTILLED
-"""Which `file` of a `HostConfig` is a distilled built-in model, and which is a built-in one."""
-"""Other files of the built-in model. None is the distilled one for one person."""
+"""Which `file` of a `HostConfig` is a distilled built-in model, and which is a built-in one.
+
+None is the distilled one for one person.
+"""
 
 
 def load_dit(file: Path | None, weight_dtype: torch.dtype | None):
