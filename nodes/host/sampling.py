@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-import comfy.model_management
 import comfy.model_patcher
 import comfy.sample
 import comfy.samplers
@@ -21,6 +20,7 @@ from ...hallo3_core.sampling.samplers import FEW, SAMPLERS, sample, schedule_of
 from ...hallo3_core.sampling.schedule import spaced
 from ...hallo3_core.settings import Settings
 from .guider import guider_of
+from .images import intermediate
 from .loading import DISTILLED
 from .time_left import ClipTime
 
@@ -137,7 +137,4 @@ def sample_segment(
         callback=callback,
         seed=seed,
     )
-    placed = samples.to(
-        comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype()
-    )
-    return latent | {"samples": placed}
+    return latent | {"samples": intermediate(samples)}
