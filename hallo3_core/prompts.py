@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 from .errors import InputError
@@ -21,6 +23,27 @@ def held(prompts: Sequence[tuple[float, Prompt]], index: int) -> Prompt | None:
     middle = (index + 0.5) * NEW_FRAMES / FPS
     begun = [prompt for start, prompt in prompts if start < middle]
     return begun[-1] if begun else None
+
+
+def is_file(prompt: str) -> bool:
+    """Whether a prompt is the name of a file with prompts, not the words themselves."""
+    with suppress(OSError):  # a long prompt cannot be the name of a file
+        return Path(prompt).is_file()
+    return False
+
+
+def prompts_in(file: Path) -> list[tuple[float, str]]:
+    """Seconds and prompts, in order, from a text file in UTF-8; see `read_prompts`.
+
+    Raises `InputError` also if the file cannot be read as such a text.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file} cannot be read as a list of prompts ({error}): save it as text in UTF-8."
+        ) from error
+    return read_prompts(text)
 
 
 def read_prompts(text: str) -> list[tuple[float, str]]:

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from ...portrait.finders import insightface_missing, no_face, open_finder
 from ...portrait.framing import FIT, FITS, Box
 from ...portrait.mesh import find_landmarker, oval_box
 from ...portrait.track import FaceTrack
-from ...prompts import read_prompts
+from ...prompts import is_file, prompts_in
 from ...sampling.schedule import check_strength
 from ...sound.levels import normalized, with_silence
 from ...sound.sound import Sound
@@ -279,8 +278,5 @@ def models_root(options: argparse.Namespace) -> Path:
 def encoded_prompts(model: Hallo3, prompt: str) -> list[tuple[float, Tensor]]:
     """The seconds and the texts of a prompt, or of the prompts in a file."""
     encode = model.text_encoder()
-    prompts = [(0.0, prompt)]
-    with suppress(OSError):  # a long prompt cannot be the name of a file
-        if Path(prompt).is_file():
-            prompts = read_prompts(Path(prompt).read_text(encoding="utf-8"))
+    prompts = prompts_in(Path(prompt)) if is_file(prompt) else [(0.0, prompt)]
     return [(second, encode(words)) for second, words in prompts]

@@ -12,13 +12,13 @@ from pathlib import Path
 from torch import Tensor
 
 from ...errors import InputError
-from ...media.export import FORMATS
 from ...media.video import VideoWriter, read_frames, save_sound
 from ...network.config import FPS, SAMPLE_RATE
+from ...prompts import is_file
 from ...sound.sound import Sound
 from ...speech.activity import Span, speech_spans
 from ..animate.inputs import find_voice
-from ..animate.writing import encoding_of
+from ..animate.writing import encoding_of, exported
 from .jobs import Job, fingerprint_of
 
 TIMED = ("start", "end", "segment_seeds", "speech_curve", "speaker", "video")
@@ -65,11 +65,8 @@ def clips_folder(job: Job) -> Path:
 
 
 def can_be_cut(options: argparse.Namespace) -> bool:
-    prompts = False
-    with suppress(OSError):  # a long prompt cannot be the name of a file
-        prompts = options.prompt is not None and Path(options.prompt).is_file()
-    exported = options.output.suffix.lower() in FORMATS
-    return not (prompts or exported or any(getattr(options, name) for name in TIMED))
+    prompts = options.prompt is not None and is_file(options.prompt)
+    return not (prompts or exported(options) or any(getattr(options, name) for name in TIMED))
 
 
 def cut(job: Job, longest: float) -> CutJob | None:
