@@ -12,7 +12,7 @@ from ..hallo3_core import builtin
 from ..hallo3_core.model.loading import load_vae
 from ..hallo3_core.speech.wav2vec2 import load_speech_encoder
 from .host.loading import DTYPES, TWO_PEOPLE, UNDISTILLED, load_dit
-from .host.memory import fits, weights
+from .host.memory import fit_in_words, weights_in_words
 from .host.say import say
 from .host.speech import SpeechEncoder
 from .host.vae import Hallo3VAE
@@ -85,7 +85,7 @@ class LoadDiT(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         file = OTHERS.get(model_name) or model_file("diffusion_models", model_name)
         model, companions = load_dit(file, DTYPES[weight_dtype])
-        say(fits(model))
+        say(fit_in_words(model))
         return io.NodeOutput(model, companions.reference_network)
 
 
@@ -119,7 +119,7 @@ class LoadVAE(io.ComfyNode):
     def execute(cls, vae_name: str) -> io.NodeOutput:
         vae = open_vae(model_file("vae", vae_name))
         kind = "built-in VAE" if vae_name == BUILT_IN else "CogVideoX VAE"
-        say(f"{kind}: {weights(vae.patcher)}")
+        say(f"{kind}: {weights_in_words(vae.patcher)}")
         return io.NodeOutput(vae)
 
 
@@ -164,7 +164,7 @@ class LoadSpeechEncoder(io.ComfyNode):
         config = encoder.patcher.model.wav2vec2.config
         kind = "built-in wav2vec2" if encoder_name == BUILT_IN else "wav2vec2"
         layers = f"{config.num_hidden_layers} layers of width {config.hidden_size}"
-        say(f"{kind}: {layers}, {weights(encoder.patcher)}")
+        say(f"{kind}: {layers}, {weights_in_words(encoder.patcher)}")
         return io.NodeOutput(encoder)
 
 

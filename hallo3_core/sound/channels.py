@@ -15,7 +15,7 @@ FRONT_CENTRE = {"FLC": LEFT, "FRC": RIGHT}
 logger = logging.getLogger(__name__)
 
 
-def heard(names: list[str], powers: Tensor) -> Tensor:
+def mixing_weights(names: list[str], powers: Tensor) -> Tensor:
     """Weights that mix channels to mono or stereo, (1 or 2, channels).
 
     `names` are FFmpeg's channel names, such as FL and LFE. `powers` (channels, channels) is
@@ -28,14 +28,14 @@ def heard(names: list[str], powers: Tensor) -> Tensor:
         return torch.eye(len(names))
     sides = [FRONT_CENTRE.get(name, name[-1:]) for name in names]
     if LEFT not in sides or RIGHT not in sides or "NONE" in names:
-        return mean(list(range(len(names))), powers)[None]
+        return mean_weights(list(range(len(names))), powers)[None]
     groups = [
         [channel for channel, side in enumerate(sides) if side != other] for other in (RIGHT, LEFT)
     ]
-    return torch.stack([mean(group, powers) for group in groups])
+    return torch.stack([mean_weights(group, powers) for group in groups])
 
 
-def mean(group: list[int], powers: Tensor) -> Tensor:
+def mean_weights(group: list[int], powers: Tensor) -> Tensor:
     """Weights (channels,) of the mean of the channels in `group`.
 
     If these cancel each other out, the loudest has weight 1, and a warning is logged.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..network.config import SAMPLE_RATE
-from .channels import heard, mean
+from .channels import mean_weights, mixing_weights
 from .resample import resampled
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -74,7 +74,7 @@ class Sound:
         If the channels cancel each other out, it is the loudest channel.
         """
         rate = rate or self.rate
-        weights = mean(list(range(self.channels)), self.powers())
+        weights = mean_weights(list(range(self.channels)), self.powers())
         found, done = torch.empty(ceil(self.samples * rate / self.rate)), 0
         for piece in resampled(self.waveform, self.rate, rate):
             found[done : done + piece.shape[1]] = weights @ piece
@@ -99,7 +99,7 @@ class Sound:
         """Mix many channels to one or two. `names` are FFmpeg's names of the channels."""
         if len(names) <= 2:
             return self
-        weights = heard(names, self.powers())
+        weights = mixing_weights(names, self.powers())
         return Sound(SampleFile(weights @ piece for piece in self.pieces()), self.rate)
 
 

@@ -142,7 +142,7 @@ def voices(
     regions = token_regions(speakers, identity, config)
     speaking = torch.stack([presence(speaker, index, speech.frames) for speaker in speakers])
     shares = shared(regions[:, None] * speaking[:, :, None])
-    strengths = torch.stack([loudness(speaker, index) for speaker in speakers])
+    strengths = torch.stack([strength_of(speaker, index) for speaker in speakers])
     weights = strength * strengths[:, :, None] * shares
     if len(speakers) == 1 and bool((weights == 1).all()):
         return Voices(segment_of(speakers[0], index))
@@ -196,7 +196,7 @@ def presence(speaker: Speaker, index: int, frames: int) -> Tensor:
     return latent_mean(((shown >= speaker.start) & (shown < speaker.end)).float())
 
 
-def loudness(speaker: Speaker, index: int) -> Tensor:
+def strength_of(speaker: Speaker, index: int) -> Tensor:
     """How strongly a speaker is heard in each latent frame of segment `index`, (13,)."""
     curve = speaker.speech.strength
     if curve is None:

@@ -39,7 +39,7 @@ def plan(
     return plan_memory(config, network, kind, total, size=size, listening=False)
 
 
-def fits(model: comfy.model_patcher.ModelPatcher) -> str:
+def fit_in_words(model: comfy.model_patcher.ModelPatcher) -> str:
     """What of a Hallo3 MODEL will be on its device, or why it does not fit."""
     try:
         made = plan(model)
@@ -49,7 +49,7 @@ def fits(model: comfy.model_patcher.ModelPatcher) -> str:
     return f"{made.most / GB:.1f} of {total / GB:.0f} GB: {made.where}"
 
 
-def weights(network: comfy.model_patcher.ModelPatcher) -> str:
+def weights_in_words(network: comfy.model_patcher.ModelPatcher) -> str:
     """How large the weights of a network are, and their number format."""
     dtype = f"{next(network.model.parameters()).dtype}".removeprefix("torch.")
     return f"{network.model_size() / MB:.0f} MB in {dtype}"
