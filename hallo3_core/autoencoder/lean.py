@@ -140,8 +140,6 @@ ENDS = "CogVideoXEncoder3D", "CogVideoXDecoder3D"
 
 SMALL = {
     "block_out_channels": (8, 8, 8, 16),
-    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
-    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
     "layers_per_block": 1,
     "norm_num_groups": 4,
 }

@@ -29,12 +29,10 @@ MOST_TILES = 8
 
 RELEASED = {
     "block_out_channels": (128, 256, 256, 512),
-    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
-    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
     "layers_per_block": 3,
     "latent_channels": 16,
 }
-"""Sizes of the released autoencoder."""
+"""Sizes of the released autoencoder. It has four levels, as diffusers makes by default."""
 
 
 def autoencoder(**config) -> AutoencoderKLCogVideoX:

@@ -50,8 +50,6 @@ CONFIG = Hallo3Config(
 
 VAE = {
     "block_out_channels": (16, 32, 64, 64),
-    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
-    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
     "layers_per_block": 1,
     "norm_num_groups": 8,
 }
