@@ -9,17 +9,8 @@ from torch import Tensor
 
 from ..network.config import SPACE_COMPRESSION, TIME_COMPRESSION
 from ..noise import Stream
-from .vae import (
-    LATENT_SCALE,
-    MOST_TILES,
-    TILE_UNITS,
-    Chunks,
-    decode,
-    decode_chunks,
-    encode,
-    encode_in_tiles,
-    tile_side,
-)
+from .tiles import most_tiles, tiling
+from .vae import LATENT_SCALE, Chunks, decode, decode_chunks, encode, encode_in_tiles
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +30,10 @@ def encode_images(
     def work(tiles: int) -> Tensor:
         if tiles == 1:
             return encode(vae, pixels, noise)
-        height, width = (tile_side(side, tiles) for side in grid)
-        overlaps = height // TILE_UNITS, width // TILE_UNITS
         there = pixels.to(vae.device, vae.dtype)
-        return LATENT_SCALE * encode_in_tiles(vae, there, (height, width), overlaps).cpu()
+        return LATENT_SCALE * encode_in_tiles(vae, there, *tiling(grid, tiles)).cpu()
 
-    return _in_more_tiles(work, "Encoding", min(grid), tiles)
+    return _in_more_tiles(work, "Encoding", most_tiles(grid), tiles)
 
 
 def decode_images(
@@ -74,25 +63,25 @@ def decode_images(
         ]
         return torch.cat(found)[:count]
 
-    return _in_more_tiles(work, "Decoding", min(latents.shape[-2:]), tiles, full)
+    return _in_more_tiles(work, "Decoding", most_tiles(latents.shape[-2:]), tiles, full)
 
 
 def _in_more_tiles(
     work: Callable[[int], Tensor],
     doing: str,
-    side: int,
+    most: int,
     tiles: int,
     full: type[torch.OutOfMemoryError] = torch.OutOfMemoryError,
 ) -> Tensor:
-    """The result of `work` with so many tiles, or with more if it raises `full`.
+    """The result of `work` with so many `tiles` per side, or with up to `most` if it raises `full`.
 
-    `side` is the shorter side of the latents. `doing` names the work in the warning.
+    `doing` names the work in the warning.
     """
     while True:
         try:
             return work(tiles)
         except full:
             tiles += 1
-            if tiles > min(MOST_TILES, side // TILE_UNITS):
+            if tiles > most:
                 raise
             logger.warning("%s ran out of memory: trying %d x %d tiles.", doing, tiles, tiles)

@@ -1,6 +1,6 @@
 """Processing of large pictures or videos in overlapping tiles, which takes less memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from math import ceil
 
@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from ..network.config import Size
+
+TILE_UNITS = 4
+"""The side of a tile divided by its overlap."""
+MOST_TILES = 8
 
 
 def in_tiles(
@@ -43,6 +47,20 @@ def in_tiles(
         del tile  # frees it before the next one is made
     assert result is not None
     return result.div_(total)
+
+
+def tiling(size: Sequence[int], tiles: int) -> tuple[Size, Size]:
+    """Sides and overlaps (height, width) in latents, if there are `tiles` x `tiles` tiles.
+
+    They cover latents of `size` (height, width), and overlap by a quarter.
+    """
+    height, width = (TILE_UNITS * ceil(side / ((TILE_UNITS - 1) * tiles)) for side in size)
+    return (height, width), (height // TILE_UNITS, width // TILE_UNITS)
+
+
+def most_tiles(size: Sequence[int]) -> int:
+    """The largest number of tiles per side for latents of `size` (height, width)."""
+    return max(min(MOST_TILES, min(size) // TILE_UNITS), 1)
 
 
 def _starts(side: int, tile: int, overlap: int) -> list[int]:

@@ -6,7 +6,6 @@ height / 8, width / 8), scaled for the transformers.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from math import ceil
 from pathlib import Path
 
 import torch
@@ -19,13 +18,9 @@ from ..network.config import SPACE_COMPRESSION, TIME_COMPRESSION, Size
 from ..noise import Stream
 from .lean import make_lean
 from .new_frames import write_new_frames
-from .tiles import in_tiles
+from .tiles import in_tiles, tiling
 
 LATENT_SCALE = 0.7
-TILE_UNITS = 4
-"""The side of a tile divided by its overlap."""
-MOST_TILES = 8
-
 
 RELEASED = {
     "block_out_channels": (128, 256, 256, 512),
@@ -88,9 +83,7 @@ def decode(
     if tiles == 1:
         yield from chunks(vae, latents)
         return
-    height, width = (tile_side(side, tiles) for side in latents.shape[-2:])
-    overlaps = height // TILE_UNITS, width // TILE_UNITS
-    yield decode_in_tiles(vae, latents, (height, width), overlaps, chunks)
+    yield decode_in_tiles(vae, latents, *tiling(latents.shape[-2:], tiles), chunks)
 
 
 def decode_in_tiles(
@@ -124,11 +117,6 @@ def encode_in_tiles(
             return vae.encode(tile).latent_dist.mean.float()
 
     return in_tiles(work, pixels, (SPACE_COMPRESSION, 1), sides, overlaps)
-
-
-def tile_side(side: int, tiles: int) -> int:
-    """The side of a tile, in latents, if `tiles` tiles cover `side` and overlap by a quarter."""
-    return TILE_UNITS * ceil(side / ((TILE_UNITS - 1) * tiles))
 
 
 def save_latent(file: Path, latents: Tensor, new_frames: int) -> None:

@@ -5,7 +5,7 @@ a simulated card (docs/memory.md). 5 % is added for the fragmentation of the all
 """
 
 from ..autoencoder.lean import VALUES_AT_ONCE
-from ..autoencoder.vae import tile_side
+from ..autoencoder.tiles import tiling
 from ..network.config import (
     AUDIO_LAYERS,
     AUDIO_WINDOW,
@@ -102,7 +102,7 @@ def decoding_bytes(
     current tile.
     """
     if tiles > 1:
-        height, width = (tile_side(side, tiles) for side in (latent_height, latent_width))
+        (height, width), _ = tiling((latent_height, latent_width), tiles)
         pixels = (latent_height * latent_width + height * width) * SPACE_COMPRESSION**2
         ready = SLACK * 4 * 3 * SEGMENT_FRAMES * pixels
         return decoding_bytes(channels, height, width, size) + ready

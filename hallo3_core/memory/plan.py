@@ -11,7 +11,7 @@ import psutil
 import torch
 from diffusers import AutoencoderKLCogVideoX
 
-from ..autoencoder.vae import MOST_TILES, TILE_UNITS
+from ..autoencoder.tiles import most_tiles
 from ..errors import InputError
 from ..network.config import LATENT_FRAMES, MOTION_FRAMES, Hallo3Config
 from ..network.weight_formats import FORMATS, WeightFormat
@@ -52,8 +52,7 @@ def choose_tiles(
     1 decodes the whole picture at once. Raises `InputError` if no number of tiles fits.
     """
     shape = (channels, latent_height, latent_width, size)
-    most = min(MOST_TILES, min(latent_height, latent_width) // TILE_UNITS)
-    for tiles in range(1, max(most, 1) + 1):
+    for tiles in range(1, most_tiles((latent_height, latent_width)) + 1):
         least = decoding_bytes(*shape, tiles)
         if least <= free:
             return tiles

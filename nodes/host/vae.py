@@ -13,13 +13,8 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from ...hallo3_core.autoencoder.images import decode_images, encode_images
-from ...hallo3_core.autoencoder.vae import (
-    LATENT_SCALE,
-    TILE_UNITS,
-    decode,
-    decode_in_tiles,
-    encode_in_tiles,
-)
+from ...hallo3_core.autoencoder.tiles import TILE_UNITS
+from ...hallo3_core.autoencoder.vae import LATENT_SCALE, decode, decode_in_tiles, encode_in_tiles
 from ...hallo3_core.errors import InputError
 from ...hallo3_core.memory.need import decoding_bytes, encoding_bytes
 from ...hallo3_core.memory.plan import GB, choose_tiles
