@@ -155,8 +155,11 @@ class Rotary(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         """Rotate neighbouring channels of x (batch, heads, tokens, head width); keeps the dtype."""
         cosines, sines = self.turns.unbind(-2)
-        swapped = x.float().unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-        return swapped.mul_(sines).addcmul_(x.float(), cosines).to(x.dtype)
+        exact = x.float()
+        swapped = exact.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+        rotated = swapped.mul_(sines).addcmul_(exact, cosines)
+        del exact  # frees it before the result is made
+        return rotated.to(x.dtype)
 
     def rows(self, start: int, count: int) -> "Rotary":
         return Rotary(self.turns[start : start + count])
