@@ -7,6 +7,7 @@ import folder_paths
 from comfy_api.latest import Input, io
 
 from ..hallo3_core.media.export import FORMATS, export
+from ..hallo3_core.media.picture import to_uint8
 from .host.say import say
 from .host.video import frames_of, pictures_of, sound_of
 from .sockets import CATEGORY
@@ -46,7 +47,7 @@ class ExportVideo(io.ComfyNode):
             filename_prefix, folder_paths.get_output_directory(), width, height
         )
         frames = frames_of(video)
-        pictures = ((picture * 255).round().byte().numpy() for picture in pictures_of(frames))
+        pictures = (to_uint8(picture).numpy() for picture in pictures_of(frames))
         file = Path(folder, f"{name}_{number:05}_{ENDINGS[format]}")
         file.parent.mkdir(parents=True, exist_ok=True)
         first = export(pictures, Fraction(video.get_frame_rate()), sound_of(video), file)

@@ -22,7 +22,7 @@ from ..hallo3_core.clip.redub import (
 from ..hallo3_core.clip.redub import Redub as RedubAnimator
 from ..hallo3_core.media.encoding import STANDARD, Encoding
 from ..hallo3_core.media.frames import VideoFile
-from ..hallo3_core.media.picture import one_mask, rgb_images, size_of
+from ..hallo3_core.media.picture import one_mask, rgb_images, size_of, to_uint8
 from ..hallo3_core.media.video import at_25_fps
 from ..hallo3_core.network.config import FPS
 from ..hallo3_core.noise import SeededNoise
@@ -190,7 +190,7 @@ def at_video_rate(frames: Tensor | Input.Video) -> Iterator[np.ndarray]:
     for number in range(max(round(len(source) / step), 1)):
         place = min(int((number + 0.5) * step), len(source) - 1)
         (image,) = rgb_images(source[place, None], "The IMAGE on frames")
-        yield (image * 255).round().byte().numpy()
+        yield to_uint8(image).numpy()
 
 
 def find_and_follow(

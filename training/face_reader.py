@@ -13,6 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from hallo3_core.autoencoder.images import decode_images
 from hallo3_core.autoencoder.vae import LATENT_SCALE
 from hallo3_core.evaluation.reader import PICTURE_SIDE, FaceReader
+from hallo3_core.media.picture import to_uint8
 
 from .loop import DEVICE, Loop, Settings
 from .pool import kept, on_all_cores, to_pixels
@@ -68,7 +69,7 @@ def _decoded(shown: Clip, vae: AutoencoderKLCogVideoX) -> tuple[np.ndarray, np.n
     device = next(vae.parameters()).device
     latents = vae.encode(to_pixels(shown.frames[None]).to(device)).latent_dist.mean
     found = decode_images(vae, LATENT_SCALE * latents, len(shown.frames))
-    return (found * 255).round().byte().cpu().numpy(), places(shown.geometry)
+    return to_uint8(found).cpu().numpy(), places(shown.geometry)
 
 
 def places(geometry: Geometry) -> np.ndarray:

@@ -22,6 +22,7 @@ from hallo3_core.evaluation.reader import drawn_reader
 from hallo3_core.evaluation.report import seams
 from hallo3_core.evaluation.sync import best_lag, correlation
 from hallo3_core.evaluation.tracks import Tracks, track
+from hallo3_core.media.picture import to_uint8
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.config import FPS, MOTION_FRAMES, NEW_FRAMES, SEGMENT_FRAMES
 from hallo3_core.noise import SeededNoise
@@ -161,7 +162,7 @@ def noisy(noise: float) -> str:
 
 
 def to_bytes(frames: Tensor) -> np.ndarray:
-    return (frames * 255).round().byte().cpu().numpy()
+    return to_uint8(frames).cpu().numpy()
 
 
 def videos(model: Hallo3, cases: dict[str, Case]) -> dict[str, Video]:

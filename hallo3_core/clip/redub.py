@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..media.picture import to_uint8
 from ..network.config import (
     FPS,
     MOTION_FRAMES,
@@ -179,7 +180,7 @@ class Footage:
 
         def pasted(number: int, frame: Tensor, square: Tensor) -> Tensor:
             place = frame[None] / 255, square[None], self.track, self.start + number
-            return (paste(*place, match_colours=0, region=mask) * 255).round().byte()
+            return to_uint8(paste(*place, match_colours=0, region=mask))
 
         pairs = zip(self.new, squares, strict=True)
         return torch.cat([pasted(number, *pair) for number, pair in enumerate(pairs)])

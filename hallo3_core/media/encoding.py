@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..network.config import FPS
+from .picture import to_uint8
 
 LEAST_CRF, MOST_CRF = 0, 40
 
@@ -64,7 +65,7 @@ class Encoding:
         if not len(frames):
             return b""
         file, codec = BytesIO(), CODECS[self.codec]
-        whole = frames if frames.dtype == torch.uint8 else (frames * 255).round().to(torch.uint8)
+        whole = frames if frames.dtype == torch.uint8 else to_uint8(frames)
         pictures = whole.cpu().numpy()
         with av.open(file, "w", format="mp4") as container:
             stream = container.add_stream(codec.encoder, rate=FPS, options=self.options)

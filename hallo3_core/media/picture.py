@@ -235,9 +235,14 @@ def _to_floats(values: Tensor) -> Tensor:
     return values.detach().to("cpu", torch.float32) / white
 
 
+def to_uint8(values: Tensor) -> Tensor:
+    """Round values in [0, 1], of any shape and on any device, to uint8."""
+    return (values * 255).round().byte()
+
+
 def to_bytes(picture: Tensor) -> np.ndarray:
     """Convert a picture (3, height, width) on any device to (height, width, 3), uint8."""
-    return (picture * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+    return to_uint8(picture).permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 def check_picture_file(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
