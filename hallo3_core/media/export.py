@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..sound.sound import Sound
+from ..sound.sound import Sound, to_int16
 from .outputs import cannot_write, check_file, check_name, place, temporary
 from .video import check_output, save_sound
 
@@ -81,15 +81,14 @@ class PcmWriter:
 
     def __init__(self, container: av.container.OutputContainer, sound: Sound):
         self.container, self.sound = container, sound
-        self.layout = "mono" if sound.channels == 1 else "stereo"
-        self.stream = container.add_stream("pcm_s16le", rate=sound.rate, layout=self.layout)
+        self.stream = container.add_stream("pcm_s16le", rate=sound.rate, layout=sound.layout)
 
     def write(self, seconds: float) -> None:
         """Write so many seconds, one after the other, so that a long sound takes little memory."""
         for start in range(ceil(seconds)):
             part = self.sound.cut(start, min(start + 1, seconds))
-            packed = (part.T.clamp(-1, 1) * 32_767).round().short().reshape(1, -1)
-            frame = av.AudioFrame.from_ndarray(packed.numpy(), "s16", self.layout)
+            packed = to_int16(part).reshape(1, -1).numpy()
+            frame = av.AudioFrame.from_ndarray(packed, "s16", self.sound.layout)
             frame.rate, frame.pts = self.sound.rate, start * self.sound.rate
             self.container.mux(self.stream.encode(frame))
 

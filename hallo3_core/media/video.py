@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..network.config import FPS
-from ..sound.sound import Sound, for_aac
+from ..sound.sound import Sound, for_aac, to_int16
 from .encoding import STANDARD, Encoding, packets
 from .frames import VideoFile
 from .outputs import (
@@ -45,8 +45,7 @@ def save_sound(waveform: Tensor, rate: int, path: Path, overwrite: bool = False)
         file.setnchannels(len(waveform))
         file.setsampwidth(2)
         file.setframerate(rate)
-        samples = (waveform.T.clamp(-1, 1) * 32_767).round().short()
-        file.writeframes(samples.contiguous().numpy().tobytes())
+        file.writeframes(to_int16(waveform).contiguous().numpy().tobytes())
     write_file(path, content.getvalue(), overwrite)
 
 
@@ -207,8 +206,7 @@ class SoundWriter:
     def __init__(self, container: av.container.OutputContainer, sound: Sound):
         self.container = container
         self.sound = sound
-        self.layout = "mono" if sound.channels == 1 else "stereo"
-        self.stream = container.add_stream("aac", rate=sound.rate, layout=self.layout)
+        self.stream = container.add_stream("aac", rate=sound.rate, layout=sound.layout)
         self.written = 0
 
     def write(self, until: float) -> None:
@@ -216,7 +214,7 @@ class SoundWriter:
         samples = self.sound.waveform[:, self.written : round(until * self.sound.rate)]
         if samples.shape[1]:
             packed = samples.T.reshape(1, -1).contiguous().numpy()
-            frame = av.AudioFrame.from_ndarray(packed, "flt", self.layout)
+            frame = av.AudioFrame.from_ndarray(packed, "flt", self.sound.layout)
             frame.rate = self.sound.rate
             frame.pts = self.written
             self.container.mux(self.stream.encode(frame))

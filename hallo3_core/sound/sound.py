@@ -41,6 +41,11 @@ class Sound:
         return self.waveform.shape[0]
 
     @property
+    def layout(self) -> str:
+        """FFmpeg's name of the channels of a sound with one or two."""
+        return "mono" if self.channels == 1 else "stereo"
+
+    @property
     def samples(self) -> int:
         return self.waveform.shape[1]
 
@@ -107,6 +112,11 @@ def check_rate(rate: int) -> None:
     """Raise `InputError` if no sound has a sample rate of `rate` Hz."""
     if not RATES[0] <= rate <= RATES[1]:
         raise InputError(f"The sample rate of the sound is {rate:,} Hz: use 8,000 to 192,000 Hz.")
+
+
+def to_int16(waveform: Tensor) -> Tensor:
+    """Samples of 16 bits (samples, channels), int16, of a waveform (channels, samples)."""
+    return (waveform.T.clamp(-1, 1) * 32_767).round().short()
 
 
 class SampleFile:
