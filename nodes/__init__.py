@@ -8,6 +8,7 @@ from .export import ExportVideo
 from .faces import FindFace
 from .finish import CropFace, PasteFace
 from .host.examples import serve_examples
+from .host.store import serve_segments
 from .identity import EncodeIdentity
 from .loaders import LoadDiT, LoadSpeechEncoder, LoadVAE
 from .redub import Redub
@@ -20,6 +21,7 @@ from .vocals import IsolateVocals
 class Hallo3Extension(ComfyExtension):
     async def on_load(self) -> None:
         serve_examples()
+        serve_segments()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -43,6 +43,8 @@ async def empty(request: web.Request) -> web.Response:
     return await tell(request)
 
 
-if server := getattr(PromptServer, "instance", None):
-    server.routes.get(PATH)(tell)
-    server.routes.delete(PATH)(empty)
+def serve_segments() -> None:
+    """Answer at `PATH`. Without a server, nobody asks."""
+    if server := getattr(PromptServer, "instance", None):
+        server.routes.get(PATH)(tell)
+        server.routes.delete(PATH)(empty)
