@@ -3,6 +3,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { ask } from "./ask.js";
 import { say } from "./texts.js";
 
 // What loads a file, what it gives, and its height on the canvas, by the kind of the file. The first
@@ -34,12 +35,12 @@ const socketsFor = (node, { type }) => node.inputs.filter((each) => each.type ==
 
 const takes = (node, kind) => widgetFor(node, kind) ?? socketsFor(node, kind)[0];
 
+// The name that ComfyUI gives the file; none if it does not take the file.
 async function upload(file) {
   const body = new FormData();
   body.append("image", file);
-  const answer = await api.fetchApi("/upload/image", { method: "POST", body });
-  if (!answer.ok) throw new Error(`${file.name}: ${answer.status} ${answer.statusText}`);
-  return (await answer.json()).name;
+  const answer = await ask(file.name, "/upload/image", { method: "POST", body });
+  return (await answer?.json())?.name;
 }
 
 function choose(node, widget, file) {
@@ -85,6 +86,7 @@ async function fill(node, files) {
     const kind = kindOf(file);
     const widget = widgetFor(node, kind);
     const name = await upload(file);
+    if (!name) continue;
     if (widget) choose(node, widget, name);
     else {
       const loader = loaderFor(node, kind);

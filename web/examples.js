@@ -3,6 +3,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { ask } from "./ask.js";
 import { say, texts } from "./texts.js";
 
 const EXAMPLES = "/hallo3/examples";
@@ -37,18 +38,12 @@ async function offer(loaders) {
 }
 
 async function copy() {
-  const answer = await api.fetchApi(EXAMPLES, { method: "POST" });
-  if (!answer.ok) return complain(await answer.text());
+  if (!(await ask(say("examples"), EXAMPLES, { method: "POST" }))) return;
   await app.refreshComboInNodes();
   for (const graph of graphs())
     for (const node of graph.nodes)
       for (const widget of node.widgets ?? [])
         if (NAME.test(widget.value)) showAgain(node, widget);
-}
-
-// The message stays until the user closes it.
-function complain(detail) {
-  app.extensionManager.toast.add({ severity: "error", summary: say("examples"), detail });
 }
 
 // As if the user had chosen the same file again: the node shows it, and is not marked as wrong.

@@ -2,6 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { ask } from "./ask.js";
 import { say, texts } from "./texts.js";
 
 const SEGMENTS = "/hallo3/segments";
@@ -14,8 +15,10 @@ function inWords({ folder, segments, bytes }) {
   return say("kept", { folder, segments, size });
 }
 
+// What is left, in words. Nothing if the segments cannot be deleted.
 async function emptyStore() {
-  const answer = await api.fetchApi(SEGMENTS, { method: "DELETE" });
+  const answer = await ask(say("delete"), SEGMENTS, { method: "DELETE" });
+  if (!answer) return;
   const detail = inWords(await answer.json());
   const summary = say("deleted");
   app.extensionManager.toast.add({ severity: "success", summary, detail, life: 5000 });
@@ -28,7 +31,10 @@ function storeElement() {
   const button = document.createElement("button");
   button.textContent = say("delete");
   button.className = "p-button p-component p-button-sm";
-  button.onclick = async () => (text.textContent = `${await emptyStore()} `);
+  button.onclick = async () => {
+    const left = await emptyStore();
+    if (left) text.textContent = `${left} `;
+  };
   api
     .fetchApi(SEGMENTS)
     .then((answer) => answer.json())

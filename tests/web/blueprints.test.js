@@ -75,6 +75,24 @@ test("the front end itself gets files that no input takes", async () => {
   assert.deepEqual(done.requests, ["POST /upload/image"]);
 });
 
+test("the user reads why a file was not taken, and the other files are", async () => {
+  const node = blueprint(["IMAGE", "AUDIO", "VIDEO"]);
+  done.answers["POST /upload/image"] = (body) => {
+    const { name } = body.get("image");
+    if (name === "me.png") return new Response(null, { status: 413, statusText: "Too Large" });
+    if (name === "film.mp4") throw new TypeError("Failed to fetch");
+    return Response.json({ name });
+  };
+  await drop(node, "me.png", "film.mp4", "voice.wav");
+  const severity = "error";
+  assert.deepEqual(done.messages, [
+    { severity, summary: "me.png", detail: "413 Too Large" },
+    { severity, summary: "film.mp4", detail: "Failed to fetch" },
+  ]);
+  assert.deepEqual([node.source(0), node.source(2)], [undefined, undefined]);
+  assert.equal(fileOf(node.source(1)), "voice.wav");
+});
+
 test("a video that is saved already is not saved twice", async () => {
   await drop(blueprint(["IMAGE"], [ours(), new Node("SaveVideo")]), "me.png");
   await drop(blueprint(["IMAGE"], [ours()], ["IMAGE"]), "me.png");

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
-import { add, api, begin, done, Node } from "./front_end.js";
+import { add, api, begin, done, Node, settled } from "./front_end.js";
 
 const EMPTY = "DELETE /hallo3/segments";
 
@@ -25,6 +25,23 @@ test("a language that we do not have shows English", async () => {
   done.answers[EMPTY] = () => Response.json({ folder: "/f", segments: 0, bytes: 0 });
   await run("Hallo3.EmptySegmentStore");
   assert.equal(done.messages[0].detail, "Segments: 0, 0 MB in /f");
+});
+
+test("the user reads why the segments were not deleted, and sees what is still there", async () => {
+  done.answers["GET /hallo3/segments"] = () =>
+    Response.json({ folder: "/f", segments: 2, bytes: 34_400_000 });
+  done.answers[EMPTY] = () => new Response("/f cannot be deleted.", { status: 500 });
+  const made = [];
+  const { createElement } = document;
+  document.createElement = () => (made.push({ append() {} }), made.at(-1));
+  done.extension.settings.find(({ id }) => id === "Hallo3.SegmentStore.Empty").type();
+  document.createElement = createElement;
+  const [, text, button] = made;
+  await settled();
+  await button.onclick();
+  const expected = { severity: "error", summary: "Delete", detail: "/f cannot be deleted." };
+  assert.deepEqual(done.messages, [expected]);
+  assert.equal(text.textContent, "Segments: 2, 34 MB in /f ");
 });
 
 test("the sentence of an error of ours stands under its node", () => {
