@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..errors import InputError
 from .fingerprint import fingerprint
 
 GB = 10**9
@@ -103,9 +104,15 @@ class SegmentStore:
         return segments, sum(path.stat().st_size for path in files)
 
     def empty(self) -> None:
-        """Delete all segments. Other files in the folder stay."""
+        """Delete all segments; other files in the folder stay. Raises `InputError` if it fails."""
         for path in self.files():
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"{path} cannot be deleted ({error.strerror}): check the permissions of this "
+                    "folder."
+                ) from error
 
     def _read(self, path: Path) -> dict[str, Tensor] | None:
         if not self.usable:

@@ -8,6 +8,7 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
+from ...hallo3_core.errors import InputError
 from ...hallo3_core.store.segment_store import GB, SIZE, SegmentStore
 
 SETTING = "Hallo3.SegmentStore.Size"
@@ -39,7 +40,11 @@ async def tell(request: web.Request) -> web.Response:
 
 
 async def empty(request: web.Request) -> web.Response:
-    segment_store().empty()
+    """Delete the segments. If that fails, the answer is the sentence that says why."""
+    try:
+        segment_store().empty()
+    except InputError as error:
+        return web.Response(text=f"{error}", status=500)
     return await tell(request)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from hallo3_core.animate import ModelAnimator, NotDecoded
 from hallo3_core.clip.segments import make_segments
+from hallo3_core.errors import InputError
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.portrait.framing import Framing
@@ -264,6 +265,14 @@ def test_emptying_leaves_what_is_not_the_store_s(tmp_path):
     (tmp_path / "mine.txt").touch()
     store.empty()
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_what_cannot_be_deleted_is_named(tmp_path):
+    store = SegmentStore(tmp_path)
+    store.put_latents("a", torch.zeros(3))
+    (tmp_path / "b.latents").mkdir()
+    with pytest.raises(InputError, match=r"b.latents cannot be deleted \(.+\)"):
+        store.empty()
 
 
 def test_different_values_have_different_fingerprints():
