@@ -161,7 +161,7 @@ class Redub(io.ComfyNode):
         settings, source = settings_of(inputs), partial(at_video_rate, frames)
         size = size_of(next(pictures(source))[..., 0])
         where = None if face_mask is None else one_mask(face_mask, size)
-        anew = None if region_mask is None else one_mask(region_mask, size)
+        mask = None if region_mask is None else one_mask(region_mask, size)
         show("following the face")
         found, track = find_and_follow(source, face, where)
         heard = sound_of_audio(soundtrack, "The soundtrack") if soundtrack else speech.sound
@@ -173,7 +173,7 @@ class Redub(io.ComfyNode):
             say(builtin.DRAWN_ONLY)
         clip = ClipTime(speech.segments, len(spaced(settings.steps, strength)))
         animator = NodeAnimator(model, vae, identity, speech, positive, settings, clip)
-        redub = RedubAnimator(animator, footage, footage.region(found.box, region, anew), strength)
+        redub = RedubAnimator(animator, footage, footage.region(found.box, region, mask), strength)
         return render(cls, animator, redub, footage.size, heard, Encoding(codec, crf))
 
 

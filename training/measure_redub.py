@@ -51,7 +51,7 @@ SIZE = 192, 288
 
 @dataclass(frozen=True)
 class Case:
-    """What is made anew, and how strongly."""
+    """What is made again, and how strongly."""
 
     region: str = REGION
     strength: float = STRENGTH

@@ -1,4 +1,4 @@
-"""Redub: other words for a video. Only the mouth, or the face, is made anew.
+"""Redub: other words for a video. Only the mouth, or the face, is made again.
 
 A square that follows the face is cut out of every frame. It is animated like a square portrait, but
 from the latents of the source, and only in a region of it. What comes out is pasted back. Outside
@@ -162,7 +162,7 @@ class Footage:
         return box_region(self.in_square(face), (self.side, self.side), growth)
 
     def region(self, face: Box, name: str = REGION, mask: Tensor | None = None) -> Tensor:
-        """What is made anew, (side, side): the `mask` of the first frame, or one of `REGIONS`.
+        """What is made again, (side, side): the `mask` of the first frame, or one of `REGIONS`.
 
         `face` is the box of the face in the first frame. `mask` is (height, width).
         """
@@ -205,12 +205,12 @@ class SourceAnimator(Animator, Protocol):
 
 @dataclass(frozen=True)
 class Redub:
-    """An `Animator` that makes a region of a video anew.
+    """An `Animator` that makes a region of a video again.
 
     `animator` makes the squares. Its identity is that of the first square (`Footage`), with the
-    published fit. `region` (side, side) is 1 where the square is made anew. `strength`, above 0 and
-    up to 1, is that of `Source`. The motion frames are those of the new video: the source with the
-    new region in it.
+    published fit. `region` (side, side) is 1 where the square is made again. `strength`, above 0
+    and up to 1, is that of `Source`. The motion frames are those of the new video: the source with
+    the new region in it.
     """
 
     animator: SourceAnimator

@@ -1,4 +1,4 @@
-"""Sampling that makes a part of given latents anew. The rest stays."""
+"""Sampling that makes a part of given latents again. The rest stays."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class Source:
     """The latents that sampling starts from, and what it may change of them.
 
     - `latents` (1, 16, 13, height / 8, width / 8), float32.
-    - `mask` is 1 where they are made anew and 0 where they stay. Its shape broadcasts to theirs.
+    - `mask` is 1 where they are made again and 0 where they stay. Its shape broadcasts to theirs.
     - `strength`, above 0 and up to 1, is the share of the schedule that is sampled. At 1, sampling
       starts from pure noise, and at less, from the latents with less noise.
 

@@ -111,7 +111,7 @@ def sample(
     """Denoise standard normal noise `x` (float32). Yield the denoised estimate of each step.
 
     The last estimate is the result. `noise` draws standard normal numbers with the shape of `x`.
-    With a `source`, only its mask is made anew, from its latents with the noise `x`.
+    With a `source`, only its mask is made again, from its latents with the noise `x`.
     """
     alphas, initial = schedule.alphas, x
     x = source.noised(initial, alphas[0]) if source else x

@@ -113,7 +113,7 @@ def sample_segment(
 ) -> dict:
     """Sample the LATENT of segment `index` as the published program does, with previews.
 
-    If `latent` has a noise mask, only that is made anew, and sampling begins as late as `strength`
+    If `latent` has a noise mask, only that is made again, and sampling begins as late as `strength`
     says (`Source`). `clip` is told of every step. Raises `InputError` if the numbers overflow or
     there is not enough memory.
     """

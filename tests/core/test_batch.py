@@ -228,7 +228,7 @@ def test_where_a_speech_is_cut():
 
 
 def test_a_long_speech_is_cut_and_joined(run, folder, monkeypatch):
-    """The video of 25 frames is made of clips of 14 and 11, each of which begins anew."""
+    """The video of 25 frames is made of clips of 14 and 11. Each begins at the portrait."""
     monkeypatch.setattr(clips, "speech_spans", lambda waveform: [(0, 0.4), (0.72, 1.0)])
     rows = f"{GOOD[:-1]}2", "me.png,longest.wav,b.mp4,1,2"
     command = "batch", table(folder, *rows), "--output", folder / "out", "--cut", 0.6

@@ -78,7 +78,7 @@ class Host:
         self.nodes.NODE_CLASS_MAPPINGS |= {"Keep": Keep, "NoiseAudio": NoiseAudio}
 
     def use_cache(self, kind: str) -> None:
-        """Start anew with one of ComfyUI's caches: CLASSIC, LRU, NONE or RAM_PRESSURE.
+        """Start again with one of ComfyUI's caches: CLASSIC, LRU, NONE or RAM_PRESSURE.
 
         The last is the default and has the sizes that the server gives it (its main.py): what
         the running prompt has not used yet is dropped after every node.

@@ -32,7 +32,7 @@ FACE = (30, 10, 58, 46)
 
 @pytest.fixture(scope="module")
 def files(host) -> None:
-    """The masks of the face and of the region that is made anew."""
+    """The masks of the face and of the region that is made again."""
     mask = np.zeros((60, 90), np.uint8)
     left, top, right, bottom = FACE
     mask[top:bottom, left:right] = 255

@@ -85,7 +85,7 @@ def find_face(options: argparse.Namespace, portrait: Tensor) -> tuple[Tensor | N
 class Scene(NamedTuple):
     """The face in a video that gets other words: its `face` in the first frame, and its `track`.
 
-    `mask` (height, width) is what is made anew, or None for one of `REGIONS`.
+    `mask` (height, width) is what is made again, or None for one of `REGIONS`.
     """
 
     frames: Frames
@@ -113,7 +113,7 @@ def add_video(parser: argparse.ArgumentParser) -> None:
 
 
 def find_scene(options: argparse.Namespace) -> Scene:
-    """The face of a video, and what is made anew. Raises `InputError` if no face is found."""
+    """The face of a video, and what is made again. Raises `InputError` if no face is found."""
     if options.speaker or options.portrait:
         raise InputError(
             "--video takes the face from the video, and one speech: leave out --portrait and "
