@@ -15,7 +15,7 @@ LEAST_GROWTH, MOST_GROWTH = 0.5, 5.0
 
 
 def check_growth(growth: float) -> None:
-    """Raises `InputError` if the factor by which a face box grows is out of range."""
+    """Raise `InputError` if the factor by which a face box grows is out of range."""
     if not LEAST_GROWTH <= growth <= MOST_GROWTH:
         raise InputError(
             f"The growth of the face box is {growth:g}: choose {LEAST_GROWTH:g} to "

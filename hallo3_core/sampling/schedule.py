@@ -53,7 +53,7 @@ def spaced(steps: int, strength: float = 1.0) -> Tensor:
 
 
 def check_strength(strength: float) -> None:
-    """Raises `InputError` if a strength is out of range."""
+    """Raise `InputError` if a strength is out of range."""
     if not 0 < strength <= 1:
         raise InputError(f"The strength is {strength:g}: choose more than 0, and 1 at most.")
 

@@ -66,7 +66,7 @@ def check_run(executor: WrapperExecutor, noise: Tensor, *args, **kwargs) -> Tens
 
 
 def require_known_model(patcher: ModelPatcher, options: dict) -> None:
-    """Raises `InputError` if a node has changed the MODEL in a way that does not fit Hallo3."""
+    """Raise `InputError` if a node has changed the MODEL in a way that does not fit Hallo3."""
     if "context_handler" in options:
         raise InputError(
             "Hallo3 makes long videos segment by segment, and cannot use context windows: remove "
@@ -93,7 +93,7 @@ def require_known_model(patcher: ModelPatcher, options: dict) -> None:
 
 
 def require_known_conditioning(conditioning: dict) -> None:
-    """Raises `InputError` if a conditioning contains something that the denoiser does not use."""
+    """Raise `InputError` if a conditioning contains something that the denoiser does not use."""
     for key, what in CONDITIONING.items():
         if conditioning.get(key) is not None:
             raise InputError(
@@ -102,7 +102,7 @@ def require_known_conditioning(conditioning: dict) -> None:
 
 
 def require_known_patches(options: dict, layers: int) -> None:
-    """Raises `InputError` if our layers have no place for a patch in the options of a call."""
+    """Raise `InputError` if our layers have no place for a patch in the options of a call."""
     strange = {kind for kind, found in options.get("patches", {}).items() if found} - {OUTPUT}
     replaced = options.get("patches_replace", {})
     places = {(kind, place) for kind in replaced.keys() - {"dit"} for place in replaced[kind]}
@@ -121,7 +121,7 @@ def require_known_patches(options: dict, layers: int) -> None:
 
 
 def require_layers(chosen: Iterable[int], layers: int) -> None:
-    """Raises `InputError` if a node names none of our layers, or one that does not exist."""
+    """Raise `InputError` if a node names none of our layers, or one that does not exist."""
     if not chosen or max(chosen) >= layers:
         named = f"layers {', '.join(map(str, sorted(chosen)))}" if chosen else "no layers"
         raise InputError(
