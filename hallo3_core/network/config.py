@@ -122,6 +122,6 @@ def _two_by_three(frame_tokens: int) -> tuple[int, int]:
     if unit == 0 or 6 * unit * unit != frame_tokens:
         raise InputError(
             f"The position table has {frame_tokens} tokens for each latent frame, which do not "
-            "make a 2:3 canvas: give the size of the latent grid."
+            "make a 2:3 canvas: choose a model that has one."
         )
     return 2 * unit * PATCH, 3 * unit * PATCH
