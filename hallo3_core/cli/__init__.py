@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import logging
 import signal
 import sys
 import warnings
@@ -27,6 +28,9 @@ COMMANDS = {
 """The module of each command here has `add`, which defines its options, and `run`, which returns
 the exit status. `STOPPED` is the line printed after Ctrl-C, if the error does not say more.
 """
+
+PACKAGE = logging.getLogger(__package__.partition(".cli")[0])
+"""The parent of all loggers of the package."""
 
 
 @cache  # what is frozen is never freed, so this happens once in a process

@@ -14,14 +14,13 @@ from ...model.hallo3 import Hallo3
 from ...parallel.lead import LeadingAnimator, dismiss, follow
 from ...parallel.team import Team, joined, leads, own_device
 from ...parallel.wire import lost
+from .. import PACKAGE
 from .writing import Written
 
 Make = Callable[..., Written]
 """Does a job, such as `make_video`."""
 Load = Callable[[argparse.Namespace, torch.device, torch.dtype], Hallo3]
 """Returns the model that the options ask for, such as `load_model`."""
-
-PACKAGE = logging.getLogger(__package__.partition(".cli")[0])
 
 
 def run_on_cards(options: argparse.Namespace, make: Make, load: Load) -> int:

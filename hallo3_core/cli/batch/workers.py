@@ -20,7 +20,7 @@ import torch
 
 from ...errors import InputError
 from ...model.hallo3 import Hallo3
-from .. import animate
+from .. import PACKAGE, animate
 from .jobs import Job
 
 ROOT = Path(__file__).parents[3]
@@ -30,7 +30,6 @@ LEAST_STORE = 100_000_000
 DIED = "The worker ended in the middle: it was killed, or its machine has no memory left."
 
 logger = logging.getLogger(__name__)
-PACKAGE = logging.getLogger(__package__.partition(".cli")[0])
 
 
 class Result(NamedTuple):
