@@ -9,6 +9,8 @@ import pytest
 import torch
 from test_convert import CONFIG, published, run
 
+from hallo3_core.checkpoints import reading
+from hallo3_core.checkpoints.gguf_file import read_gguf
 from hallo3_core.checkpoints.reading import read_weights
 from hallo3_core.errors import InputError
 from hallo3_core.model.check import check
@@ -57,6 +59,13 @@ def test_a_model_is_loaded_and_checked(file):
     denoiser, *_ = load_transformers(file)
     assert denoiser.config.layers == 2
     assert check(file).dtypes.keys() == {"bfloat16", "float16"}
+
+
+def test_a_check_restores_the_numbers_once(file, monkeypatch):
+    calls = []
+    monkeypatch.setattr(reading, "read_gguf", lambda path: calls.append(path) or read_gguf(path))
+    check(file)
+    assert calls == [file]
 
 
 def test_it_can_be_converted(file, tmp_path):
