@@ -11,7 +11,6 @@ ComfyUI with `--preview-method auto` for that. This script needs playwright and 
 does not.
 """
 
-import argparse
 import json
 import sys
 from functools import reduce
@@ -21,13 +20,11 @@ from typing import NamedTuple
 from frames import astride, colour, frame, grouped
 from front_end import (
     BOUNDS,
-    CLASSIC,
-    MODERN,
     WIRES,
-    chromium,
+    arguments,
     curves,
+    each_with_pages,
     fit,
-    open_page,
     picture,
     run,
     show,
@@ -36,7 +33,7 @@ from front_end import (
 from graphs import WORKFLOWS
 from layout import Grid, Sizes, overlaps
 from parts import DOWNLOADS, Workflow
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from routes import Link, routed
 from wires import Wire, hidden
 
@@ -183,29 +180,20 @@ def check(page: Page, name: str, keys: dict[str, str], found: dict[str, list[flo
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("address")
-    parser.add_argument("names", nargs="*", default=list(WORKFLOWS))
+    parser = arguments(__doc__, WORKFLOWS)
     parser.add_argument("--run", action="store_true")
     options = parser.parse_args()
-    with sync_playwright() as playwright:
-        browser = chromium(playwright)
-        for name in options.names:
-            # new ones: the front end keeps previews by the number of a node, of any workflow
-            pages = [open_page(browser, options.address, style) for style in (MODERN, CLASSIC)]
-            graph, keys = draw(pages, WORKFLOWS[name]), names(WORKFLOWS[name])
-            (HERE / f"{name}.json").write_text(graph + "\n")
-            for page in pages:
-                check(page, name, keys, show(page, graph))
-                if options.run:
-                    made, largest = run(page, options.address)
-                    check(page, name, keys, largest)
-                    fit(page, reduce(union, [page.evaluate(BOUNDS), *largest.values()]))
-                    print(name, made, flush=True)
-            picture(page, SCREENSHOTS / f"{name}.jpg")
-            for page in pages:
-                page.close()
-        browser.close()
+    for name, pages in each_with_pages(options.address, options.names):
+        graph, keys = draw(pages, WORKFLOWS[name]), names(WORKFLOWS[name])
+        (HERE / f"{name}.json").write_text(graph + "\n")
+        for page in pages:
+            check(page, name, keys, show(page, graph))
+            if options.run:
+                made, largest = run(page, options.address)
+                check(page, name, keys, largest)
+                fit(page, reduce(union, [page.evaluate(BOUNDS), *largest.values()]))
+                print(name, made, flush=True)
+        picture(pages[-1], SCREENSHOTS / f"{name}.jpg")
     return 0
 
 

@@ -6,7 +6,6 @@ Each blueprint of `blueprints.py` (or each NAME) becomes a file in `subgraphs/`,
 it. This script needs playwright and Chromium; the pack does not.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -15,10 +14,9 @@ from uuid import NAMESPACE_URL, uuid5
 
 from blueprints import BLUEPRINTS, Blueprint
 from draw import Measured, check, measure, names
-from front_end import CLASSIC, MODERN, chromium, open_page, show_inside
+from front_end import arguments, each_with_pages, show_inside
 from layout import TITLE, Grid, cell
 from parts import Workflow
-from playwright.sync_api import sync_playwright
 from routes import Link, routed
 
 SUBGRAPHS = Path(__file__).resolve().parents[1] / "subgraphs"
@@ -200,28 +198,18 @@ def one_type(socket: dict) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("address")
-    parser.add_argument("names", nargs="*", default=list(BLUEPRINTS))
-    options = parser.parse_args()
+    options = arguments(__doc__, BLUEPRINTS).parse_args()
     SUBGRAPHS.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = chromium(playwright)
-        for name in options.names:
-            # new ones: the front end keeps values by the number of a node, of any graph
-            pages = [open_page(browser, options.address, style) for style in (MODERN, CLASSIC)]
-            blueprint = BLUEPRINTS[name]
-            workflow = Workflow(blueprint.closed())
-            made = Subgraph(name, blueprint, measure(pages, workflow)).file()
-            text = json.dumps(made, indent=1, ensure_ascii=False)
-            (SUBGRAPHS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-            keys = names(workflow) | {str(id): key for id, key in KEYS.items()}
-            for page in pages:
-                check(page, name, keys, show_inside(page, text))
-            print(name, flush=True)
-            for page in pages:
-                page.close()
-        browser.close()
+    for name, pages in each_with_pages(options.address, options.names):
+        blueprint = BLUEPRINTS[name]
+        workflow = Workflow(blueprint.closed())
+        made = Subgraph(name, blueprint, measure(pages, workflow)).file()
+        text = json.dumps(made, indent=1, ensure_ascii=False)
+        (SUBGRAPHS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        keys = names(workflow) | {str(id): key for id, key in KEYS.items()}
+        for page in pages:
+            check(page, name, keys, show_inside(page, text))
+        print(name, flush=True)
     return 0
 
 

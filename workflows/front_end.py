@@ -2,9 +2,11 @@
 
 import json
 import time
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 from wires import Curve
 
 LEFT, TOP, BOTTOM = 60, 40, 20
@@ -87,6 +89,30 @@ OPEN = """() => {
 }"""
 
 SET = "([name, value]) => window.app.extensionManager.setting.set(name, value)"
+
+
+def arguments(says: str, names: Iterable[str]) -> ArgumentParser:
+    """The address of ComfyUI, and which graphs: all of `names`, or those that are given."""
+    parser = ArgumentParser(description=says.splitlines()[0])
+    parser.add_argument("address")
+    parser.add_argument("names", nargs="*", default=list(names))
+    return parser
+
+
+def each_with_pages(address: str, names: list[str]) -> Iterator[tuple[str, list[Page]]]:
+    """Yield each name, with a page of the modern and one of the classic style.
+
+    Each gets new ones: the front end keeps values and previews by the number of a node, of any
+    graph.
+    """
+    with sync_playwright() as playwright:
+        browser = chromium(playwright)
+        for name in names:
+            pages = [open_page(browser, address, style) for style in (MODERN, CLASSIC)]
+            yield name, pages
+            for page in pages:
+                page.close()
+        browser.close()
 
 
 def chromium(playwright: Playwright) -> Browser:

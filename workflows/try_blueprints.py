@@ -8,7 +8,6 @@ RealESRGAN_x4plus.safetensors in models/upscale_models. This script needs playwr
 the pack does not.
 """
 
-import argparse
 import base64
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from blueprints import BLUEPRINTS
-from front_end import CLASSIC, MODERN, chromium, open_page, run
+from front_end import CLASSIC, MODERN, arguments, chromium, open_page, run
 from playwright.sync_api import Page, sync_playwright
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "hallo3_core" / "builtin" / "example"
@@ -77,10 +76,7 @@ def drop(page: Page, contents: dict[str, bytes], names: tuple[str, ...]) -> None
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("address")
-    parser.add_argument("names", nargs="*", default=list(BLUEPRINTS))
-    options = parser.parse_args()
+    options = arguments(__doc__, BLUEPRINTS).parse_args()
     contents = {name: (EXAMPLES / name).read_bytes() for name in (PICTURE, PAIR, SOUND)}
     first, *_ = FILES
     with sync_playwright() as playwright:
