@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from ..errors import InputError
-from ..network.config import FPS, NEW_FRAMES
+from ..network.config import FPS, NEW_FRAMES, segment_count
 from ..sound.sound import Sound
 from ..speech.dialogue import Dialogue
 from ..speech.encode import Speech
@@ -31,7 +31,7 @@ class Edit:
 
     def segments(self, speech: Speech | Dialogue) -> int:
         """How many segments are made. Those before the first frame lead to it."""
-        return -(-self.end(speech) // NEW_FRAMES)
+        return segment_count(self.end(speech))
 
     def end(self, speech: Speech | Dialogue) -> int:
         """The frame after the last."""

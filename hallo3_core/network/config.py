@@ -34,6 +34,11 @@ def segment_count(frames: int) -> int:
     return -(-frames // NEW_FRAMES)
 
 
+def new_frame_count(frames: int, index: int) -> int:
+    """Number of new frames in segment `index` of a video of `frames` frames: 47, or the rest."""
+    return min(frames - index * NEW_FRAMES, NEW_FRAMES)
+
+
 @dataclass(frozen=True)
 class Hallo3Config:
     """Sizes of the networks. The defaults are those of the released model."""

@@ -20,6 +20,7 @@ from ..network.config import (
     NEW_FRAMES,
     SEGMENT_FRAMES,
     Hallo3Config,
+    new_frame_count,
     segment_count,
 )
 from ..portrait.encode import Identity
@@ -75,7 +76,7 @@ class Dialogue:
 
     def new_frames(self, index: int) -> int:
         """The number of new frames in segment `index`."""
-        return min(self.frames - index * NEW_FRAMES, NEW_FRAMES)
+        return new_frame_count(self.frames, index)
 
     @cached_property
     def sound(self) -> Sound | None:

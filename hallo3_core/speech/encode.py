@@ -12,10 +12,10 @@ from transformers import Wav2Vec2Model
 from ..errors import InputError
 from ..network.config import (
     FPS,
-    NEW_FRAMES,
     SAMPLE_RATE,
     SEGMENT_FRAMES,
     frame_count,
+    new_frame_count,
     segment_count,
 )
 from ..sound.sound import Sound
@@ -72,7 +72,7 @@ class Speech:
 
     def new_frames(self, index: int) -> int:
         """The number of new frames in segment `index`."""
-        return min(self.frames - index * NEW_FRAMES, NEW_FRAMES)
+        return new_frame_count(self.frames, index)
 
     def lasting(self, frames: int) -> "Speech":
         """The same speech in a video of `frames` frames: cut there, or with silence after it."""
