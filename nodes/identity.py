@@ -2,11 +2,12 @@
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..hallo3_core import builtin
 from ..hallo3_core.media.picture import one_mask, one_picture, size_of
 from ..hallo3_core.noise import SeededNoise
-from ..hallo3_core.portrait.encode import encode_portrait, framed_region
+from ..hallo3_core.portrait.encode import Identity, encode_portrait, framed_region
 from ..hallo3_core.portrait.face_mask import FACE_BOX_GROWTH, LEAST_GROWTH, MOST_GROWTH, region_of
 from ..hallo3_core.portrait.framing import FIT, FITS
 from .host.images import intermediate
@@ -38,6 +39,25 @@ def fit_input() -> io.Combo.Input:
         "cropped to 3:2. crop: 3:2 around the face. pad: the whole picture. auto: the first of "
         "these that keeps the face.",
     )
+
+
+def identity_of(
+    vae,
+    network: RunOnce,
+    picture: Tensor,
+    region: Tensor | None,
+    seed: int,
+    face: Tensor | None,
+    fit: str,
+) -> Identity:
+    """The Identity of a portrait, with the VAE and the reference network of a node's inputs.
+
+    The arguments are those of `encode_portrait`, which also raises the errors. Raises `InputError`
+    if there is not enough memory.
+    """
+    with enough_memory("encode the portrait", f"use quantised weights {VAE_ON_CPU}"):
+        encoder = open_encoder(vae, *network.config.canvas)
+        return encode_portrait(encoder, network, picture, region, SeededNoise(seed), face, fit)
 
 
 class EncodeIdentity(io.ComfyNode):
@@ -110,10 +130,7 @@ class EncodeIdentity(io.ComfyNode):
         painted = None if mask is None else one_mask(mask, size)
         region = region_of(painted, box, size, growth)
         network = RunOnce(reference_network)
-        draws = SeededNoise(seed)
-        with enough_memory("encode the portrait", f"use quantised weights {VAE_ON_CPU}"):
-            encoder = open_encoder(vae, *network.config.canvas)
-            identity = encode_portrait(encoder, network, picture, region, draws, embedding, fit)
+        identity = identity_of(vae, network, picture, region, seed, embedding, fit)
         height, width = identity.size
         known = [builtin.DRAWN_ONLY] if reference_network.model.built_in else []
         say(f"the video has {width} x {height} pixels", *known)

@@ -25,21 +25,17 @@ from ..hallo3_core.media.frames import VideoFile
 from ..hallo3_core.media.picture import one_mask, rgb_images, size_of, to_uint8
 from ..hallo3_core.media.video import at_25_fps
 from ..hallo3_core.network.config import FPS
-from ..hallo3_core.noise import SeededNoise
-from ..hallo3_core.portrait.encode import Identity, encode_portrait
 from ..hallo3_core.portrait.faces import Face
 from ..hallo3_core.portrait.track import FaceTrack
 from ..hallo3_core.sampling.schedule import spaced
-from ..hallo3_core.settings import Settings
 from ..hallo3_core.sound.audio import sound_of_audio
 from .animator import NodeAnimator
 from .host.model import RunOnce
 from .host.onnx import face_finder
-from .host.out_of_memory import VAE_ON_CPU, enough_memory
 from .host.say import say, show
 from .host.time_left import ClipTime
-from .host.vae import open_encoder
 from .host.video import frames_of
+from .identity import identity_of
 from .rendering import clip_outputs, encoding_inputs, render, run_again, soundtrack_input
 from .sampling import hallo3_model
 from .settings import settings_inputs, settings_of
@@ -168,7 +164,8 @@ class Redub(io.ComfyNode):
         speech = fitted(speech, len(track))
         network = RunOnce(reference_network)
         footage = Footage(source(), track, network.config.canvas[0])
-        identity = identity_of(footage, found, vae, network, settings)
+        square = footage.portrait, footage.face_region(found.box)
+        identity = identity_of(vae, network, *square, settings.seed, found.embedding, "published")
         if reference_network.model.built_in:
             say(builtin.DRAWN_ONLY)
         clip = ClipTime(speech.segments, len(spaced(settings.steps, strength)))
@@ -200,15 +197,3 @@ def find_and_follow(
     if mask is not None:
         return still_face(source, mask)
     return follow_face(source, face_finder(), near=face.box if face else None)
-
-
-def identity_of(
-    footage: Footage, face: Face, vae, network: RunOnce, settings: Settings
-) -> Identity:
-    """The Identity of the face in the first frame."""
-    draws, region = SeededNoise(settings.seed), footage.face_region(face.box)
-    with enough_memory("encode the portrait", f"use quantised weights {VAE_ON_CPU}"):
-        encoder = open_encoder(vae, *network.config.canvas)
-        return encode_portrait(
-            encoder, network, footage.portrait, region, draws, face.embedding, "published"
-        )
