@@ -19,6 +19,8 @@ from ..errors import InputError
 from ..portrait.mesh import OVAL, Mesh, box_around
 
 PICTURE_SIDE = 128
+WIDTHS = (16, 32, 48, 64, 96)
+"""Channels of the network, which halves the picture at each."""
 INNER_LIPS = 13, 14
 LIPS = [61, 291, 0, 17, 37, 267, 84, 314, 146, 375]
 """Landmarks of the mesh. `INNER_LIPS`: the inner middle of both lips. `LIPS`: corners and rims."""
@@ -45,10 +47,10 @@ Reader = Callable[[Tensor], Faces]
 class FaceReader(nn.Module):
     """The network that finds the face and the mouth in drawings."""
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 48, 64, 96)):
+    def __init__(self):
         super().__init__()
         layers, last = [], 3
-        for width in widths:
+        for width in WIDTHS:
             layers += [
                 nn.Conv2d(last, width, 3, stride=2, padding=1),
                 nn.GroupNorm(8, width),
@@ -58,7 +60,7 @@ class FaceReader(nn.Module):
             ]
             last = width
         self.layers = nn.Sequential(*layers)
-        side = PICTURE_SIDE >> len(widths)
+        side = PICTURE_SIDE >> len(WIDTHS)
         self.head = nn.Sequential(
             nn.Conv2d(last, 32, 1), nn.SiLU(), nn.Flatten(), nn.Linear(32 * side**2, 9)
         )
