@@ -24,7 +24,7 @@ from .layers import (
 class Embed(nn.Module):
     """Turns latents, text and timestep into tokens and a time vector."""
 
-    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+    def __init__(self, config: Hallo3Config, operations: Operations, **factory):
         super().__init__()
         rows = config.text_tokens + LATENT_FRAMES * config.frame_tokens
         self.width = config.width
@@ -62,7 +62,7 @@ class Embed(nn.Module):
 class Head(nn.Module):
     """Turns image tokens into latents."""
 
-    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+    def __init__(self, config: Hallo3Config, operations: Operations, **factory):
         super().__init__()
         self.norm_in = operations.LayerNorm(config.width, eps=1e-5, **factory)
         self.norm_out = operations.LayerNorm(config.width, eps=1e-6, **factory)
@@ -89,7 +89,7 @@ class Layer(nn.Module):
     Adaptive layer norm modulates the input of each, and a gate scales the output of each.
     """
 
-    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+    def __init__(self, config: Hallo3Config, operations: Operations, **factory):
         super().__init__()
         width = config.width
         self.heads = config.heads
@@ -166,7 +166,7 @@ class ReferenceLayer(Layer):
 
 
 class DenoiserLayer(Layer):
-    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+    def __init__(self, config: Hallo3Config, operations: Operations, **factory):
         super().__init__(config, operations, **factory)
         width, heads = config.width, config.heads
         self.face_norm = operations.LayerNorm(width, eps=1e-5, **factory)

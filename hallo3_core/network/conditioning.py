@@ -35,7 +35,7 @@ class AudioProjector(nn.Module):
 class FaceProjector(nn.Module):
     """Turns a face embedding into face tokens."""
 
-    def __init__(self, config: Hallo3Config, operations: Operations = nn, **factory):
+    def __init__(self, config: Hallo3Config, operations: Operations, **factory):
         super().__init__()
         flat = config.face_tokens * config.face_width
         self.tokens = config.face_tokens
