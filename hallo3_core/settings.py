@@ -108,7 +108,6 @@ class Settings:
         step=0.05,
         advanced=True,
     )
-
     colour_anchor: float = setting(
         0.0,
         "Keeps the colours of a long video steady. Each segment continues from the last frames: "
