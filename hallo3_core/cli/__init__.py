@@ -7,6 +7,7 @@ import sys
 import warnings
 from functools import cache
 from importlib import import_module
+from io import TextIOWrapper
 from types import ModuleType
 
 from PIL import Image
@@ -62,12 +63,28 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # `read_image` raises an error that says the same
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    options = parse()
+    if isinstance(sys.stdout, TextIOWrapper):  # it may not have all characters of a file name
+        sys.stdout.reconfigure(errors="backslashreplace")
+    stopped = "Stopped."
     try:
+        options = parse()
+        stopped = options.stopped
         return options.run(options)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return complain(f"{error}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return complain(
+            f"{error.filename} cannot be used ({error.strerror}): check its name, and whether you "
+            "may read and write there."
+        )
     except KeyboardInterrupt as stop:
-        print(f"{stop}" or options.stopped)
+        print(f"{stop}" or stopped)
         return INTERRUPTED
+
+
+def complain(sentence: str) -> int:
+    """Print an error. Returns the exit status."""
+    print(f"error: {sentence}", file=sys.stderr)
+    return BAD_INPUT

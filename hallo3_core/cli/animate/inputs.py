@@ -237,15 +237,26 @@ def embedding_in(region: Tensor, found: list[Face]) -> Tensor | None:
 
 def read_curve(path: Path) -> Tensor:
     """The numbers in a text file, (numbers,). Raises `InputError` if it has anything else."""
+    words = read_text(path).replace(",", " ").split()
     try:
-        words = path.read_text(encoding="utf-8").replace(",", " ").split()
         curve = torch.tensor([float(word) for word in words])
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InputError(
             f"{path} cannot be read as a list of numbers ({error}): write one number for each "
             "frame of the video."
         ) from error
     return curve
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, also if an editor has marked it as UTF-8. Raises `InputError`."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(
+            f"{path} cannot be read as text ({reason}): save it as a text file in UTF-8."
+        ) from error
 
 
 def face_folders(options: argparse.Namespace) -> list[Path]:
@@ -282,5 +293,5 @@ def encoded_prompts(model: Hallo3, prompt: str) -> list[tuple[float, Tensor]]:
     prompts = [(0.0, prompt)]
     with suppress(OSError):  # a long prompt cannot be the name of a file
         if Path(prompt).is_file():
-            prompts = read_prompts(Path(prompt).read_text(encoding="utf-8"))
+            prompts = read_prompts(read_text(Path(prompt)))
     return [(second, encode(words)) for second, words in prompts]
