@@ -2,17 +2,15 @@
 
 import argparse
 import gc
-import signal
 import sys
 import warnings
 from functools import cache
 from importlib import import_module
-from io import TextIOWrapper
 from types import ModuleType
 
 from PIL import Image
 
-from ..errors import BAD_INPUT, INTERRUPTED, InputError
+from .ending import ended
 
 COMMANDS = {
     "animate": "make a portrait speak",
@@ -60,31 +58,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # `read_image` raises an error that says the same
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    if isinstance(sys.stdout, TextIOWrapper):  # it may not have all characters of a file name
-        sys.stdout.reconfigure(errors="backslashreplace")
-    stopped = "Stopped."
+    return ended(run)
+
+
+def run() -> int:
+    options = parse()
     try:
-        options = parse()
-        stopped = options.stopped
         return options.run(options)
-    except InputError as error:
-        return complain(f"{error}")
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return complain(
-            f"{error.filename} cannot be used ({error.strerror}): check its name, and whether you "
-            "may read and write there."
-        )
     except KeyboardInterrupt as stop:
-        print(f"{stop}" or stopped)
-        return INTERRUPTED
-
-
-def complain(sentence: str) -> int:
-    """Print an error. Returns the exit status."""
-    print(f"error: {sentence}", file=sys.stderr)
-    return BAD_INPUT
+        raise KeyboardInterrupt(f"{stop}" or options.stopped) from None
