@@ -32,20 +32,6 @@ def is_file(prompt: str) -> bool:
     return False
 
 
-def prompts_in(file: Path) -> list[tuple[float, str]]:
-    """Seconds and prompts, in order, from a text file in UTF-8; see `read_prompts`.
-
-    Raises `InputError` also if the file cannot be read as such a text.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{file} cannot be read as a list of prompts ({error}): save it as text in UTF-8."
-        ) from error
-    return read_prompts(text)
-
-
 def read_prompts(text: str) -> list[tuple[float, str]]:
     """Seconds and prompts, in order, from lines such as "4.5 she smiles".
 

@@ -17,10 +17,11 @@ import argparse
 import logging
 import sys
 from itertools import chain
+from math import inf
 from pathlib import Path
 
 from hallo3_core import builtin
-from hallo3_core.errors import InputError
+from hallo3_core.cli.ending import ended
 from hallo3_core.memory.device import choose_device
 from hallo3_core.model.hallo3 import Hallo3
 from hallo3_core.network.weight_formats import FORMATS
@@ -40,6 +41,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return int(text)
+
+
+def above_zero(text: str) -> float:
+    number = float(text)
+    if not 0 < number < inf:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+    return number
 
 
 def parse() -> argparse.Namespace:
@@ -81,7 +89,7 @@ def parse() -> argparse.Namespace:
     tuning.add_argument(
         "--steps", type=positive, default=30_000, help="(%(default)s, as published)"
     )
-    tuning.add_argument("--rate", type=float, default=1e-5, help="(%(default)s, as published)")
+    tuning.add_argument("--rate", type=above_zero, default=1e-5, help="(%(default)s, as published)")
     tuning.add_argument("--batch", type=positive, default=1, help="(%(default)s, as published)")
     tuning.add_argument(
         "--lora", type=positive, help="train a LoRA of this rank instead of all weights"
@@ -103,7 +111,7 @@ def parse() -> argparse.Namespace:
 def add_drifting(command: argparse.ArgumentParser) -> None:
     argument = command.add_argument
     argument("run", type=Path)
-    argument("--seconds", type=float, default=drift.SECONDS, help="(%(default)s)")
+    argument("--seconds", type=above_zero, default=drift.SECONDS, help="(%(default)s)")
     argument("--clips", type=positive, default=1, help="(%(default)s)")
     argument(
         "--anchor",
@@ -137,7 +145,7 @@ def add_distilling(command: argparse.ArgumentParser) -> None:
     argument(
         "--training-steps", type=positive, default=DISTILLED.settings.steps, help="(%(default)s)"
     )
-    argument("--rate", type=float, default=DISTILLED.settings.rate, help="(%(default)s)")
+    argument("--rate", type=above_zero, default=DISTILLED.settings.rate, help="(%(default)s)")
     argument("--batch", type=positive, default=4, help="(%(default)s)")
     argument("--lora", type=positive, help="the rank of a LoRA, else all weights")
 
@@ -157,44 +165,42 @@ def builtin_on(device: str | None, distilled: bool, people: int = 1) -> Hallo3:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return ended(run)
+
+
+def run() -> int:
     options = parse()
-    try:
-        match options.command:
-            case "builtin":
-                lines = train_builtin(options.run, options.weights)
-            case "measure":
-                model = builtin_on(options.device, not options.undistilled)
-                cases = CASES if options.undistilled else FEW_CASES
-                folder, clips = folder_of(model, options.run), options.clips
-                table = report(model, folder, cases, clips)
-                lines = chain(table, sheets(folder, clips, cases))
-            case "measure-pairs":
-                model = builtin_on(options.device, distilled=True, people=2)
-                lines = measure_pairs.report(model, options.run, options.pairs)
-            case "measure-redub":
-                model = builtin_on(options.device, distilled=True)
-                lines = measure_redub.report(model, options.run, options.clips)
-            case "drift":
-                case = (CASES | FEW_CASES)[options.case]
-                model = builtin_on(options.device, options.case in FEW_CASES)
-                folder = folder_of(model, options.run)
-                long = options.seconds, options.clips, options.anchor
-                lines = drift.report(model, folder, case, *long)
-            case "sensitivity":
-                lines = sensitivity.report(
-                    options.run, options.formats, options.clips, options.apart
-                )
-            case "finetune":
-                lines = finetune(options)
-            case "distill":
-                lines = distill(options)
-            case "memory":
-                lines = memory_table(options.lora, options.batch)
-        for line in lines:
-            print(line, flush=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    match options.command:
+        case "builtin":
+            lines = train_builtin(options.run, options.weights)
+        case "measure":
+            model = builtin_on(options.device, not options.undistilled)
+            cases = CASES if options.undistilled else FEW_CASES
+            folder, clips = folder_of(model, options.run), options.clips
+            table = report(model, folder, cases, clips)
+            lines = chain(table, sheets(folder, clips, cases))
+        case "measure-pairs":
+            model = builtin_on(options.device, distilled=True, people=2)
+            lines = measure_pairs.report(model, options.run, options.pairs)
+        case "measure-redub":
+            model = builtin_on(options.device, distilled=True)
+            lines = measure_redub.report(model, options.run, options.clips)
+        case "drift":
+            case = (CASES | FEW_CASES)[options.case]
+            model = builtin_on(options.device, options.case in FEW_CASES)
+            folder = folder_of(model, options.run)
+            long = options.seconds, options.clips, options.anchor
+            lines = drift.report(model, folder, case, *long)
+        case "sensitivity":
+            lines = sensitivity.report(options.run, options.formats, options.clips, options.apart)
+        case "finetune":
+            lines = finetune(options)
+        case "distill":
+            lines = distill(options)
+        case "memory":
+            lines = memory_table(options.lora, options.batch)
+    for line in lines:
+        print(line, flush=True)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Pictures and sounds of the drawn world, made once and kept on disk."""
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing import Pool
@@ -28,8 +29,17 @@ def kept(files: list[Path], make: Callable[[], Iterable[Rows]]) -> Rows:
 
 def on_all_cores(make: Callable[[int], Rows], count: int) -> Iterator[Rows]:
     """What `make` makes of the numbers up to `count`, in order."""
-    with Pool(os.cpu_count()) as pool:
+    with Pool(os.cpu_count(), end_with_this_process) as pool:
         yield from pool.imap(make, range(count), chunksize=8)
+
+
+def end_with_this_process() -> None:
+    """Ctrl-C reaches each process of the terminal. Only the first one answers, and ends the others.
+
+    It ends them with SIGTERM, for which they would have its handler.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def pictures(

@@ -3,7 +3,6 @@
 import argparse
 import gc
 import logging
-import signal
 import sys
 import warnings
 from functools import cache
@@ -12,7 +11,7 @@ from types import ModuleType
 
 from PIL import Image
 
-from ..errors import BAD_INPUT, INTERRUPTED, InputError
+from .ending import ended
 
 COMMANDS = {
     "animate": "make a portrait speak",
@@ -63,15 +62,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # `read_image` raises an error that says the same
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    return ended(run)
+
+
+def run() -> int:
     options = parse()
     try:
         return options.run(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
     except KeyboardInterrupt as stop:
-        print(f"{stop}" or options.stopped)
-        return INTERRUPTED
+        raise KeyboardInterrupt(f"{stop}" or options.stopped) from None

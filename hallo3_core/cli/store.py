@@ -11,12 +11,14 @@ STOPPED = "Stopped."
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", type=Path, default=STORE, help="the store (%(default)s)")
+    usual = "HALLO3_STORE, or ~/.cache/hallo3/segments"
+    parser.add_argument("--folder", type=Path, help=f"the store (default: {usual})")
     parser.add_argument("--empty", action="store_true", help="delete all finished segments")
 
 
 def run(options: argparse.Namespace) -> int:
-    store = SegmentStore.of_the_user(options.folder)
+    store = SegmentStore.of_the_user(STORE)
+    store.folder = options.folder or store.folder
     if options.empty:
         store.empty()
     segments, size = store.count()

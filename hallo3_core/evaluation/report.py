@@ -67,8 +67,8 @@ class Report:
             float(tracks.distance.mean()),
             float(tracks.distance[last].mean() - tracks.distance[first].mean()),
             float(np.linalg.norm(colours[1] - colours[0])),
-            float(np.nanmean(tracks.sharpness)),
-            float(np.nanmean(tracks.flicker)),
+            mean(tracks.sharpness),
+            mean(tracks.flicker),
             seams(tracks.jump),
             median(tracks.likeness),
             syncnet,
@@ -101,6 +101,12 @@ def seams(jump: np.ndarray) -> float:
     borders = jump[NEW_FRAMES::NEW_FRAMES]
     inside = np.delete(jump, np.s_[::NEW_FRAMES])
     return float(np.median(borders) / np.median(inside)) if len(borders) else float("nan")
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean of the values that are not NaN, or NaN if there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def median(values: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from fractions import Fraction
+from glob import escape
 from itertools import chain
 from math import ceil
 from pathlib import Path
@@ -24,7 +25,10 @@ def check_export(path: Path, inputs: Iterable[Path] = (), overwrite: bool = Fals
     """Raise `InputError` if no video can or may be written to `path`, as MP4 or in `FORMATS`."""
     ending = path.suffix.lower()
     if ending in FORMATS:
-        check_file(first_file(path), inputs, overwrite)
+        first, *others = files_of(path)
+        check_file(first, inputs, overwrite)
+        for file in others:
+            check_name(file, inputs, overwrite)
     elif ending == ".mp4":
         check_output(path, inputs, overwrite)
     else:
@@ -96,17 +100,28 @@ class PcmWriter:
 def write_pictures(
     frames: Iterable[np.ndarray], rate: Fraction, sound: Sound | None, path: Path, overwrite: bool
 ) -> Path:
-    """A PNG for each frame, and the sound as a WAV."""
-    first = first_file(path)
-    check_name(first, overwrite=overwrite)
-    count = 0
-    for count, frame in enumerate(frames, 1):
-        Image.fromarray(frame).save(numbered_picture(path, count - 1), compress_level=1)
-    if sound:
-        save_sound(
-            sound.cut(0, float(count / rate)), sound.rate, path.with_suffix(".wav"), overwrite
-        )
-    return first
+    """A PNG for each frame, and the sound as a WAV. After an error, no picture is left.
+
+    With `overwrite`, all pictures of an earlier video of this name are replaced, also if it had
+    more of them.
+    """
+    for file in files_of(path):
+        check_name(file, overwrite=overwrite)
+    written: list[Path] = []
+    try:
+        for number, frame in enumerate(frames):
+            written.append(numbered_picture(path, number))
+            Image.fromarray(frame).save(written[-1], compress_level=1)
+        if sound:
+            whole = sound.cut(0, float(len(written) / rate))
+            save_sound(whole, sound.rate, sound_file(path), overwrite)
+    except BaseException:
+        for file in written:
+            file.unlink(missing_ok=True)
+        raise
+    for file in set(numbered_pictures(path)) - set(written):
+        file.unlink()
+    return written[0]
 
 
 def first_file(path: Path) -> Path:
@@ -114,5 +129,22 @@ def first_file(path: Path) -> Path:
     return numbered_picture(path, 0) if path.suffix.lower() == ".png" else path
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that a video named `path` has on the disk: `first_file`, and what else is there."""
+    if path.suffix.lower() != ".png":
+        return [path]
+    return [first_file(path), sound_file(path), *numbered_pictures(path)]
+
+
 def numbered_picture(path: Path, number: int) -> Path:
     return path.with_stem(f"{path.stem}_{number:05}")
+
+
+def numbered_pictures(path: Path) -> list[Path]:
+    """The pictures of a video named `path` that are on the disk."""
+    return sorted(path.parent.glob(f"{escape(path.stem)}_{'[0-9]' * 5}{escape(path.suffix)}"))
+
+
+def sound_file(path: Path) -> Path:
+    """The sound of a video that is a picture for each frame."""
+    return path.with_suffix(".wav")

@@ -58,6 +58,11 @@ class VideoFile:
     start: float = 0
     duration: float = 0
 
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return "The video" if isinstance(self.source, BytesIO) else self.source
+
     def open(self) -> InputContainer:
         source = self.source
         return av.open(BytesIO(source.getvalue()) if isinstance(source, BytesIO) else source, "r")
@@ -66,6 +71,11 @@ class VideoFile:
         """Yield the decoded frames, upright, with their times."""
         try:
             with self.open() as container:
+                if not container.streams.video:
+                    raise InputError(
+                        f"{self.name} cannot be read as a video (it has no pictures): choose "
+                        "another file."
+                    )
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
                 first = ticks(self.start, stream)
@@ -77,10 +87,9 @@ class VideoFile:
                     if self.duration and (frame.pts or 0) >= end:
                         break
                     yield frame
-        except (av.FFmpegError, OSError, IndexError) as error:
-            name = "The video" if isinstance(self.source, BytesIO) else self.source
+        except (av.FFmpegError, OSError) as error:
             raise InputError(
-                f"{name} cannot be read as a video ({error}): save it as MP4."
+                f"{self.name} cannot be read as a video ({error.strerror}): save it as MP4."
             ) from error
 
     def pictures(self) -> Iterator[Tensor]:

@@ -160,7 +160,7 @@ def _lock(path: Path) -> FileLock:
     It is not beside `path`, because a killed job leaves it there and some network drives have no
     locks.
     """
-    name = sha256(str(path.resolve()).casefold().encode()).hexdigest()[:16]
+    name = sha256(os.fsencode(str(path.resolve()).casefold())).hexdigest()[:16]
     user = getattr(os, "getuid", int)()
     return FileLock(Path(gettempdir(), f"hallo3-{user}-{name}.lock"))
 

@@ -57,9 +57,18 @@ class SegmentStore:
 
     @classmethod
     def of_the_user(cls, folder: Path, size: int = SIZE) -> "SegmentStore":
-        """The store of the user: HALLO3_STORE replaces `folder`, and HALLO3_STORE_GB `size`."""
-        named = Path(os.environ.get("HALLO3_STORE", folder))
-        return cls(named, int(float(os.environ.get("HALLO3_STORE_GB", size / GB)) * GB))
+        """The store of the user: HALLO3_STORE replaces `folder`, and HALLO3_STORE_GB `size`.
+
+        Raises `InputError` if HALLO3_STORE_GB is not a number.
+        """
+        named = Path(os.environ.get("HALLO3_STORE") or folder)
+        gigabytes = os.environ.get("HALLO3_STORE_GB") or size / GB
+        try:
+            return cls(named, int(float(gigabytes) * GB))
+        except (ValueError, OverflowError):
+            raise InputError(
+                f"HALLO3_STORE_GB is '{gigabytes}': set it to a number of GB, such as 20."
+            ) from None
 
     def segment(self, name: str) -> FinishedSegment | None:
         """A finished segment; None if it is not in the store."""

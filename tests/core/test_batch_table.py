@@ -84,3 +84,15 @@ def test_a_changed_file_or_option_changes_the_fingerprint(folder):
     assert found(GOOD[:-1] + "7") != before
     write_wav(folder / "short.wav", voice(0.2, RATE, seed=1), RATE)
     assert found() != before
+
+
+def test_the_picture_of_the_faces_is_no_input(folder):
+    """Once it is written, the job is still the same."""
+
+    def found() -> str:
+        jobs = table(folder, f"{THREE},faces.png", header="portrait,speech,output,framing")
+        return read_jobs(jobs, folder)[0].fingerprint
+
+    before = found()
+    (folder / "faces.png").write_bytes((folder / "me.png").read_bytes())
+    assert found() == before

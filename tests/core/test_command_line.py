@@ -7,6 +7,7 @@ import sys
 import time
 import wave
 from dataclasses import astuple
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import av
@@ -222,6 +223,10 @@ def test_settings_suit_the_model(tmp_path):
         ({"output": "{folder}/folder.mp4"}, "is a folder"),
         ({"output": "/proc/video.mp4"}, "Nothing can be written to /proc"),
         ({"output": "video.avi"}, "does not end in .mp4"),
+        ({"output": f"{'long' * 70}.mp4"}, ".mp4 cannot be used (File name too long)"),
+        ({"model": "long" * 70}, "cannot be used (File name too long)"),
+        ({"prompt": "{picture}"}, "picture.png cannot be read as text (it is not UTF-8)"),
+        ({"speech-curve": "{picture}"}, "picture.png cannot be read as text (it is not UTF-8)"),
         ({"device": "cuda:99"}, "The device cuda:99 cannot be used"),
         ({"device": "meta"}, "The device meta cannot be used"),
         ({"device": "toaster"}, "The device toaster cannot be used"),
@@ -246,8 +251,8 @@ def test_bad_input_is_told_in_one_sentence(run, tmp_path, picture, speech, optio
         "curve": tmp_path / "curve.txt",
     }
     (tmp_path / "folder.mp4").mkdir()
-    places["prompts"].write_text("0 a woman\nshe smiles", "utf-8")
-    places["curve"].write_text("1, 1\n0.5", "utf-8")
+    places["prompts"].write_text("0 a woman\nshe smiles", "utf-8-sig")
+    places["curve"].write_text("1, 1\n0.5", "utf-8-sig")
     options = {name: str(value).format(**places) for name, value in options.items()}
     status, printed, complaints = run(**options)
     assert (status, printed) == (2, "")
@@ -255,6 +260,17 @@ def test_bad_input_is_told_in_one_sentence(run, tmp_path, picture, speech, optio
     assert says in complaints
     assert complaints.count("\n") == 1
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_any_name_of_a_file(run, tmp_path, monkeypatch):
+    """Also one that the terminal cannot show."""
+    name = "a 'b' \"c\" 100%d ü \N{MICROPHONE}.mp4"
+    with TextIOWrapper(BytesIO(), encoding="ascii") as narrow:
+        monkeypatch.setattr(sys, "stdout", narrow)
+        assert run(output=name)[0] == 0
+        narrow.seek(0)
+        assert r"100%d \xfc \U0001f3a4.mp4: 0.28 s, 7 frames" in narrow.read()
+    assert shape(tmp_path / "out" / name) == (7, 128, 128)
 
 
 def test_weights_that_are_not_whole(run, tmp_path):

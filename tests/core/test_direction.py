@@ -12,7 +12,7 @@ from hallo3_core.network.transformer import blend
 from hallo3_core.noise import SeededNoise
 from hallo3_core.portrait.encode import encode_portrait
 from hallo3_core.portrait.framing import pad
-from hallo3_core.prompts import held, prompts_in, read_prompts
+from hallo3_core.prompts import held, read_prompts
 from hallo3_core.sound.sound import Sound
 from hallo3_core.speech.dialogue import Dialogue, Speaker, faces, in_turns, token_regions, voices
 from hallo3_core.speech.encode import Speech, encode_speech
@@ -274,13 +274,6 @@ def test_reading_prompts():
         read_prompts("0 a woman\nshe smiles")
     with pytest.raises(InputError, match="no prompt"):
         read_prompts(" \n")
-
-
-def test_a_file_of_prompts_in_another_encoding(tmp_path):
-    file = tmp_path / "prompts.txt"
-    file.write_text("0 eine Frau l\u00e4chelt", "latin-1")
-    with pytest.raises(InputError, match=r"prompts.txt cannot be read.*UTF-8"):
-        prompts_in(file)
 
 
 def test_each_segment_has_its_prompt(recorded_model, identity):

@@ -1,5 +1,7 @@
 """The measures of a video, on pictures and tracks with known answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import skimage.data
@@ -91,6 +93,17 @@ def test_a_drawn_clip_as_a_video(tmp_path):
     other = tmp_path / "other.png"
     Image.fromarray(clip("test", 3, (128, 128), 9).frames[0]).save(other)
     assert evaluate(file, other).identity > 2 * report.identity
+
+
+def test_a_single_frame_has_no_flicker(tmp_path, recwarn):
+    """It has no frame before it. That is no warning of numpy."""
+    made = clip("test", 0, (128, 128), 9)
+    made = replace(made, frames=made.frames[:1])
+    report = evaluate(film(made, tmp_path / "clip.mp4"))
+    assert report.frames == 1
+    assert not [each for each in recwarn if each.category is RuntimeWarning]
+    assert np.isnan(report.flicker)
+    assert report.sharpness > 0.3
 
 
 def test_seams_are_jumps_every_47_frames():

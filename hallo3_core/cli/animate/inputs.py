@@ -22,7 +22,7 @@ from ...portrait.finders import insightface_missing, no_face, open_finder
 from ...portrait.framing import FIT, FITS, Box
 from ...portrait.mesh import find_landmarker, oval_box
 from ...portrait.track import FaceTrack
-from ...prompts import is_file, prompts_in
+from ...prompts import is_file, read_prompts
 from ...sampling.schedule import check_strength
 from ...sound.levels import normalized, with_silence
 from ...sound.sound import Sound
@@ -236,15 +236,26 @@ def embedding_in(region: Tensor, found: list[Face]) -> Tensor | None:
 
 def read_curve(path: Path) -> Tensor:
     """The numbers in a text file, (numbers,). Raises `InputError` if it has anything else."""
+    words = read_text(path).replace(",", " ").split()
     try:
-        words = path.read_text(encoding="utf-8").replace(",", " ").split()
         curve = torch.tensor([float(word) for word in words])
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InputError(
             f"{path} cannot be read as a list of numbers ({error}): write one number for each "
             "frame of the video."
         ) from error
     return curve
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, also if an editor has marked it as UTF-8. Raises `InputError`."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(
+            f"{path} cannot be read as text ({reason}): save it as a text file in UTF-8."
+        ) from error
 
 
 def face_folders(options: argparse.Namespace) -> list[Path]:
@@ -278,5 +289,7 @@ def models_root(options: argparse.Namespace) -> Path:
 def encoded_prompts(model: Hallo3, prompt: str) -> list[tuple[float, Tensor]]:
     """The seconds and the texts of a prompt, or of the prompts in a file."""
     encode = model.text_encoder()
-    prompts = prompts_in(Path(prompt)) if is_file(prompt) else [(0.0, prompt)]
+    prompts = [(0.0, prompt)]
+    if is_file(prompt):
+        prompts = read_prompts(read_text(Path(prompt)))
     return [(second, encode(words)) for second, words in prompts]

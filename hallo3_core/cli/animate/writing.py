@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,8 +14,8 @@ from ...clip.redub import Redub
 from ...clip.segments import make_segments
 from ...errors import CardLost, InputError, NotEnoughMemory
 from ...media.encoding import LOSSLESS, Encoding
-from ...media.export import FORMATS, export
-from ...media.outputs import free_name
+from ...media.export import FORMATS, export, first_file
+from ...media.outputs import claimed, free_name
 from ...media.progress import Progress
 from ...media.video import VideoWriter, read_frames
 from ...network.config import FPS
@@ -67,16 +68,23 @@ def write_video(
     decoding = 0 if options.quiet else seconds_to_decode(decode, identity)
     taken, segments = 0, edit.segments(speech)
     wanted: dict[str, Any] = {"edit": edit, "encoding": encoding, "frames": False}
-    file = options.output.with_suffix(".lossless.mp4") if exported(options) else options.output
-    video = VideoWriter(file, height, width, heard, options.overwrite, encoding)
+    file, overwrite = options.output, options.overwrite
+    claim: AbstractContextManager = nullcontext()
+    if exported(options):
+        file, overwrite = free_name(file.with_suffix(".lossless.mp4")), False
+        claim = claimed(first_file(options.output))
+    video = VideoWriter(file, height, width, heard, overwrite, encoding)
     progress = Progress(segments, steps, decoding, options.quiet)
     animator.on_step = progress.step
     try:
-        with video, progress:
-            for segment in make_segments(maker, identity, speech, kept, **wanted):
-                video.append(segment.piece)
-                progress.segment(segment.index, segment.taken)
-                taken += segment.taken
+        with claim:
+            with video, progress:
+                for segment in make_segments(maker, identity, speech, kept, **wanted):
+                    video.append(segment.piece)
+                    progress.segment(segment.index, segment.taken)
+                    taken += segment.taken
+            if exported(options) and video.saved:
+                export_for_editors(video, heard, options)
     except (NotEnoughMemory, CardLost) as error:
         done = what_is_done(error, video, kept.usable, speech)
         raise InputError(" ".join((str(error), *done))) from error
@@ -85,12 +93,19 @@ def write_video(
             raise
         again = " Start again to continue." if kept.usable else ""
         raise KeyboardInterrupt(f"Stopped. {saved(video)}.{again}") from None
-    if exported(options) and video.saved:
-        frames = read_frames(video.saved)
-        first = export(frames, Fraction(FPS), heard, options.output, options.overwrite)
-        video.saved.unlink()
-        video.saved = first
     return Written(video, segments, taken)
+
+
+def export_for_editors(video: VideoWriter, heard: Sound, options: argparse.Namespace) -> None:
+    """Write what was asked for, from a video without loss, which is deleted if that succeeds."""
+    assert video.saved is not None
+    frames = read_frames(video.saved)
+    try:
+        first = export(frames, Fraction(FPS), heard, options.output, options.overwrite)
+    except InputError as error:
+        raise InputError(f"{error} The video without loss is in {video.saved}.") from error
+    video.saved.unlink()
+    video.saved = first
 
 
 def encoding_of(options: argparse.Namespace) -> Encoding:

@@ -24,7 +24,7 @@ NEEDED = (("portrait", "video"), ("speech", "speaker"), ("output",))
 """Every row gives one of each."""
 NOT_COLUMNS = ("help", "overwrite", "quiet", "split-guidance")
 """Options of `animate` that are the same for all rows."""
-DECIDE_NOTHING = ("output", "overwrite", "quiet", "store", "split_guidance")
+DECIDE_NOTHING = ("output", "framing", "overwrite", "quiet", "store", "split_guidance")
 """Options that do not change the video."""
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 
