@@ -1,6 +1,7 @@
 """The recipe of the built-in model, from random weights to the files in the pack."""
 
 import logging
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from hallo3_core.speech.encode import silent_frame
 
 from . import (
     autoencoder,
+    combined,
     decoder,
     denoiser,
     distill,
@@ -74,9 +76,11 @@ def train_builtin(run: Path, weights: Path | None = None) -> list[Path]:
         networks = denoiser.train(networks, examples, stage, run, unseen)
         files = save_networks(networks, run, weights)
     logger.info("Distilling the denoiser to %d steps", builtin.STEPS)
+    of_trajectories = combined.by_trajectory(deepcopy(networks), examples, run)
     denoiser.freeze(networks, DISTILLED)
     draw = partial(distill.roll_out, networks, examples, DISTILLED, builtin.STEPS)
-    networks = distill.train(networks, draw, DISTILLED, run)
+    of_clips = distill.train(networks, draw, DISTILLED, run)
+    networks = combined.train(of_clips, of_trajectories, examples, run)
     save_half(networks.denoiser, weights / builtin.DISTILLED_FILE)
     logger.info("Training the decoder on what the denoiser makes")
     material = decoder.material_of(run, Examples(run / "examples", DECODED), networks)
