@@ -53,12 +53,13 @@ def by_trajectory(networks: Networks, examples: Examples, folder: Path) -> Netwo
 def train(
     of_clips: Networks, of_trajectories: Networks, examples: Examples, folder: Path
 ) -> Networks:
-    """Continue with the average of two students. Returns the averaged networks of the training.
+    """Train a student from the average of two, which may differ only in their denoisers.
 
-    The weights of `of_clips` change. The two students may differ only in their denoisers.
+    Returns its average with `of_clips`, whose faces are a little more like the portraits.
     """
-    average(of_clips, of_trajectories)
-    networks, teacher = of_clips, deepcopy(of_clips).to(DEVICE)
+    networks = deepcopy(of_clips)
+    average(networks, of_trajectories)
+    teacher = deepcopy(networks).to(DEVICE)
     freeze(networks, COMBINED)
     loop = Loop(folder / COMBINED.name, networks, COMBINED.settings)
 
@@ -67,7 +68,9 @@ def train(
         return losses(networks, with_mouths_of(teacher, batch))
 
     loop.run(losses_at)
-    return loop.finish()
+    student = loop.finish()
+    average(student, of_clips)
+    return student
 
 
 @torch.no_grad()

@@ -69,3 +69,13 @@ def test_both_trainings_change_the_denoiser_only(stage, tmp_path, monkeypatch):
     assert all(np.isfinite(json.loads(row)["v"]) for row in rows)
     changed = {n.split(".")[0] for n, v in made.state_dict().items() if not v.equal(before[n])}
     assert changed == {"denoiser"}
+
+
+def test_the_student_ends_between_the_training_and_the_student_of_clips(tmp_path, monkeypatch):
+    settings = Settings(steps=0, rate=1e-3)
+    monkeypatch.setattr(combined, "COMBINED", replace(combined.COMBINED, settings=settings))
+    mine, other = networks(0), networks(1)
+    made = combined.train(mine, other, One(), tmp_path).denoiser.parameters()
+    both = zip(mine.denoiser.parameters(), other.denoiser.parameters(), strict=True)
+    for found, (a, b) in zip(made, both, strict=True):
+        assert torch.allclose(found, 0.75 * a + 0.25 * b, atol=1e-6)
