@@ -91,7 +91,7 @@ def test_packages_import_only_what_they_may():
                 assert ".".join(parts).startswith(STAND_INS), f"{file}: {parts}"
 
 
-@pytest.mark.parametrize("file", core_files(), ids=lambda file: str(file.relative_to(CORE)))
+@pytest.mark.parametrize("file", list(core_files()), ids=lambda file: str(file.relative_to(CORE)))
 def test_imports_go_one_way(file):
     own = room_of(file.relative_to(ROOT).parts)
     for parts in imports(file):
