@@ -5,8 +5,7 @@ an input of the nodes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import isfinite
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -124,10 +123,14 @@ class Settings:
 
     def __post_init__(self):
         spaced(self.steps)
-        for name, number in vars(self).items():
-            if isinstance(number, float) and not isfinite(number):
-                named = name.replace("_", " ")
-                raise InputError(f"The {named} is {number}: give a number, such as 1.5.")
+        for each in fields(self):
+            number, limits = getattr(self, each.name), each.metadata["choice"]
+            if isinstance(number, float) and not limits.least <= number <= limits.most:
+                named = each.name.replace("_", " ")
+                raise InputError(
+                    f"The {named} is {number:g}: give a number from {limits.least:g} to "
+                    f"{limits.most:g}."
+                )
         start, end = self.interval
         if not 0 <= start <= end <= 1:
             raise InputError(

@@ -219,6 +219,8 @@ def test_settings_suit_the_model(tmp_path):
         ({"speech": "{picture}"}, "has no sound track"),
         ({"steps": 0}, "The number of steps is 0"),
         ({"guidance": "nan"}, "The guidance is nan"),
+        ({"colour-anchor": "2"}, "The colour anchor is 2: give a number from 0 to 1"),
+        ({"text-guidance": "-2"}, "The text guidance is -2: give a number from -1 to 30"),
         ({"output": "nowhere/video.mp4"}, "There is no folder nowhere"),
         ({"output": "{folder}/folder.mp4"}, "is a folder"),
         ({"output": "/proc/video.mp4"}, "Nothing can be written to /proc"),

@@ -49,7 +49,16 @@ def stop_the_second(index: int) -> tuple[int]:
     return (index,)
 
 
+@pytest.fixture
+def answers_ctrl_c():
+    """A process that runs a part of the tests ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@pytest.mark.usefixtures("answers_ctrl_c")
 def test_ctrl_c_ends_other_processes_without_a_word(capfd):
     with pytest.raises(KeyboardInterrupt):
         list(on_all_cores(stop_the_second, 20))
