@@ -150,8 +150,7 @@ def draw(pages: list[Page], workflow: Workflow) -> str:
         links.append(Link(id, begin, output, leaves, end, enters))
     places, reroutes = routed(grid, links)
     frames = [(each.title, colour(each), frame(each, places, grid)) for each in workflow.groups]
-    off = {key for group in workflow.groups if group.bypassed for key in group.nodes}
-    bypassed = [id for id, key in keys.items() if key in off]
+    bypassed = [id for id, key in keys.items() if key in workflow.bypassed]
     places = {id: places[key] for id, key in keys.items()}
     return pages[-1].evaluate(PLACE, [places, frames, bypassed, reroutes])
 

@@ -23,6 +23,11 @@ class Workflow(NamedTuple):
     groups: tuple[Group, ...] = ()
     """Those that `frames.py` does not find by the types of the nodes."""
 
+    @property
+    def bypassed(self) -> set[str]:
+        """The nodes that do not run until the user has downloaded their files."""
+        return {key for group in self.groups if group.bypassed for key in group.nodes}
+
 
 ROOM = {
     "Hallo3LoadDiT": 80,

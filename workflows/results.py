@@ -49,7 +49,7 @@ def ask(address: str, path: str, data: dict | None = None) -> bytes:
 
 def prompt_of(workflow: Workflow, known: dict) -> dict:
     """A workflow as ComfyUI's server takes it; `known` is its /object_info."""
-    prompt, bypassed = {}, {key for group in workflow.groups for key in group.nodes}
+    prompt, bypassed = {}, workflow.bypassed
     for key, (kind, _, widgets, links, *_) in workflow.nodes.items():
         if kind == "MarkdownNote" or key in bypassed:
             continue
