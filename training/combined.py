@@ -41,10 +41,10 @@ COMBINED = replace(
 
 
 def by_trajectory(networks: Networks, examples: Examples, folder: Path) -> Networks:
-    """Distil the teacher `networks` to a student of its own trajectories, with guidance."""
+    """Distill the teacher `networks` to a student of its own trajectories, with guidance."""
     teacher = Teacher(builtin.STEPS)
     trajectories = Trajectories(folder / "trajectories", examples, TRAJECTORY, teacher)
-    trajectories.sample(networks, GROUPS)
+    trajectories.sample(networks.to(DEVICE), GROUPS)
     freeze(networks, TRAJECTORY)
     draw = partial(draw_batch, trajectories, GROUPS, TRAJECTORY.batch)
     return distill.train(networks, draw, TRAJECTORY, folder)
